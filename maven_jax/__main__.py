@@ -1,0 +1,56 @@
+"""`maven-jax <command>`: one line per command, no logic."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from maven_jax.errors import UserError
+
+# command: (module with a `main(argv) -> int`, what it does in one line)
+COMMANDS = {
+    "synth": ("data_prep.synth", "write a synthetic corpus in Aff-Wild2's layout"),
+    "prepare": ("data_prep.prepare", "check a corpus and encode it into a feature store"),
+    "inspect": ("maven_jax.inspect_store", "show what a feature store holds"),
+    "train": ("maven_jax.train", "train a model by a recipe, then evaluate it"),
+    "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
+    "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: maven-jax <command> [options]",
+            "",
+            *lines,
+            "",
+            "`maven-jax <command> --help` says more.",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code (2 for mistakes that the user can mend)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[name][0])
+    try:
+        return module.main(rest)
+    except UserError as error:
+        print(f"maven-jax {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nmaven-jax {name}: interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Progress of long jobs: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """Prints one line now (also above a live bar); markup in `message` is not interpreted."""
+    console.print(message, markup=False)
+    sys.stdout.flush()
+
+
+def format_duration(seconds: float) -> str:
+    """`75 -> "1:15"`, `3675 -> "1:01:15"`."""
+    minutes, s = divmod(round(max(seconds, 0.0)), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+class Meter:
+    """Counts finished work; shows rate and time left.
+
+    Attributes:
+        total: amount of work in `unit`.
+        done: amount finished, including what an earlier run had finished (`initial`).
+    """
+
+    def __init__(
+        self, label: str, total: float, unit: str, initial: float = 0, every_s: float = 10.0
+    ):
+        self.label, self.total, self.unit, self.done = label, total, unit, initial
+        self._initial, self._every_s = initial, every_s
+        self._start = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(label, total=total, completed=initial, rate="")
+            self._bar.start()
+
+    @property
+    def rate(self) -> float:
+        """Units per second of this run."""
+        return (self.done - self._initial) / max(time.monotonic() - self._start, 1e-9)
+
+    def line(self) -> str:
+        left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
+        return (
+            f"{self.label}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, "
+            f"{self.rate:,.1f} {self.unit}/s, {format_duration(left)} left"
+        )
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+        if self._bar is not None:
+            rate = f"{self.rate:,.1f} {self.unit}/s {note}"
+            self._bar.update(self._task, completed=self.done, rate=rate)
+        elif time.monotonic() - self._last >= self._every_s:
+            self._last = time.monotonic()
+            say(self.line() + (f" ({note})" if note else ""))
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def meter(label: str, total: float, unit: str, initial: float = 0) -> Iterator[Meter]:
+    """A `Meter` that ends with a line saying how much was done in which time."""
+    m = Meter(label, total, unit, initial)
+    try:
+        yield m
+    finally:
+        m.close()
+    took = time.monotonic() - m._start
+    say(f"{label}: {m.done:,.0f} {unit} in {format_duration(took)} ({m.rate:,.1f} {unit}/s)")
+
+
+def track(items: Iterable[T], label: str, total: int, unit: str) -> Iterator[T]:
+    """Yields `items`, metering one unit for each."""
+    with meter(label, total, unit) as m:
+        for item in items:
+            yield item
+            m.advance()

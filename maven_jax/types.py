@@ -1,0 +1,52 @@
+"""The data that models, losses and metrics exchange.
+
+One glossary for shapes: b windows, t frames, s context frames of a modality (t, or 1 for a
+single vector per window), c raw channels of a modality, d embedding, h heads, m modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+VALENCE, AROUSAL = 0, 1
+
+# Modality name -> features, in the fixed order of the config.
+Features = Mapping[str, Float[Array, "b _ _"]]
+ModalityMasks = Mapping[str, Bool[Array, "b _"]]
+
+
+@struct.dataclass
+class Batch:
+    """A batch of windows.
+
+    Attributes:
+        features: modality -> (b, s, c); s is t, or 1 for one vector per window.
+        modality_masks: modality -> (b, s); False where nothing was observed.
+        frame_mask: (b, t); False for padding behind the end of a short video.
+        targets: (b, t, 2) valence and arousal in [-1, 1]; 0 where `target_mask` is False.
+        target_mask: (b, t); False for frames without annotation and for padding.
+        window: (b,) position in the split's list of windows; -1 for a padded row.
+    """
+
+    features: dict[str, Float[Array, "b _ _"]]
+    modality_masks: dict[str, Bool[Array, "b _"]]
+    frame_mask: Bool[Array, "b t"]
+    targets: Float[Array, "b t 2"]
+    target_mask: Bool[Array, "b t"]
+    window: Int[Array, "b"]
+
+
+@struct.dataclass
+class Prediction:
+    """What a model returns.
+
+    Attributes:
+        va: (b, t, 2) valence and arousal.
+        polar: (b, t, 2) the head's own (intensity, angle in radians), for heads that are polar.
+    """
+
+    va: Float[Array, "b t 2"]
+    polar: Float[Array, "b t 2"] | None = None
