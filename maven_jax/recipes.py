@@ -1,0 +1,188 @@
+"""Recipes: finding a config file, reading it, overriding its values, checking its keys.
+
+A recipe is a Python file with `get_config(arg="") -> ConfigDict`. It is named by its path or, for
+those that come with the package, by its name: `configs/maven.py`, `maven`, `maven_released:mlp`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from maven_jax.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def folder() -> Path:
+    """The folder of recipes: beside the package in a clone, inside it when installed as a wheel."""
+    beside = _PACKAGE.parent / "configs"
+    return beside if (beside / "encoders").is_dir() else _PACKAGE / "configs"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` when something close is known, otherwise what is allowed."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def find(name: str, group: str = "") -> tuple[Path, str]:
+    """The file of a recipe and the argument behind its colon.
+
+    Args:
+        name: `path/to/file.py`, `configs/file.py` or `file`, each with `:arg` behind it if wanted.
+        group: subfolder of the recipes to look in, e.g. `encoders`.
+
+    Raises:
+        UserError: no such recipe; the message lists those there are.
+    """
+    text, _, arg = name.partition(":")
+    home = folder() / group
+    parts = Path(text).parts
+    if parts and parts[0] == "configs":
+        parts = parts[2:] if group and parts[1:2] == (group,) else parts[1:]
+    candidates = [Path(text)]
+    if parts and not Path(text).is_absolute():
+        candidates.append((home / Path(*parts)).with_suffix(".py"))
+    for file in candidates:
+        if file.is_file() and file.suffix == ".py":
+            return file, arg
+    known = sorted(p.stem for p in home.glob("*.py") if p.stem != "__init__")
+    raise UserError(f"no recipe {text!r}{did_you_mean(text, known)}")
+
+
+def load(name: str, group: str = "") -> ConfigDict:
+    """Reads the recipe `name` (see `find`).
+
+    Raises:
+        UserError: no such recipe, or its `get_config` refuses the argument.
+    """
+    file, arg = find(name, group)
+    spec = importlib.util.spec_from_file_location(f"maven_jax_recipe_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(arg)
+    except AttributeError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (ValueError, SyntaxError, ImportError) as error:
+        raise UserError(f"{file}: {error}") from error
+    return config
+
+
+def check_arg(arg: str, known: Sequence[str]) -> str:
+    """Returns `arg` if a recipe knows it; for use inside `get_config`.
+
+    Raises:
+        UserError: an unknown argument.
+    """
+    if arg not in known:
+        raise UserError(f"no variant {arg!r}{did_you_mean(arg, [k for k in known if k])}")
+    return arg
+
+
+def _parse(text: str, old: Any, key: str) -> Any:
+    """`text` as a value of the type of `old`."""
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"--{key}={text}: true or false is wanted")
+        return text.lower() in ("true", "1")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = tuple(p.strip() for p in text.split(",")) if "," in text else text
+    if isinstance(old, tuple | list):
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if old is not None and value is not None and type(value) is not type(old):
+        raise UserError(f"--{key}={text}: {type(old).__name__} is wanted, as in {old!r}")
+    return value
+
+
+def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "config") -> list[str]:
+    """Sets values by `--config.section.key=value`, in place.
+
+    A value has the type of the one it replaces; tuples are written `a,b`.
+
+    Args:
+        config: the recipe.
+        arguments: `--config.a.b=value` or `--config.a.b value` words of the command line.
+        prefix: the word before the first point.
+
+    Returns:
+        The overrides as `a.b=value`, for the record.
+
+    Raises:
+        UserError: an argument of another form, an unknown key, a value of the wrong type.
+    """
+    words, done = list(arguments), []
+    while words:
+        word = words.pop(0)
+        if not word.startswith(f"--{prefix}."):
+            raise UserError(f"unknown argument {word!r}; recipe values are set by --{prefix}.key=")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not words:
+                raise UserError(f"--{key} has no value")
+            text = words.pop(0)
+        *path, last = key.split(".")[1:]
+        node = config
+        for depth, part in enumerate([*path, last]):
+            if not isinstance(node, ConfigDict) or part not in node:
+                known = list(node) if isinstance(node, ConfigDict) else []
+                at = ".".join(key.split(".")[: depth + 1])
+                raise UserError(f"--{key}: {at} has no {part!r}{did_you_mean(part, known)}")
+            if depth < len(path):
+                node = node[part]
+        if isinstance(node[last], ConfigDict):
+            raise UserError(f"--{key} is a section; set one of {', '.join(node[last])}")
+        with node.ignore_type():
+            node[last] = _parse(text, node[last], key)
+        done.append(f"{'.'.join([*path, last])}={text}")
+    return done
+
+
+def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> Any:
+    """`function(**section, **given)`, with a stray or missing key of the recipe named.
+
+    Args:
+        function: a function or class (Linen modules included) whose keywords are the keys.
+        section: a section of the recipe.
+        where: its name, for the message.
+        **given: keywords that come from elsewhere.
+
+    Raises:
+        UserError: a key that `function` does not take, or one that it needs and does not get.
+    """
+    if inspect.isclass(function) and issubclass(function, nn.Module):
+        names = {f.name: f for f in dataclasses.fields(function) if f.name not in ("parent", "name")}
+        needed = {
+            n
+            for n, f in names.items()
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
+    else:
+        parameters = inspect.signature(function).parameters
+        names = dict(parameters)
+        needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+    allowed = [n for n in names if n not in given]
+    for key in section:
+        if key not in allowed:
+            raise UserError(f"config.{where} has a key {key!r}{did_you_mean(key, allowed)}")
+    missing = sorted(needed - set(section) - set(given))
+    if missing:
+        raise UserError(f"config.{where} lacks {', '.join(missing)}")
+    return function(**section, **given)
