@@ -1,0 +1,383 @@
+"""The layout of Aff-Wild2 on disk: which files belong to which video.
+
+    ROOT/annotations/VA_Estimation_Challenge/{Train_Set,Validation_Set}/<video>.txt
+    ROOT/annotations/VA_Estimation_Challenge/*test*.{txt,csv}    template or list of test videos
+    ROOT/cropped_aligned/<video>/00001.jpg                       face crops
+    ROOT/videos/**/<stem>.{mp4,avi,…}
+    ROOT/audio/<stem>.wav                                        optional
+    ROOT/transcripts/<stem>.{json,vtt,srt,txt}                   optional
+
+`<stem>` is the video's name, or that name without `_left` or `_right`: two people in one
+recording are two videos that share its picture, sound and words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data_prep.media import MEDIA_SUFFIXES, has_audio
+from data_prep.problems import NOTE, UNUSABLE, InputError, Problem, printable, relative
+from data_prep.transcripts import TRANSCRIPT_SUFFIXES
+from maven_jax.errors import UserError
+
+__all__ = ["SPLITS", "Corpus", "Problem", "Video", "scan"]
+
+SPLITS = ("train", "validation", "test")
+ANNOTATIONS = Path("annotations/VA_Estimation_Challenge")
+SPLIT_FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}
+LAYOUT = (
+    "expected ROOT/annotations/VA_Estimation_Challenge/{Train_Set,Validation_Set}/<video>.txt, "
+    "ROOT/cropped_aligned/<video>/00001.jpg, ROOT/videos/**/<video>.mp4"
+)
+TEMPLATE_HEADER = "image_location"
+MAX_LIST_LINE = 4096
+_LIST_SUFFIXES = (".txt", ".csv")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One face track: what Aff-Wild2 annotates as one "video".
+
+    Attributes:
+        name: of annotation and crops folder, e.g. "12-24-1920x1080_left".
+        stem: of the media file without suffix, e.g. "12-24-1920x1080".
+        split: "train", "validation" or "test".
+        annotation: None in test.
+        crops: the folder of face crops.
+        media: the video file.
+        audio: the WAV if there is one, else the media file if it has sound, else None.
+        transcript: of this name if there is one, else of the stem.
+        listed_frames: the highest frame that the test template asks for, 0 without template.
+    """
+
+    name: str
+    stem: str
+    split: str
+    annotation: Path | None = None
+    crops: Path | None = None
+    media: Path | None = None
+    audio: Path | None = None
+    transcript: Path | None = None
+    listed_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus by its layout.
+
+    Attributes:
+        root: its folder.
+        videos: by split (train, validation, test), then by name.
+        problems: of the layout alone; `check.check` adds those of the contents.
+    """
+
+    root: Path
+    videos: tuple[Video, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def name_fault(name: str) -> str:
+    """Why `name` cannot be a video's name, "" if it can."""
+    if not name or name in (".", "..") or len(name) > 200:
+        return "not a name"
+    if "/" in name or "\\" in name or ".." in name:
+        return "a name may not lead to another folder (`/`, `\\` or `..`)"
+    if not name.isprintable():
+        return "a name may not hold control characters"
+    return ""
+
+
+@dataclass
+class _Scan:
+    """State of one scan: the problems met so far."""
+
+    root: Path
+    real_root: Path = field(init=False)
+    problems: list[Problem] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.real_root = self.root.resolve()
+
+    def note(self, path: Path, message: str, video: str = "", severity: str = NOTE) -> None:
+        self.problems.append(Problem(severity, relative(path, self.root), "", message, video))
+
+    def allowed(self, path: Path, is_link: bool, video: str) -> bool:
+        """False, and a problem, for a bad name or a link that leaves the root."""
+        fault = name_fault(path.name)
+        if not fault and is_link:
+            try:
+                if not path.resolve(strict=True).is_relative_to(self.real_root):
+                    fault = "a symbolic link that leaves the corpus is not followed"
+            except (OSError, RuntimeError):
+                fault = "a symbolic link that leads nowhere"
+        if fault:
+            self.note(path, fault, printable(video), UNUSABLE)
+        return not fault
+
+    def entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+        """The folder's entries by name, hidden files (`.DS_Store`, `._x`) left out."""
+        if not folder.is_dir():
+            return
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            self.note(folder, f"cannot be read: {error.strerror}", severity=UNUSABLE)
+            return
+        for entry in entries:
+            hidden = entry.name.startswith(".") and not entry.name.startswith("..")
+            video = Path(entry.name).stem
+            if not hidden and self.allowed(folder / entry.name, entry.is_symlink(), video):
+                yield entry
+
+    def files(self, folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+        """The folder's files with one of `suffixes`; others are noted."""
+        for entry in self.entries(folder):
+            path = folder / entry.name
+            if entry.is_dir() or path.suffix.lower() not in suffixes:
+                self.note(path, f"ignored: not a {' '.join(suffixes)} file")
+            elif not entry.is_file():
+                self.note(path, "ignored: not a regular file")
+            else:
+                yield path
+
+    def media(self) -> dict[str, list[Path]]:
+        """Stem -> all media files of that stem under videos/, at any depth."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        folders = [self.root / "videos"]
+        while folders:
+            folder = folders.pop()
+            for entry in self.entries(folder):
+                path = folder / entry.name
+                if entry.is_dir():
+                    if entry.is_symlink():  # could lead back to a folder above it
+                        self.note(path, "a link to a folder is not followed")
+                    else:
+                        folders.append(path)
+                elif path.suffix.lower() in MEDIA_SUFFIXES and entry.is_file():
+                    found[path.stem].append(path)
+                else:
+                    self.note(path, "ignored: not a video file")
+        return {stem: sorted(paths) for stem, paths in found.items()}
+
+
+def _list_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered non-blank lines of a list of any length, read one at a time."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            number = 0
+            while line := file.readline(MAX_LIST_LINE):
+                number += 1
+                if len(line) >= MAX_LIST_LINE:
+                    raise InputError(path, f"line {number}", "line too long")
+                if stripped := line.strip():
+                    yield number, stripped
+    except UnicodeDecodeError as error:
+        raise InputError(path, "", f"not UTF-8 text: {error.reason}") from None
+    except OSError as error:
+        raise InputError(path, "", f"cannot be read: {error.strerror or error}") from None
+
+
+def _list_entry(line: str, template: bool) -> tuple[str, int]:
+    """Name and highest frame (0 if none is named) that a line of a list asks for."""
+    first = line.split(",", 1)[0].strip()
+    if template:
+        name, _, image = first.rpartition("/")
+        stem, suffix = os.path.splitext(image)
+        if not name or suffix.lower() != ".jpg" or not (stem.isascii() and stem.isdigit()):
+            raise ValueError(f"expected <video>/00001.jpg, found {printable(first, 60)!r}")
+        return name, int(stem[:9])
+    stem, suffix = os.path.splitext(first)
+    listed = suffix.lower() in (*MEDIA_SUFFIXES, *_LIST_SUFFIXES)
+    return (stem if listed else first), 0
+
+
+def read_test_list(path: Path, root: Path) -> tuple[dict[str, int], list[Problem]]:
+    """Names of test videos from a challenge template or a list of names.
+
+    Returns:
+        name -> highest frame that the template asks for (0 for a list), in the file's order, and
+        a problem for each name that is refused and for the first malformed line.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    names: dict[str, int] = {}
+    refused: set[str] = set()
+    problems: list[Problem] = []
+    template = malformed = False
+    file = relative(path, root)
+    for number, line in _list_lines(path):
+        if line.lower().startswith(TEMPLATE_HEADER):
+            template = True
+            continue
+        try:
+            name, frame = _list_entry(line, template)
+        except ValueError as error:
+            if not malformed:
+                problems.append(Problem(UNUSABLE, file, f"line {number}", str(error)))
+            malformed = True
+            continue
+        if name not in names and name not in refused:
+            fault = name_fault(name)
+            if fault:
+                refused.add(name)
+                shown = printable(name)
+                message = f"{shown!r}: {fault}"
+                problems.append(Problem(UNUSABLE, file, f"line {number}", message, shown))
+                continue
+        if name not in refused:
+            names[name] = max(names.get(name, 0), frame)
+    return names, problems
+
+
+def _stem(name: str, *tables: dict) -> str:
+    """The name itself if any table has it, else without `_left`/`_right` if any has that."""
+    for side in ("_left", "_right"):
+        if name.endswith(side) and not any(name in table for table in tables):
+            return name[: -len(side)]
+    return name
+
+
+def _named_videos(scan: _Scan, test_list: Path | None) -> list[tuple[Video, Path]]:
+    """Videos by annotation files and test lists, each with the file that names it."""
+    folder = scan.root / ANNOTATIONS
+    named: list[tuple[Video, Path]] = []
+    for split, sub in SPLIT_FOLDERS.items():
+        for path in scan.files(folder / sub, (".txt",)):
+            named.append((Video(path.stem, path.stem, split, annotation=path), path))
+    lists = [Path(test_list)] if test_list else []
+    if not lists and folder.is_dir():
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_SUFFIXES)
+        lists = [p for p in found if "test" in p.name.lower() and p.is_file()]
+        lists = [p for p in lists if scan.allowed(p, p.is_symlink(), "")]
+    for path in lists:
+        names, problems = read_test_list(path, scan.root)
+        scan.problems += problems
+        known = {video.name for video, _ in named if video.split == "test"}
+        for name, frames in names.items():
+            if name not in known:
+                named.append((Video(name, name, "test", listed_frames=frames), path))
+    return named
+
+
+def _report_duplicates(scan: _Scan, named: list[tuple[Video, Path]]) -> None:
+    sources: dict[str, list[Path]] = defaultdict(list)
+    for video, path in named:
+        sources[video.name].append(path)
+    for name, paths in sources.items():
+        for path in paths if len(paths) > 1 else ():
+            others = ", ".join(relative(p, scan.root) for p in paths if p != path)
+            scan.note(path, f"video {name!r} is also in {others}", name, UNUSABLE)
+
+
+def _report_orphans(
+    scan: _Scan, videos: list[Video], tables: dict[str, dict[str, list[Path]]]
+) -> None:
+    used = {
+        "crops": {v.name for v in videos},
+        "media": {v.stem for v in videos} | {v.name for v in videos},
+    }
+    used["audio"] = used["transcripts"] = used["media"]
+    message = {
+        "crops": "crops without annotation (and in no list of test videos)",
+        "media": "video without annotation (and in no list of test videos)",
+        "audio": "audio of no annotated video",
+        "transcripts": "transcript of no annotated video",
+    }
+    for kind, table in tables.items():
+        for stem, paths in table.items():
+            if stem not in used[kind]:
+                for path in paths:
+                    scan.note(path, message[kind])
+
+
+def _find(scan: _Scan) -> dict[str, dict[str, list[Path]]]:
+    """crops, media, audio, transcripts -> name -> paths, the preferred one first."""
+    root = scan.root
+    crops: dict[str, list[Path]] = {}
+    for entry in scan.entries(root / "cropped_aligned"):
+        if entry.is_dir():
+            crops[entry.name] = [root / "cropped_aligned" / entry.name]
+        else:
+            scan.note(root / "cropped_aligned" / entry.name, "ignored: not a folder of crops")
+    audio: dict[str, list[Path]] = defaultdict(list)
+    for path in scan.files(root / "audio", (".wav",)):
+        audio[path.stem].append(path)
+    transcripts: dict[str, list[Path]] = defaultdict(list)
+    for path in scan.files(root / "transcripts", TRANSCRIPT_SUFFIXES):
+        transcripts[path.stem].append(path)
+    for paths in transcripts.values():
+        paths.sort(key=lambda p: TRANSCRIPT_SUFFIXES.index(p.suffix.lower()))
+        for path in paths[1:]:
+            scan.note(path, f"not used: {paths[0].name} goes before it", path.stem)
+    media = scan.media()
+    return {"crops": crops, "media": media, "audio": dict(audio), "transcripts": dict(transcripts)}
+
+
+def _assemble(scan: _Scan, video: Video, tables: dict[str, dict[str, list[Path]]]) -> Video:
+    """`video` with its files."""
+    media, audio, transcripts = tables["media"], tables["audio"], tables["transcripts"]
+    stem = _stem(video.name, media)
+    paths = media.get(stem, [])
+    if len(paths) > 1:
+        for path in paths:
+            others = ", ".join(relative(p, scan.root) for p in paths if p != path)
+            message = f"the same name as {others}: which one is the video's cannot be told"
+            scan.note(path, message, video.name, UNUSABLE)
+    sound = audio.get(video.name) or audio.get(stem)
+    words = transcripts.get(video.name) or transcripts.get(stem)
+    return replace(
+        video,
+        stem=stem,
+        crops=tables["crops"].get(video.name, [None])[0],
+        media=paths[0] if len(paths) == 1 else None,
+        audio=sound[0] if sound else None,
+        transcript=words[0] if words else None,
+    )
+
+
+def scan(root: Path, test_list: Path | None = None) -> Corpus:
+    """Finds the videos of a corpus and their files; opens media only to see whether it has sound.
+
+    Args:
+        root: the corpus's folder.
+        test_list: template (header `image_location,…`) or list of names of the test videos;
+            by default every `*test*.{txt,csv}` beside the annotation folders.
+
+    Names that contain `/`, a backslash, `..` or control characters and symbolic links that leave
+    `root` are refused and named. A name in two splits, or two media files of one stem, make their
+    videos unusable.
+
+    Raises:
+        UserError: `root` has not this layout.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; {LAYOUT}")
+    absent = [p for p in (str(ANNOTATIONS), "cropped_aligned", "videos") if not (root / p).is_dir()]
+    if absent:
+        raise UserError(f"{root}: no folder {' and '.join(absent)}; {LAYOUT}")
+    state = _Scan(root)
+    named = _named_videos(state, test_list)
+    if not named:
+        raise UserError(
+            f"{root / ANNOTATIONS}: no annotations and no list of test videos; {LAYOUT}"
+        )
+    _report_duplicates(state, named)
+    tables = _find(state)
+    videos = [_assemble(state, video, tables) for video, _ in named]
+    _report_orphans(state, videos, tables)
+    silent = [i for i, v in enumerate(videos) if v.audio is None and v.media is not None]
+    with ThreadPoolExecutor(8) as pool:
+        sounds = pool.map(lambda i: has_audio(videos[i].media), silent)  # type: ignore[arg-type]
+        for i, sound in zip(silent, sounds):
+            if sound:
+                videos[i] = replace(videos[i], audio=videos[i].media)
+    videos.sort(key=lambda v: (SPLITS.index(v.split), v.name))
+    return Corpus(root, tuple(videos), tuple(state.problems))

@@ -1,0 +1,134 @@
+"""What can be wrong with a corpus, and how it is said: file, place, message, severity."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from maven_jax.errors import UserError
+
+UNUSABLE, REPAIRED, NOTE = "unusable", "repaired", "note"
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """`text` as one short line: control characters escaped, the middle of long text left out."""
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text
+    )
+    line = line.encode("utf-8", "backslashreplace").decode()
+    return line if len(line) <= limit else f"{line[: limit - 21]}…{line[-20:]}"
+
+
+class InputError(UserError):
+    """A file that cannot be used; the message reads `file: place: what is wrong`.
+
+    Attributes:
+        path: the file.
+        place: where in it (`line 17`), "" for the file as a whole.
+        message: what is wrong, without file and place.
+    """
+
+    def __init__(self, path: Path, place: str, message: str):
+        self.path, self.place, self.message = Path(path), place, message
+        super().__init__(": ".join(filter(None, (printable(str(path), 300), place, message))))
+
+    def __reduce__(self):
+        # Raised in worker processes: the default would rebuild it from the message alone.
+        return InputError, (self.path, self.place, self.message)
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Something odd in a file that a stated rule handled.
+
+    Attributes:
+        severity: "repaired" or "note".
+        place: where in the file, "" for the file as a whole.
+        message: what was found and what was done.
+    """
+
+    severity: str
+    place: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a corpus.
+
+    Attributes:
+        severity: "unusable" (the video cannot be prepared), "repaired" (a stated rule handles
+            it, counted) or "note".
+        file: path relative to the corpus's root (as given for a list outside of it).
+        place: where in the file (`line 17`), "" for the file as a whole.
+        message: what is wrong, in one line.
+        video: the video that it belongs to, "" if none.
+    """
+
+    severity: str
+    file: str
+    place: str
+    message: str
+    video: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.file, self.place, self.message)))
+
+
+def relative(path: Path, root: Path) -> str:
+    """`path` below `root` in printable form; as it is when it lies elsewhere."""
+    path = Path(path)
+    return printable(
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path), 300
+    )
+
+
+def from_error(error: InputError, root: Path, video: str, severity: str = UNUSABLE) -> Problem:
+    """The problem that `error` states."""
+    return Problem(severity, relative(error.path, root), error.place, error.message, video)
+
+
+def from_fixes(fixes: list[Fix], path: Path, root: Path, video: str) -> list[Problem]:
+    """The problems that were handled while `path` was read."""
+    file = relative(path, root)
+    return [Problem(f.severity, file, f.place, f.message, video) for f in fixes]
+
+
+def read_text(path: Path, max_bytes: int, what: str) -> tuple[str, list[Fix]]:
+    r"""A small UTF-8 text file with `\n` line ends and no byte order mark.
+
+    Args:
+        path: the file.
+        max_bytes: larger files are refused before they are read.
+        what: what the file should be, for the messages.
+
+    Returns:
+        The text, and what was mended (byte order mark, Windows line ends).
+
+    Raises:
+        InputError: the file cannot be read, is too large or is not UTF-8 (names the line).
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise InputError(path, "", f"{size:,} bytes are too many for {what}")
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(path, "", f"cannot be read: {error.strerror or error}") from error
+    fixes = []
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+        fixes.append(Fix(NOTE, "line 1", "byte order mark (BOM) ignored"))
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        value = f"byte 0x{data[error.start]:02x} is not UTF-8 text"
+        raise InputError(path, f"line {line}", value) from None
+    if "\r\n" in text:
+        line = text.count("\n", 0, text.index("\r\n")) + 1
+        fixes.append(Fix(NOTE, f"line {line}", "Windows line ends (CRLF) ignored"))
+        text = text.replace("\r\n", "\n")
+    return text, fixes
