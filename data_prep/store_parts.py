@@ -1,0 +1,299 @@
+"""One video on its way into a store: cut into records, checked, its sums taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from data_prep.store_plan import PlannedVideo
+from maven_jax.data.store import TARGETS, Frames, ModalitySpec, mask_field
+from maven_jax.errors import UserError
+
+# One record per group, so that one can be read without its neighbours. zstd at level 1 takes
+# a third off (text vectors repeat within a segment) and still inflates at over 2 GB/s a core.
+RECORD_OPTIONS = "group_size:1,zstd:1"
+
+
+def record_features(
+    chunk_frames: int, modalities: Mapping[str, ModalitySpec]
+) -> tfds.features.FeaturesDict:
+    """TFDS description of a record (`maven_jax.data.store` says what the fields mean)."""
+
+    def tensor(dtype: Any, *shape: int) -> tfds.features.Tensor:
+        return tfds.features.Tensor(
+            shape=(chunk_frames, *shape), dtype=dtype, encoding=tfds.features.Encoding.BYTES
+        )
+
+    fields: dict[str, Any] = {
+        "video": tfds.features.Text(),
+        "chunk": tfds.features.Scalar(np.int32),
+        "start_frame": tfds.features.Scalar(np.int32),
+        "num_frames": tfds.features.Scalar(np.int32),
+        "time_s": tensor(np.float64),
+        "targets": tensor(np.float32, 2),
+        "target_mask": tensor(np.bool_),
+        "segment_id": tensor(np.int32),
+    }
+    for name, modality in modalities.items():
+        fields[name] = tensor(np.float16, modality.dim)
+        fields[mask_field(name)] = tensor(np.bool_)
+    return tfds.features.FeaturesDict(fields)
+
+
+class RecordSerializer:
+    """Turns records into bytes that depend on nothing but their content.
+
+    `FeaturesDict.serialize_example` leaves the order of a protobuf map to a hash that is seeded
+    anew in every process, and a store would differ from run to run.
+    """
+
+    def __init__(self, features: tfds.features.FeaturesDict):
+        self._features = features
+        self._serializer = tfds.core.example_serializer.ExampleSerializer(
+            features.get_serialized_info()
+        )
+
+    def __call__(self, record: Mapping[str, Any]) -> bytes:
+        example = self._serializer.get_tf_example(self._features.encode_example(record))
+        return example.SerializeToString(deterministic=True)
+
+
+class RunningMoments:
+    """Count, mean and sum of squares about the mean, merged by Chan's formula in float64.
+
+    Sums of squares minus squared sums would lose the digits of a feature whose mean is large
+    against its spread.
+    """
+
+    def __init__(self, dim: int):
+        self.count = 0
+        self.mean = np.zeros(dim)
+        self.m2 = np.zeros(dim)
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes in rows (n, dim)."""
+        if len(values):
+            values = values.astype(np.float64)
+            mean = values.mean(axis=0)
+            self._merge(len(values), mean, np.square(values - mean).sum(axis=0))
+
+    def _merge(self, count: int, mean: np.ndarray, m2: np.ndarray) -> None:
+        total = self.count + count
+        if total == 0:
+            return
+        delta = mean - self.mean
+        self.mean = self.mean + delta * (count / total)
+        self.m2 = self.m2 + m2 + np.square(delta) * (self.count * count / total)
+        self.count = total
+
+    def merge_json(self, moments: Mapping[str, Any]) -> None:
+        """Takes in what another one's `to_json` returned."""
+        self._merge(moments["count"], np.array(moments["mean"]), np.array(moments["m2"]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean.tolist(), "m2": self.m2.tolist()}
+
+    def std(self) -> np.ndarray:
+        return np.sqrt(self.m2 / max(self.count, 1))
+
+
+class RecordFile:
+    """ArrayRecord file under construction."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records = 0
+        self._writer = ArrayRecordWriter(str(path), RECORD_OPTIONS)
+
+    def write(self, record: bytes) -> None:
+        self._writer.write(record)
+        self.records += 1
+
+    def close(self) -> None:
+        """Raises OSError if the file did not become whole, for instance on a full disk."""
+        if self._writer.is_open():
+            self._writer.close()
+        reader = ArrayRecordReader(str(self.path), "")
+        try:
+            if reader.num_records() != self.records:
+                raise OSError(f"{self.path}: {reader.num_records()} of {self.records} records")
+        finally:
+            reader.close()
+
+    def abandon(self) -> None:
+        """Closes and removes the file."""
+        try:
+            if self._writer.is_open():
+                self._writer.close()
+        finally:
+            self.path.unlink(missing_ok=True)
+
+
+class VideoWriter:
+    """Takes the frames of one video in blocks of any length.
+
+    Attributes:
+        num_frames: frames taken so far.
+        nonfinite: modality -> frames masked because they held NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        video: PlannedVideo,
+        file: RecordFile,
+        chunk_frames: int,
+        modalities: Mapping[str, ModalitySpec],
+        mask_nonfinite: bool,
+    ):
+        self._video, self._file = video, file
+        self._chunk_frames, self._modalities = chunk_frames, modalities
+        self._mask_nonfinite = mask_nonfinite
+        features = record_features(chunk_frames, modalities)
+        self._serialize = RecordSerializer(features)
+        self._chunk = {
+            name: np.zeros(f.shape, f.np_dtype) for name, f in features.items() if f.shape
+        }
+        self._fill = 0
+        self._last_time_s = -np.inf
+        self._moments = {m: RunningMoments(spec.dim) for m, spec in modalities.items()}
+        self._moments[TARGETS] = RunningMoments(2)
+        self.num_frames = 0
+        self.nonfinite = dict.fromkeys(modalities, 0)
+
+    def append(self, frames: Frames) -> None:
+        """Adds the next frames.
+
+        Raises:
+            UserError: values that cannot be stored; names video, modality and frame.
+            ValueError: the block does not have the planned modalities or widths.
+        """
+        fields = self._check(frames)
+        taken = 0
+        while taken < len(frames):
+            step = min(self._chunk_frames - self._fill, len(frames) - taken)
+            for name, values in fields.items():
+                self._chunk[name][self._fill : self._fill + step] = values[taken : taken + step]
+            taken += step
+            self._fill += step
+            self.num_frames += step
+            if self._fill == self._chunk_frames:
+                self._flush()
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the last, padded record; returns what the store's index has to know.
+
+        Raises:
+            ValueError: more or fewer frames than planned.
+        """
+        if self._fill:
+            self._flush()
+        if self.num_frames != self._video.num_frames:
+            raise ValueError(
+                f"{self._video.video}: {self.num_frames} frames written, "
+                f"{self._video.num_frames} planned"
+            )
+        return {
+            "video": self._video.video,
+            "num_frames": self.num_frames,
+            "num_records": self._file.records,
+            "num_annotated": self._moments[TARGETS].count,
+            "observed": {m: self._moments[m].count for m in self._modalities},
+            "nonfinite": self.nonfinite,
+            "moments": {name: m.to_json() for name, m in self._moments.items()},
+        }
+
+    def _flush(self) -> None:
+        for values in self._chunk.values():
+            values[self._fill :] = 0
+        self._chunk["segment_id"][self._fill :] = -1
+        for name in self._modalities:
+            self._moments[name].add(self._chunk[name][self._chunk[mask_field(name)]])
+        self._moments[TARGETS].add(self._chunk[TARGETS][self._chunk["target_mask"]])
+        index = self._file.records
+        self._file.write(
+            self._serialize(
+                {
+                    "video": self._video.video,
+                    "chunk": index,
+                    "start_frame": index * self._chunk_frames,
+                    "num_frames": self._fill,
+                    **self._chunk,
+                }
+            )
+        )
+        self._fill = 0
+
+    def _check(self, frames: Frames) -> dict[str, np.ndarray]:
+        """The block's fields as they will be stored."""
+        given = {m: f.shape[1:] for m, f in frames.features.items()}
+        if given != {m: (s.dim,) for m, s in self._modalities.items()}:
+            raise ValueError(f"{self._video.video}: the block's modalities are {given}")
+        self._check_time(frames.time_s)
+        fields = {
+            "time_s": frames.time_s,
+            "targets": self._check_targets(frames),
+            "target_mask": frames.target_mask,
+            "segment_id": frames.segment_id,
+        }
+        for name in self._modalities:
+            fields[name], fields[mask_field(name)] = self._check_features(
+                name, frames.features[name], frames.masks[name]
+            )
+        for name, values in fields.items():
+            if len(values) != len(frames):
+                raise ValueError(
+                    f"{self._video.video}: {name} has {len(values)} of {len(frames)} frames"
+                )
+        return fields
+
+    def _place(self, modality: str, index: int) -> str:
+        return f"video {self._video.video!r}, {modality}, frame {self.num_frames + index}"
+
+    def _check_time(self, time_s: np.ndarray) -> None:
+        steps = np.diff(time_s, prepend=self._last_time_s)
+        bad = ~np.isfinite(time_s) | ~(steps > 0)
+        if bad.any():
+            i = int(bad.argmax())
+            raise UserError(
+                f"{self._place('time', i)}: {time_s[i]} s does not lie behind the frame before it"
+            )
+        if len(time_s):
+            self._last_time_s = time_s[-1]
+
+    def _check_targets(self, frames: Frames) -> np.ndarray:
+        targets = np.where(frames.target_mask[:, None], frames.targets, 0)
+        bad = ~(np.abs(targets) <= 1).all(axis=1)
+        if bad.any():
+            i = int(bad.argmax())
+            raise UserError(
+                f"{self._place('annotation', i)}: {targets[i].tolist()} is not within -1 to 1"
+            )
+        return targets
+
+    def _check_features(
+        self, modality: str, values: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values as float16, 0 where not observed, and the mask."""
+        values = np.where(mask[:, None], values, 0)
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            if not self._mask_nonfinite:
+                raise UserError(f"{self._place(modality, int(bad.argmax()))}: not a finite number")
+            self.nonfinite[modality] += int(bad.sum())
+            mask = mask & ~bad
+            values[bad] = 0
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float16)
+        over = ~np.isfinite(stored)
+        if over.any():
+            i, j = (int(k[0]) for k in np.nonzero(over))
+            raise UserError(
+                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} lies beyond what "
+                "float16 holds (65504); scale this modality"
+            )
+        return stored, mask

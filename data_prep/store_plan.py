@@ -1,0 +1,208 @@
+"""What a store will hold and in which shard each video lies, fixed before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maven_jax.data.store import PLAN_FILE, RECORD_FIELDS, ModalitySpec
+from maven_jax.errors import UserError
+
+PLAN_VERSION = 1
+SPLIT_ORDER = ("train", "validation", "test")
+DEFAULT_NAME = "maven_features"
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video that is to be stored; `num_frames` is what its writer has to deliver."""
+
+    video: str
+    split: str
+    num_frames: int
+    stem: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Videos in store order and their distribution over shards.
+
+    Attributes:
+        name: TFDS dataset name, the beginning of the shards' file names.
+        shards: split -> shards -> names of its videos in order; splits in store order.
+    """
+
+    name: str
+    chunk_frames: int
+    modalities: dict[str, ModalitySpec]
+    videos: dict[str, PlannedVideo]
+    shards: dict[str, tuple[tuple[str, ...], ...]]
+
+    def shard_file(self, split: str, index: int) -> str:
+        count = len(self.shards[split])
+        return f"{self.name}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+    def shard_of(self, video: str) -> tuple[str, int]:
+        """(split, index) of the shard that holds the video."""
+        split = self.videos[video].split
+        return split, next(i for i, v in enumerate(self.shards[split]) if video in v)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": "maven_jax store plan",
+            "version": PLAN_VERSION,
+            "name": self.name,
+            "chunk_frames": self.chunk_frames,
+            "modalities": {
+                m.name: {"dim": m.dim, "spec": m.spec} for m in self.modalities.values()
+            },
+            "videos": {
+                v.video: {"split": v.split, "num_frames": v.num_frames, "stem": v.stem}
+                for v in self.videos.values()
+            },
+            "shards": {split: [list(s) for s in shards] for split, shards in self.shards.items()},
+        }
+
+
+def file_key(video: str) -> str:
+    """Name for a video's files that is safe whatever the video is called."""
+    return hashlib.sha256(video.encode()).hexdigest()[:32]
+
+
+def check_modality_name(name: str, where: str = "modality") -> None:
+    """Refuses names that cannot be a record's field or would clash with one.
+
+    Raises:
+        UserError: says which rule is broken.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise UserError(
+            f"{where} {name!r}: a modality's name is a letter followed by letters, digits and _"
+        )
+    if name in RECORD_FIELDS or name.endswith("_mask"):
+        raise UserError(f"{where} {name!r}: this name is taken; choose another one")
+
+
+def make_plan(
+    out: Path,
+    videos: Sequence[PlannedVideo],
+    modalities: Mapping[str, ModalitySpec],
+    chunk_frames: int,
+    shard_bytes: int,
+) -> Plan:
+    """Distributes whole videos over shards of about `shard_bytes`, in order, balanced by frames.
+
+    Raises:
+        UserError: names that cannot be used, a video twice, or one without frames.
+    """
+    for name, spec in modalities.items():
+        check_modality_name(name)
+        if spec.name != name or spec.dim < 1:
+            raise UserError(f"modality {name!r}: {spec.dim} features named {spec.name!r}")
+    if not modalities or not videos:
+        raise UserError(f"{out}: nothing to store: no {'videos' if modalities else 'modalities'}")
+    named: dict[str, PlannedVideo] = {}
+    for video in videos:
+        _check_video(video)
+        if video.video in named:
+            raise UserError(f"video {video.video!r} is there twice")
+        named[video.video] = video
+    splits = sorted({v.split for v in videos}, key=_split_rank)
+    # Features, their masks, time, targets and their mask, segment.
+    frame_bytes = sum(2 * m.dim + 1 for m in modalities.values()) + 8 + 9 + 4
+    return Plan(
+        name=_dataset_name(out),
+        chunk_frames=chunk_frames,
+        modalities={
+            n: ModalitySpec(n, m.dim, json.loads(json.dumps(m.spec))) for n, m in modalities.items()
+        },
+        videos={v.video: v for split in splits for v in videos if v.split == split},
+        shards={
+            split: _distribute([v for v in videos if v.split == split], shard_bytes // frame_bytes)
+            for split in splits
+        },
+    )
+
+
+def _split_rank(split: str) -> tuple[int, str]:
+    return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
+
+
+def _check_video(video: PlannedVideo) -> None:
+    try:
+        video.video.encode()
+        video.stem.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"video {video.video!r}: its name is not valid Unicode") from None
+    if not video.video:
+        raise UserError("a video has an empty name")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", video.split) or video.split == "all":
+        raise UserError(f"video {video.video!r}: {video.split!r} cannot be the name of a split")
+    if video.num_frames < 1:
+        raise UserError(f"video {video.video!r} has no frames")
+
+
+def _dataset_name(out: Path) -> str:
+    """`NAME` if the store is `.../NAME/1.0.0`, where `tfds.builder(NAME, data_dir=...)` looks."""
+    out = out.absolute()
+    parent = out.parent.name
+    if re.fullmatch(r"\d+\.\d+\.\d+", out.name) and re.fullmatch(r"[A-Za-z]\w*", parent, re.ASCII):
+        return parent
+    return DEFAULT_NAME
+
+
+def _distribute(videos: Sequence[PlannedVideo], shard_frames: int) -> tuple[tuple[str, ...], ...]:
+    """Cuts the list where it comes nearest to shards of equal length."""
+    total = sum(v.num_frames for v in videos)
+    count = max(1, min(len(videos), round(total / max(shard_frames, 1))))
+    shards: list[list[str]] = [[] for _ in range(count)]
+    before = 0
+    for video in videos:
+        middle = before + video.num_frames / 2
+        shards[min(count - 1, int(middle * count / total))].append(video.video)
+        before += video.num_frames
+    return tuple(tuple(s) for s in shards if s)
+
+
+def check_same_plan(out: Path, plan: Plan) -> None:
+    """Refuses to continue a store that was begun with something else.
+
+    Raises:
+        UserError: says the first thing that differs.
+    """
+    file = out / PLAN_FILE
+    try:
+        there = json.loads(file.read_bytes())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); choose another --out") from None
+    difference = _first_difference(there, json.loads(json.dumps(plan.to_json())), "")
+    if difference:
+        raise UserError(
+            f"{out}: holds a store begun with other input: {difference}; "
+            "choose another --out, or delete that folder"
+        )
+
+
+def _first_difference(there: Any, now: Any, place: str) -> str:
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in [*there, *(k for k in now if k not in there)]:
+            inner = f"{place}.{key}" if place else str(key)
+            if key not in now:
+                return f"{inner} is there, but not in this run"
+            if key not in there:
+                return f"{inner} is not there, but in this run"
+            if difference := _first_difference(there[key], now[key], inner):
+                return difference
+        if list(there) != list(now):
+            return f"the order of {place or 'its parts'}"
+        return ""
+    if there != now:
+        if isinstance(there, list) or isinstance(now, list):
+            return f"{place} differ"
+        return f"{place} is {there!r} there, {now!r} in this run"
+    return ""

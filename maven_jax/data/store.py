@@ -1,0 +1,341 @@
+"""Reads a feature store: per-frame features, annotations and times of every video of a corpus.
+
+A store is a TFDS folder (`tfds.builder_from_directory(path).as_data_source(split)` opens it too)
+with `store.json` beside TFDS's own metadata. One record is one chunk of `chunk_frames` consecutive
+frames of one video, the last one padded with zeros, and a video's records follow each other, so a
+window of frames costs exactly the records that it overlaps. `data_prep.store_writer` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int32
+
+from maven_jax.errors import UserError
+
+FORMAT = "maven_jax feature store"
+FORMAT_VERSION = 1
+STORE_FILE = "store.json"
+PLAN_FILE = "plan.json"
+TARGETS = "targets"
+# Record fields that are not modalities.
+FRAME_FIELDS = ("time_s", "targets", "target_mask", "segment_id")
+RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
+
+
+def mask_field(modality: str) -> str:
+    """Record field that says in which frames `modality` was observed."""
+    return f"{modality}_mask"
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality of a store.
+
+    Attributes:
+        name: identifier, e.g. `visual`.
+        dim: width of its feature vectors.
+        spec: how they were made (JSON): encoder, source, weights sha256, untrained,
+            preprocessing, versions.
+    """
+
+    name: str
+    dim: int
+    spec: dict[str, Any]
+
+    @property
+    def untrained(self) -> bool:
+        """True if the encoder had random weights."""
+        return bool(self.spec.get("untrained", False))
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """One video of a split.
+
+    Attributes:
+        first_record: index of its first chunk within the split's data source.
+        num_annotated: frames with valence and arousal.
+        stem: name of the media file it comes from; two faces of one video share it.
+        observed: modality -> frames in which it was observed.
+        nonfinite: modality -> frames that held NaN or infinity and were masked for that.
+    """
+
+    video: str
+    split: str
+    num_frames: int
+    first_record: int
+    fps: float
+    duration_s: float
+    num_annotated: int
+    stem: str
+    observed: dict[str, int]
+    nonfinite: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation (population, 1/N) over `count` frames; zeros if none."""
+
+    count: int
+    mean: Float64[np.ndarray, "c"]
+    std: Float64[np.ndarray, "c"]
+
+
+@dataclass
+class Frames:
+    """Consecutive frames of one video.
+
+    Attributes:
+        time_s: seconds on the video's clock.
+        targets: valence and arousal; 0 where `target_mask` is False.
+        segment_id: transcript segment, -1 for none.
+        features: modality -> (n, c); float16 as read, any float as given to the writer.
+        masks: modality -> (n,), False where nothing was observed (features are 0 there).
+    """
+
+    time_s: Float64[np.ndarray, "n"]
+    targets: Float32[np.ndarray, "n 2"]
+    target_mask: Bool[np.ndarray, "n"]
+    segment_id: Int32[np.ndarray, "n"]
+    features: dict[str, Float[np.ndarray, "n _"]]
+    masks: dict[str, Bool[np.ndarray, "n"]]
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+
+class Store:
+    """Random access to the frames of a finished store.
+
+    Picklable (a worker process opens its own files) and safe to read from several threads.
+
+    Attributes:
+        path: the folder.
+        chunk_frames: frames per record.
+        modalities: name -> spec, in the order they were written in.
+        splits: names, in the order train, validation, test, others.
+        statistics: modality name or `targets` -> moments of the *training* split, over observed
+            (annotated) frames, of the values as stored.
+        dropped: (video, reason) of the videos that were to be stored but could not be.
+        provenance: what the writer was told about the store's making.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Opens `path`.
+
+        Raises:
+            UserError: not a store, an unfinished one, another format version, or a shard is
+                missing or has another size than when it was written.
+        """
+        self.path = Path(path)
+        self._meta, self.fingerprint = _read_meta(self.path)
+        self.chunk_frames: int = self._meta["chunk_frames"]
+        self.modalities = {
+            name: ModalitySpec(name, m["dim"], m["spec"])
+            for name, m in self._meta["modalities"].items()
+        }
+        self.splits: tuple[str, ...] = tuple(self._meta["splits"])
+        self.statistics = {
+            name: Moments(
+                m["count"], np.array(m["mean"], np.float64), np.array(m["std"], np.float64)
+            )
+            for name, m in self._meta["statistics"].items()
+        }
+        self.dropped: tuple[tuple[str, str], ...] = tuple(
+            (d["video"], d["reason"]) for d in self._meta["dropped"]
+        )
+        self.provenance: dict[str, Any] = self._meta["provenance"]
+        self._videos = {
+            split: tuple(VideoEntry(split=split, **v) for v in s["videos"])
+            for split, s in self._meta["splits"].items()
+        }
+        for split in self.splits:
+            for shard in self.shards(split):
+                _check_shard_size(self.path / shard["file"], shard["bytes"])
+        self._open_sources()
+
+    @property
+    def untrained(self) -> bool:
+        """True if any modality comes from an encoder with random weights."""
+        return any(m.untrained for m in self.modalities.values())
+
+    def videos(self, split: str) -> tuple[VideoEntry, ...]:
+        """The split's videos in the order of their records.
+
+        Raises:
+            ValueError: no such split.
+        """
+        if split not in self._videos:
+            raise ValueError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits)}")
+        return self._videos[split]
+
+    def shards(self, split: str) -> list[dict[str, Any]]:
+        """The split's files in order: dicts of `file`, `records`, `bytes`."""
+        return self._meta["splits"][split]["shards"]
+
+    def read(
+        self, entry: VideoEntry, start: int, stop: int, modalities: Sequence[str] | None = None
+    ) -> Frames:
+        """Reads frames `start` to `stop` (exclusive) of a video.
+
+        Fetches the overlapping records in one batch; of a record, only what is asked for is
+        decoded.
+
+        Args:
+            entry: from `videos`.
+            start: first frame.
+            stop: one behind the last frame.
+            modalities: which ones; all of the store if None.
+
+        Raises:
+            ValueError: frames outside the video, or an unknown modality.
+            UserError: a shard is damaged; names the file.
+        """
+        if not 0 <= start < stop <= entry.num_frames:
+            raise ValueError(
+                f"{entry.video}: frames {start} to {stop} asked for, it has 0 to {entry.num_frames}"
+            )
+        names = tuple(self.modalities) if modalities is None else tuple(modalities)
+        for name in names:
+            if name not in self.modalities:
+                raise ValueError(
+                    f"{self.path}: no modality {name!r}; it has {', '.join(self.modalities)}"
+                )
+        first, last = start // self.chunk_frames, (stop - 1) // self.chunk_frames
+        records = self._fetch(entry, range(first, last + 1), names)
+
+        def gather(field: str, dtype: Any, *shape: int) -> np.ndarray:
+            out = np.empty((stop - start, *shape), dtype)
+            for chunk, record in zip(range(first, last + 1), records):
+                origin = chunk * self.chunk_frames
+                low, high = max(start, origin), min(stop, origin + self.chunk_frames)
+                out[low - start : high - start] = record[field][low - origin : high - origin]
+            return out
+
+        return Frames(
+            time_s=gather("time_s", np.float64),
+            targets=gather(TARGETS, np.float32, 2),
+            target_mask=gather("target_mask", np.bool_),
+            segment_id=gather("segment_id", np.int32),
+            features={m: gather(m, np.float16, self.modalities[m].dim) for m in names},
+            masks={m: gather(mask_field(m), np.bool_) for m in names},
+        )
+
+    def _fetch(
+        self, entry: VideoEntry, chunks: range, modalities: tuple[str, ...]
+    ) -> list[Mapping[str, Any]]:
+        keys = [entry.first_record + chunk for chunk in chunks]
+        try:
+            serialized = self._source(entry.split).__getitems__(keys)
+            decoder = self._decoder(modalities)
+            records = [decoder.deserialize_example_np(s) for s in serialized]
+        except Exception as error:  # whatever riegeli, array_record, protobuf or TFDS make of it
+            shard = self._shard_of(entry.split, keys)
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{shard}: damaged, cannot read {entry.video!r} "
+                f"(records {keys[0]} to {keys[-1]} of split {entry.split}): {reason}"
+            ) from error
+        for key, chunk, record in zip(keys, chunks, records):
+            if record["video"].decode() != entry.video or record["chunk"] != chunk:
+                raise UserError(
+                    f"{self._shard_of(entry.split, [key])}: record {key} of split {entry.split} is "
+                    f"not chunk {chunk} of {entry.video!r}; the file does not belong to this store"
+                )
+        return records
+
+    def _shard_of(self, split: str, keys: Sequence[int]) -> str:
+        """The file (or files) that hold these records."""
+        files, first = [], 0
+        for shard in self.shards(split):
+            if any(first <= key < first + shard["records"] for key in keys):
+                files.append(str(self.path / shard["file"]))
+            first += shard["records"]
+        return ", ".join(files)
+
+    def _source(self, split: str) -> Any:
+        """TFDS data source of serialized records; opened on first use."""
+        if split not in self._sources:
+            # TFDS takes most of a second to import, and many uses of a store never read a frame.
+            import tensorflow_datasets as tfds
+
+            if self._builder is None:
+                self._builder = tfds.builder_from_directory(self.path)
+            # Decoded here, not by TFDS, because its NumPy decoder cannot leave fields out.
+            self._sources[split] = self._builder.as_data_source(
+                split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+        return self._sources[split]
+
+    def _decoder(self, modalities: tuple[str, ...]) -> Any:
+        """TFDS features of a record with `modalities` only; the others are passed over."""
+        key = frozenset(modalities)
+        if key not in self._decoders:
+            import tensorflow_datasets as tfds
+
+            fields = RECORD_FIELDS + tuple(f for m in sorted(key) for f in (m, mask_field(m)))
+            described = self._builder.info.features
+            self._decoders[key] = tfds.features.FeaturesDict({f: described[f] for f in fields})
+        return self._decoders[key]
+
+    def _open_sources(self) -> None:
+        self._builder: Any = None
+        self._sources: dict[str, Any] = {}
+        self._decoders: dict[frozenset[str], Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        opened = ("_builder", "_sources", "_decoders")
+        return {k: v for k, v in vars(self).items() if k not in opened}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open_sources()
+
+
+def _read_meta(path: Path) -> tuple[dict[str, Any], str]:
+    """Contents and sha256 of `store.json`."""
+    file = path / STORE_FILE
+    try:
+        raw = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if (path / PLAN_FILE).exists():
+            raise UserError(
+                f"{path}: this store is not finished; run the `maven-jax prepare` command that "
+                "began it again, it continues where it stopped"
+            ) from None
+        what = "no such folder" if not path.exists() else f"not a feature store (no {STORE_FILE})"
+        raise UserError(f"{path}: {what}; `maven-jax prepare` makes one") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    try:
+        meta = json.loads(raw)
+    except ValueError as error:
+        raise UserError(f"{file}: damaged: {error}") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise UserError(f"{file}: not written by `maven-jax prepare`")
+    if meta["version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{file}: store format {meta['version']}, this version of maven_jax reads "
+            f"{FORMAT_VERSION}; run `maven-jax prepare` again"
+        )
+    return meta, hashlib.sha256(raw).hexdigest()
+
+
+def _check_shard_size(file: Path, num_bytes: int) -> None:
+    try:
+        found = file.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{file}: this shard of the store is missing") from None
+    if found != num_bytes:
+        raise UserError(
+            f"{file}: damaged, the file has {found:,} bytes and should have {num_bytes:,}"
+        )
