@@ -1,0 +1,236 @@
+"""A corpus in Aff-Wild2's layout with planted content: `maven-jax synth --out ROOT …`.
+
+Real in form (playable video, sound, crops, transcripts, annotations, and their blemishes), known
+in content: docs/synthetic_corpus.md says what is planted. The same parameters give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+
+from data_prep.synth_files import CHALLENGE, write_media
+from data_prep.synth_plan import SPLITS, Media, plan_corpus, split_sizes
+from maven_jax.errors import UserError
+from maven_jax.progress import meter, say
+
+FORMAT = 1  # of the content: another one means other bytes for the same parameters
+PARAMETERS = Path("truth/parameters.json")
+PLANTED = Path("truth/planted.json")
+TEMPLATE = CHALLENGE / "VA_test_template.txt"
+
+README = """\
+# A synthetic corpus in Aff-Wild2's layout
+
+Made by `maven-jax synth --videos {videos} --seconds {seconds:g} --seed {seed}`. No person is real.
+
+Valence and arousal are smooth random curves. The drawn face shows mostly valence, the voice
+(pitch, loudness, rate, brightness) mostly arousal; the words carry valence, and in the stretches
+where they are ironic ({irony:.0%} of the time here) the face shows the opposite of the valence.
+Every modality has its own noise, delay and offset per person. maven_jax's
+docs/synthetic_corpus.md gives the details.
+
+| split | videos | frames |
+|---|---|---|
+{table}
+
+Planted blemishes, listed with their places in truth/planted.json:
+
+{blemishes}
+
+truth/ would not exist in a real corpus: it holds the curves of every video, also of the test
+videos ({template} lists their frames), and must not be used for training.
+"""
+
+
+def write_corpus(out: Path, *, videos: int, seconds: float, seed: int, workers: int = 2) -> None:
+    """Writes the corpus, or what is missing of it.
+
+    Args:
+        out: folder to write to: new, empty, or of an interrupted run with the same parameters.
+        videos: number of face tracks (annotations); a pair of faces in one video counts as two.
+        seconds: duration of each video.
+        seed: same seed, same bytes, whatever `workers`.
+        workers: processes.
+
+    Raises:
+        UserError: an argument is out of range, or `out` holds something else.
+    """
+    out = Path(out)
+    parameters = _checked(out, videos, seconds, seed, workers)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / PARAMETERS, json.dumps(parameters, indent=1) + "\n")
+    cast = plan_corpus(videos, seed)
+    marks = {m.stem: out / "truth" / "planted" / f"{m.stem}.json" for m in cast}
+    todo = [m for m in cast if not marks[m.stem].exists()]
+    if not todo and (out / PLANTED).exists():
+        say(f"synth: {out} is complete")
+        return
+    tracks = sum(len(m.tracks) for m in todo)
+    with meter("synth", videos, "videos", initial=videos - tracks) as progress:
+        for done in _write_all(out, todo, float(seconds), seed, workers):
+            progress.advance(len(done.tracks))
+    shutil.rmtree(out / ".partial", ignore_errors=True)
+    entries = [json.loads(marks[m.stem].read_text()) for m in cast]
+    _write(out / TEMPLATE, _template(entries))
+    _write(out / "README.md", _readme(parameters, entries))
+    planted = {"parameters": parameters, "blemishes": blemishes(entries), "media": entries}
+    _write(out / PLANTED, json.dumps(planted, indent=1) + "\n")
+
+
+def _checked(out: Path, videos: int, seconds: float, seed: int, workers: int) -> dict:
+    """The parameters as they are written down, after checking them against `out`."""
+    if videos < 1:
+        raise UserError(f"--videos {videos}: at least 1")
+    if not (math.isfinite(seconds) and 1 <= seconds <= 7200):
+        raise UserError(f"--seconds {seconds:g}: from 1 to 7200")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: 0 or more")
+    if workers < 1:
+        raise UserError(f"--workers {workers}: at least 1")
+    wanted = {"format": FORMAT, "videos": videos, "seconds": float(seconds), "seed": seed}
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file, not a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return wanted
+    try:
+        found = json.loads((out / PARAMETERS).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{out}: not empty and not a synthetic corpus; name a new folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / PARAMETERS}: {error}") from None
+    differing = [k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k]]
+    if differing:
+        has = ", ".join(f"{k} {found.get(k)}" for k in differing) if isinstance(found, dict) else ""
+        asked = ", ".join(f"{k} {wanted[k]}" for k in differing)
+        raise UserError(f"{out}: holds a corpus of {has}, not {asked}; name a new folder")
+    return wanted
+
+
+def _write_all(
+    out: Path, todo: list[Media], seconds: float, seed: int, workers: int
+) -> Iterator[Media]:
+    """Writes the videos, yielding each when it is whole."""
+    if workers == 1 or len(todo) < 2:
+        for media in todo:
+            _write_one(out, media, seconds, seed)
+            yield media
+        return
+    # Spawned, since a fork of a process in which JAX has started its threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+        # Pairs take longest: they go first.
+        order = sorted(todo, key=lambda m: -len(m.tracks))
+        jobs = {pool.submit(_write_one, out, media, seconds, seed): media for media in order}
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                yield jobs[job]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_one(out: Path, media: Media, seconds: float, seed: int) -> None:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # there are as many workers as cores
+    try:
+        write_media(out, media, seconds, seed)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(text.encode())
+    os.replace(partial, path)
+
+
+def _template(entries: list[dict]) -> str:
+    """The challenge's list of the frames to predict; its two values are placeholders."""
+    names = sorted((t["name"], e["num_frames"]) for e in entries if e["split"] == "test"
+                   for t in e["tracks"])  # fmt: skip
+    lines = [f"{name}/{i:05d}.jpg,0,0" for name, num in names for i in range(1, num + 1)]
+    return "\n".join(["image_location,valence,arousal", *lines]) + "\n"
+
+
+def blemishes(entries: list[dict]) -> dict[str, list[str]]:
+    """Kind of blemish -> the videos (face tracks, or stems where the media has it) with it."""
+    tracks = [t for e in entries for t in e["tracks"]]
+    return {
+        "missing_crops": sorted(t["name"] for t in tracks if t["missing_crops"]),
+        "unlabelled_rows": sorted(t["name"] for t in tracks if t["unlabelled_rows"]),
+        "annotation_longer": sorted(t["name"] for t in tracks if t["extra_lines"] > 0),
+        "annotation_shorter": sorted(t["name"] for t in tracks if t["extra_lines"] < 0),
+        "pair": sorted(e["stem"] for e in entries if len(e["tracks"]) > 1),
+        "no_transcript": sorted(e["stem"] for e in entries if not e["transcript"]),
+        "no_sound": sorted(e["stem"] for e in entries if not e["sound"]),
+        "sound_in_mp4_only": sorted(e["stem"] for e in entries if e["sound"] and not e["wav_hz"]),
+        "variable_rate": sorted(e["stem"] for e in entries if e["variable_rate"]),
+    }
+
+
+def _readme(parameters: dict, entries: list[dict]) -> str:
+    rows = []
+    for split in SPLITS:
+        chosen = [e for e in entries if e["split"] == split]
+        tracks = sum(len(e["tracks"]) for e in chosen)
+        frames = sum(e["num_frames"] * len(e["tracks"]) for e in chosen)
+        rows.append(f"| {split} | {tracks} | {frames} |")
+    ironic = sum(b - a for e in entries for a, b in e["irony"])
+    return README.format(
+        videos=parameters["videos"],
+        seconds=parameters["seconds"],
+        seed=parameters["seed"],
+        irony=ironic / (parameters["seconds"] * len(entries)),
+        table="\n".join(rows),
+        blemishes="\n".join(
+            f"* {kind.replace('_', ' ')}: {', '.join(names) or 'none'}"
+            for kind, names in blemishes(entries).items()
+        ),
+        template=TEMPLATE,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax synth`."""
+    parser = argparse.ArgumentParser(
+        prog="maven-jax synth",
+        description="Writes a synthetic corpus in exactly Aff-Wild2's layout: mp4, 112x112 crops, "
+        "WAV, timed transcripts, annotations and a challenge template, with the blemishes of the "
+        "real thing. Drawn faces show mostly valence, voices mostly arousal, words carry valence "
+        "and say where the face is ironic. The same parameters give the same bytes; an "
+        "interrupted run is continued by the same command.",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="folder to write")
+    parser.add_argument(
+        "--videos", type=int, default=24, metavar="N",
+        help="face tracks, about 60/25/15 %% in training, validation and test; from 12 on every "
+        "kind of blemish is present (default 24)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=40.0, metavar="S", help="duration of each (default 40)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="default 0")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="W",
+        help="processes (default: one per core); the bytes do not depend on it",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    write_corpus(
+        args.out, videos=args.videos, seconds=args.seconds, seed=args.seed, workers=args.workers
+    )
+    sizes = ", ".join(f"{size} {split}" for split, size in split_sizes(args.videos).items())
+    say(f"{args.out}: {args.videos} videos ({sizes}); next: maven-jax prepare --root {args.out}")
+    return 0
