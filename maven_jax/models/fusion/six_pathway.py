@@ -1,0 +1,71 @@
+"""Cross-modal attention along every ordered pair of modalities; six pathways for three of them."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.models.attention import MultiHeadAttention
+from maven_jax.models.layers import layer_norm
+
+
+class SixPathwayFusion(nn.Module):
+    """Enhances each modality by what it finds in each other one.
+
+    E_m = LayerNorm(dropout((F_m + Σ_{n ≠ m} A_{m<-n}) / M)), where A_{m<-n} is multi-head attention
+    with its own weights, query from m, keys and values from n, and M is the number of modalities.
+    M modalities have M (M - 1) pathways; a single one has none and is only normalised. Source:
+    MAVEN (CVPRW 2025), section 3.4.
+
+    Attributes:
+        modalities: names, in order.
+        num_heads: of each pathway.
+        dropout_rate: on attention weights and on the sum.
+        shared_norm: one LayerNorm for all modalities (as released), or one each.
+        closed_form: see MultiHeadAttention.
+        dtype: of the matrix products and of the result.
+        param_dtype: of the parameters.
+    """
+
+    modalities: tuple[str, ...]
+    num_heads: int
+    dropout_rate: float | int
+    shared_norm: bool
+    closed_form: bool = True
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        embeddings: dict[str, Float[Array, "b _ d"]],
+        masks: dict[str, Bool[Array, "b _"]],
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "b _ d"]]:
+        """Returns the enhanced modalities, of the shapes they came in."""
+        shared = layer_norm(name="norm", param_dtype=self.param_dtype) if self.shared_norm else None
+        dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
+        enhanced = {}
+        for m in self.modalities:
+            total = embeddings[m].astype(jnp.float32)
+            for n in self.modalities:
+                if n == m:
+                    continue
+                pathway = MultiHeadAttention(
+                    self.num_heads,
+                    self.dropout_rate,
+                    closed_form=self.closed_form,
+                    dtype=self.dtype,
+                    param_dtype=self.param_dtype,
+                    name=f"{m}_from_{n}",
+                )
+                total += pathway(
+                    embeddings[m], embeddings[n], masks[n], deterministic=deterministic
+                )
+            norm = shared or layer_norm(name=f"norm_{m}", param_dtype=self.param_dtype)
+            result = norm(dropout(total / len(self.modalities))).astype(self.dtype)
+            enhanced[m] = nn.with_logical_constraint(result, ("batch", "frames", "embed"))
+        return enhanced

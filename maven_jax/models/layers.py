@@ -1,0 +1,42 @@
+"""The linear and norm layers all models share: torch's defaults, logical axis names for sharding.
+
+Axis names: "embed" widths of the residual stream, "heads" and "head_dim" of attention, "mlp" hidden
+widths, None for widths that are never split.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+
+def dense(
+    features: int,
+    axes: tuple[str | None, str | None],
+    *,
+    name: str,
+    dtype: DTypeLike,
+    param_dtype: DTypeLike,
+) -> nn.Dense:
+    """Returns a linear layer whose kernel carries the logical axis names `axes`."""
+    return nn.Dense(
+        features,
+        kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (axes[1],)),
+        dtype=dtype,
+        param_dtype=param_dtype,
+        name=name,
+    )
+
+
+def layer_norm(*, name: str, param_dtype: DTypeLike, epsilon: float = 1e-5) -> nn.LayerNorm:
+    """Returns a LayerNorm over the last axis that computes and returns float32."""
+    return nn.LayerNorm(
+        epsilon=epsilon,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
+        dtype=jnp.float32,
+        param_dtype=param_dtype,
+        name=name,
+    )
