@@ -128,7 +128,7 @@ class _ScannedLayer(BeitLayer):
 
 
 class BeitStack(nn.Module):
-    """BEiT layers in a row, as one scan over stacked parameters; no norm behind the last.
+    """`BeitLayer`s in a row, as one scan over stacked parameters; no norm behind the last.
 
     Frames that `mask` leaves out influence no other frame, whatever they hold (NaN included),
     and come out as zeros.

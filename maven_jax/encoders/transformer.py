@@ -45,17 +45,16 @@ def activation(name: str) -> Callable[[Array], Array]:
     return ACTIVATIONS[name]
 
 
-def kernel_initializer(stddev: float | None) -> Callable[[int], nn.initializers.Initializer]:
-    """Initializer of a kernel whose first n axes are inputs: normal, or scaled by fan-in if None."""
-
-    def of(num_in: int) -> nn.initializers.Initializer:
-        if stddev is not None:
-            return nn.initializers.truncated_normal(stddev)
-        return nn.initializers.variance_scaling(
-            1.0, "fan_in", "truncated_normal", tuple(range(num_in)), -1
-        )
-
-    return of
+def kernel_initializer(
+    stddev: float | None, num_in: int, num_out: int
+) -> nn.initializers.Initializer:
+    """Normal with `stddev`, or, if that is None, scaled by the fan-in of the first num_in axes."""
+    if stddev is not None:
+        return nn.initializers.truncated_normal(stddev)
+    axes = range(num_in + num_out)
+    return nn.initializers.variance_scaling(
+        1.0, "fan_in", "truncated_normal", axes[:num_in], axes[num_in:]
+    )
 
 
 class Linear(nn.Module):
@@ -83,7 +82,7 @@ class Linear(nn.Module):
         features, axes = tuple(self.features), tuple(self.axes)
         num_in = len(axes) - len(features)
         shape = (*x.shape[x.ndim - num_in :], *features)
-        init = kernel_initializer(self.stddev)(num_in)
+        init = kernel_initializer(self.stddev, num_in, len(features))
         kernel = self.param("kernel", nn.with_logical_partitioning(init, axes), shape)
         last = tuple(range(x.ndim - num_in, x.ndim))
         y = jax.lax.dot_general(
@@ -255,16 +254,10 @@ class EncoderLayer(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """Layers in a row, as one scan: they compile once, and their parameters are stacked.
+    """`EncoderLayer`s in a row, as one scan: they compile once, their parameters are stacked.
 
     Attributes:
-        num_layers: layers.
-        num_heads: see `EncoderLayer`, as the rest.
-        mlp_dim: .
-        activation: .
-        norm_eps: .
-        pre_norm: .
-        dtype: .
+        num_layers: layers; all other attributes are those of `EncoderLayer`.
     """
 
     num_layers: int

@@ -1,0 +1,368 @@
+"""HuBERT (Hsu et al., 2021): 16 kHz waveforms to one vector per 20 ms.
+
+Long recordings go through in chunks. All but one part of the encoder look at limited context or
+can be cut with overlap; the exception is the base model's first norm, whose statistics run over
+the whole recording. `Hubert.first_norm_moments` collects them chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.encoders import hf_config
+from maven_jax.encoders.transformer import EncoderStack, LayerNorm, Linear, activation
+from maven_jax.errors import UserError
+
+# PyTorch's default, which the norms of the convolutions keep whatever the config says.
+_CONV_NORM_EPS = 1e-5
+_WAVE = ("NWC", "WIO", "NWC")
+
+
+@dataclass(frozen=True)
+class HubertConfig:
+    """Sizes under Hugging Face's names and with its defaults."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    feat_proj_layer_norm: bool = True
+    feat_extract_norm: str = "group"
+    feat_extract_activation: str = "gelu"
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_bias: bool = False
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    conv_pos_batch_norm: bool = False
+    do_stable_layer_norm: bool = False
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> HubertConfig:
+        """Reads a Hugging Face config.
+
+        Raises:
+            UserError: a size is impossible, or the config asks for what is not implemented.
+        """
+        self = hf_config.from_hf(cls, config)
+        hf_config.check_divides(self, "num_attention_heads", "hidden_size")
+        hf_config.check_divides(self, "num_conv_pos_embedding_groups", "hidden_size")
+        activation(self.hidden_act)
+        activation(self.feat_extract_activation)
+        if self.feat_extract_norm not in ("group", "layer"):
+            raise UserError(
+                f"config.json: feat_extract_norm {self.feat_extract_norm!r} is not group or layer"
+            )
+        if not len(self.conv_dim) == len(self.conv_stride) == len(self.conv_kernel):
+            raise UserError("config.json: conv_dim, conv_stride and conv_kernel differ in length")
+        if min(self.conv_dim + self.conv_stride + self.conv_kernel) < 1:
+            raise UserError("config.json: conv_dim, conv_stride and conv_kernel must be positive")
+        if config.get("adapter_attn_dim") is not None:
+            raise UserError("config.json: adapter_attn_dim is set; adapters are not supported")
+        return self
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between the centres of successive frames."""
+        return int(np.prod(self.conv_stride))
+
+    @property
+    def receptive_field_samples(self) -> int:
+        """Samples that the convolutions see for one frame."""
+        field, hop = 1, 1
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            field, hop = field + (kernel - 1) * hop, hop * stride
+        return field
+
+    @property
+    def has_first_norm_statistics(self) -> bool:
+        """Whether the first norm runs over the whole recording."""
+        return self.feat_extract_norm == "group"
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that the convolutions make of that many samples."""
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            num_samples = max((num_samples - kernel) // stride + 1, 0)
+        return num_samples
+
+    def frame_times_s(self, num_frames: int, sample_rate_hz: float = 16000.0) -> np.ndarray:
+        """Centres of the frames' receptive fields, (num_frames,) seconds from the first sample."""
+        first = (self.receptive_field_samples - 1) / 2
+        return (first + np.arange(num_frames) * self.hop_samples) / sample_rate_hz
+
+    def first_norm_chunks(self, num_samples: int, chunk_samples: int) -> list[tuple[int, int]]:
+        """(start, stop) sample ranges, each at most `chunk_samples` long, whose first-convolution
+        frames together are those of the whole recording, each once.
+        """
+        kernel, stride = self.conv_kernel[0], self.conv_stride[0]
+        per_chunk = (chunk_samples - kernel) // stride + 1
+        if per_chunk < 1:
+            raise ValueError(f"chunk_samples {chunk_samples} is shorter than the kernel {kernel}")
+        total = max((num_samples - kernel) // stride + 1, 0)
+        starts = range(0, total, per_chunk)
+        return [(s * stride, (min(s + per_chunk, total) - 1) * stride + kernel) for s in starts]
+
+
+@struct.dataclass
+class FirstNormMoments:
+    """Moments of the first convolution's output over time; those of chunks merge exactly.
+
+    Attributes:
+        count: (b,) frames.
+        mean: (b, c) per channel.
+        m2: (b, c) sums of squared deviations from that mean.
+    """
+
+    count: Float[Array | np.ndarray, "b"]
+    mean: Float[Array | np.ndarray, "b c"]
+    m2: Float[Array | np.ndarray, "b c"]
+
+    def merge(self, other: FirstNormMoments) -> FirstNormMoments:
+        """Moments of both together, in float64 on the host (Chan et al., 1983)."""
+        a, b = (FirstNormMoments(*(np.asarray(v, np.float64) for v in (m.count, m.mean, m.m2)))
+                for m in (self, other))  # fmt: skip
+        count = a.count + b.count
+        share = (b.count / np.maximum(count, 1))[:, None]
+        delta = b.mean - a.mean
+        m2 = a.m2 + b.m2 + delta**2 * a.count[:, None] * share
+        return FirstNormMoments(count, a.mean + delta * share, m2)
+
+    def statistics(self) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
+        """Mean and variance, float32, as `Hubert.__call__` takes them."""
+        variance = self.m2 / jnp.maximum(jnp.asarray(self.count, jnp.float32), 1)[:, None]
+        return jnp.asarray(self.mean, jnp.float32), jnp.asarray(variance, jnp.float32)
+
+
+def _conv_mask(mask: Bool[Array, "b n"], kernel: int, stride: int) -> Bool[Array, "b m"]:
+    """True for outputs of a convolution all of whose inputs are True."""
+    last = mask.shape[1] - kernel + 1
+    return reduce(jnp.logical_and, (mask[:, i : last + i : stride] for i in range(kernel)))
+
+
+class Conv(nn.Module):
+    """A 1-D convolution without padding, behind it the bias.
+
+    Attributes:
+        features: output channels.
+        kernel_size: taps.
+        stride: between outputs, in inputs.
+        use_bias: adds a bias.
+        dtype: of the computation.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+    use_bias: bool
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b m d"]:
+        shape = (self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        kernel = jnp.asarray(kernel, self.dtype)
+        y = lax.conv_general_dilated(
+            x.astype(self.dtype), kernel, (self.stride,), "VALID", dimension_numbers=_WAVE
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y = y + jnp.asarray(bias, self.dtype)
+        return y
+
+
+class ChannelNorm(nn.Module):
+    """Normalises every channel by the mean and variance that it is given (float32).
+
+    Attributes:
+        dtype: of the output.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n c"], mean: Float[Array, "b c"], variance: Float[Array, "b c"]
+    ) -> Float[Array, "b n c"]:
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:])
+        factor = lax.rsqrt(variance + _CONV_NORM_EPS) * scale
+        shift = bias - mean * factor
+        y = x.astype(jnp.float32) * factor[:, None] + shift[:, None]
+        return y.astype(self.dtype)
+
+
+class PositionalConv(nn.Module):
+    """Relative positions by a wide grouped convolution; output as long as the input.
+
+    Attributes:
+        kernel_size: taps.
+        groups: of channels.
+        activation: Hugging Face's name of it.
+        batch_norm: normalise before (folded into a scale and a shift per channel) instead of
+            the usual weight norm (folded into the kernel).
+        dtype: of the computation.
+    """
+
+    kernel_size: int
+    groups: int
+    activation: str
+    batch_norm: bool
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
+        d = x.shape[-1]
+        if self.batch_norm:
+            scale = self.param("batch_norm_scale", nn.initializers.ones_init(), (d,))
+            shift = self.param("batch_norm_bias", nn.initializers.zeros_init(), (d,))
+            x = (x.astype(jnp.float32) * scale + shift).astype(self.dtype)
+            if mask is not None:
+                x = jnp.where(mask[..., None], x, 0)
+        shape = (self.kernel_size, d // self.groups, d)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (d,))
+        # An even kernel makes one output too many when padded alike on both sides; it is the last.
+        left = self.kernel_size // 2
+        y = lax.conv_general_dilated(
+            x,
+            jnp.asarray(kernel, self.dtype),
+            (1,),
+            [(left, self.kernel_size - 1 - left)],
+            dimension_numbers=_WAVE,
+            feature_group_count=self.groups,
+        )
+        return activation(self.activation)(y + jnp.asarray(bias, self.dtype))
+
+
+class Hubert(nn.Module):
+    """HuBERT encoder.
+
+    Attributes:
+        config: sizes.
+        dtype: of the computation.
+    """
+
+    config: HubertConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        c, dtype = self.config, self.dtype
+        sizes = zip(c.conv_dim, c.conv_kernel, c.conv_stride, strict=True)
+        self.conv = [Conv(*size, c.conv_bias, dtype) for size in sizes]
+        if c.feat_extract_norm == "group":
+            self.first_norm = ChannelNorm(dtype)
+        else:
+            self.conv_norm = [LayerNorm(_CONV_NORM_EPS, dtype) for _ in c.conv_dim]
+        if c.feat_proj_layer_norm:
+            self.feature_norm = LayerNorm(c.layer_norm_eps, dtype)
+        self.projection = Linear((c.hidden_size,), ("channels", "embed"), dtype=dtype)
+        self.positional_conv = PositionalConv(
+            c.num_conv_pos_embeddings,
+            c.num_conv_pos_embedding_groups,
+            c.feat_extract_activation,
+            c.conv_pos_batch_norm,
+            dtype,
+        )
+        self.norm = LayerNorm(c.layer_norm_eps, dtype)
+        self.encoder = EncoderStack(
+            c.num_hidden_layers,
+            c.num_attention_heads,
+            c.intermediate_size,
+            c.hidden_act,
+            c.layer_norm_eps,
+            pre_norm=c.do_stable_layer_norm,
+            dtype=dtype,
+        )
+
+    def _first(
+        self, waveform: Array, sample_mask: Array | None
+    ) -> tuple[Float[Array, "b n c"], Bool[Array, "b n"] | None]:
+        """Output of the first convolution and which of it saw nothing but real samples."""
+        if sample_mask is None:
+            return self.conv[0](waveform[..., None]), None
+        waveform = jnp.where(sample_mask, waveform, 0)
+        mask = _conv_mask(sample_mask, self.config.conv_kernel[0], self.config.conv_stride[0])
+        return self.conv[0](waveform[..., None]), mask
+
+    def _moments(self, x: Array, mask: Array | None) -> FirstNormMoments:
+        x = x.astype(jnp.float32)
+        weights = jnp.ones(x.shape[:2], jnp.float32) if mask is None else mask.astype(jnp.float32)
+        count = weights.sum(1)
+        mean = jnp.einsum("bnc,bn->bc", x, weights) / jnp.maximum(count, 1)[:, None]
+        m2 = jnp.einsum("bnc,bn->bc", jnp.square(x - mean[:, None]), weights)
+        return FirstNormMoments(count, mean, m2)
+
+    def first_norm_moments(
+        self,
+        waveform: Float[Array, "b samples"],
+        sample_mask: Bool[Array, "b samples"] | None = None,
+    ) -> FirstNormMoments:
+        """Moments that the first norm needs, of one chunk.
+
+        Use as `module.apply(variables, chunk, method="first_norm_moments")` over the ranges of
+        `HubertConfig.first_norm_chunks`, `merge` them, and pass `statistics()` to every chunk.
+        """
+        return self._moments(*self._first(waveform, sample_mask))
+
+    def __call__(
+        self,
+        waveform: Float[Array, "b samples"],
+        sample_mask: Bool[Array, "b samples"] | None = None,
+        first_norm_statistics: tuple[Float[Array, "b c"], Float[Array, "b c"]] | None = None,
+    ) -> Float[Array, "b frames d"]:
+        """Last hidden states, one per `config.hop_samples`.
+
+        Args:
+            waveform: 16 kHz samples.
+            sample_mask: False for padding. Frames that see padding come out as zeros, and
+                nothing else depends on it (the reference lets it into the first norm).
+            first_norm_statistics: mean and variance per channel of the whole recording, if this
+                is a chunk of it; otherwise taken from the waveform itself.
+
+        Raises:
+            ValueError: the waveform is too short for one frame.
+        """
+        c = self.config
+        if c.num_frames(waveform.shape[1]) < 1:
+            raise ValueError(
+                f"{waveform.shape[1]} samples; one frame needs {c.receptive_field_samples}"
+            )
+        act = activation(c.feat_extract_activation)
+        x, mask = self._first(waveform, sample_mask)
+        for i, (kernel, stride) in enumerate(zip(c.conv_kernel, c.conv_stride, strict=True)):
+            if i:
+                x = self.conv[i](x)
+                mask = None if mask is None else _conv_mask(mask, kernel, stride)
+            if c.feat_extract_norm == "layer":
+                x = self.conv_norm[i](x)
+            elif i == 0:
+                statistics = first_norm_statistics or self._moments(x, mask).statistics()
+                x = self.first_norm(x, *statistics)
+            x = act(x)
+        if c.feat_proj_layer_norm:
+            x = self.feature_norm(x)
+        x = self.projection(x)
+        if mask is not None:
+            x = jnp.where(mask[..., None], x, 0)
+        x = x + self.positional_conv(x, mask)
+        if c.do_stable_layer_norm:
+            x = self.norm(self.encoder(x, mask))
+        else:
+            x = self.encoder(self.norm(x), mask)
+        return x if mask is None else jnp.where(mask[..., None], x, 0)
