@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,11 +74,13 @@ class Corpus:
         root: its folder.
         videos: by split (train, validation, test), then by name.
         problems: of the layout alone; `check.check` adds those of the contents.
+        orphans: "crops", "media", "audio", "transcripts" -> those that belong to no video.
     """
 
     root: Path
     videos: tuple[Video, ...]
     problems: tuple[Problem, ...] = ()
+    orphans: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def name_fault(name: str) -> str:
@@ -278,7 +280,7 @@ def _report_duplicates(scan: _Scan, named: list[tuple[Video, Path]]) -> None:
 
 def _report_orphans(
     scan: _Scan, videos: list[Video], tables: dict[str, dict[str, list[Path]]]
-) -> None:
+) -> dict[str, tuple[Path, ...]]:
     used = {
         "crops": {v.name for v in videos},
         "media": {v.stem for v in videos} | {v.name for v in videos},
@@ -290,11 +292,13 @@ def _report_orphans(
         "audio": "audio of no annotated video",
         "transcripts": "transcript of no annotated video",
     }
+    orphans = {}
     for kind, table in tables.items():
-        for stem, paths in table.items():
-            if stem not in used[kind]:
-                for path in paths:
-                    scan.note(path, message[kind])
+        alone = [path for stem, paths in table.items() if stem not in used[kind] for path in paths]
+        for path in alone:
+            scan.note(path, message[kind])
+        orphans[kind] = tuple(alone)
+    return orphans
 
 
 def _find(scan: _Scan) -> dict[str, dict[str, list[Path]]]:
@@ -336,19 +340,24 @@ def _assemble(scan: _Scan, video: Video, tables: dict[str, dict[str, list[Path]]
         video,
         stem=stem,
         crops=tables["crops"].get(video.name, [None])[0],
-        media=paths[0] if len(paths) == 1 else None,
+        media=paths[0] if paths else None,
         audio=sound[0] if sound else None,
         transcript=words[0] if words else None,
     )
 
 
-def scan(root: Path, test_list: Path | None = None) -> Corpus:
+def scan(
+    root: Path,
+    test_list: Path | None = None,
+    required: tuple[str, ...] = ("cropped_aligned", "videos"),
+) -> Corpus:
     """Finds the videos of a corpus and their files; opens media only to see whether it has sound.
 
     Args:
         root: the corpus's folder.
         test_list: template (header `image_location,…`) or list of names of the test videos;
             by default every `*test*.{txt,csv}` beside the annotation folders.
+        required: folders that must be there besides the annotations.
 
     Names that contain `/`, a backslash, `..` or control characters and symbolic links that leave
     `root` are refused and named. A name in two splits, or two media files of one stem, make their
@@ -360,7 +369,7 @@ def scan(root: Path, test_list: Path | None = None) -> Corpus:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; {LAYOUT}")
-    absent = [p for p in (str(ANNOTATIONS), "cropped_aligned", "videos") if not (root / p).is_dir()]
+    absent = [p for p in (str(ANNOTATIONS), *required) if not (root / p).is_dir()]
     if absent:
         raise UserError(f"{root}: no folder {' and '.join(absent)}; {LAYOUT}")
     state = _Scan(root)
@@ -372,7 +381,7 @@ def scan(root: Path, test_list: Path | None = None) -> Corpus:
     _report_duplicates(state, named)
     tables = _find(state)
     videos = [_assemble(state, video, tables) for video, _ in named]
-    _report_orphans(state, videos, tables)
+    orphans = _report_orphans(state, videos, tables)
     silent = [i for i, v in enumerate(videos) if v.audio is None and v.media is not None]
     with ThreadPoolExecutor(8) as pool:
         sounds = pool.map(lambda i: has_audio(videos[i].media), silent)  # type: ignore[arg-type]
@@ -380,4 +389,4 @@ def scan(root: Path, test_list: Path | None = None) -> Corpus:
             if sound:
                 videos[i] = replace(videos[i], audio=videos[i].media)
     videos.sort(key=lambda v: (SPLITS.index(v.split), v.name))
-    return Corpus(root, tuple(videos), tuple(state.problems))
+    return Corpus(root, tuple(videos), tuple(state.problems), orphans)

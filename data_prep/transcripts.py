@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def _read_json(path: Path, text: str, fixes: list[Fix]) -> list[_Placed]:
 
 def _ordered(found: list[_Placed], fixes: list[Fix]) -> tuple[Segment, ...]:
     """Segments by start time; disorder and overlaps are stated once, at their first place."""
-    disordered = [b[0] for a, b in zip(found, found[1:]) if b[1].start_s < a[1].start_s]
+    disordered = [b[0] for a, b in pairwise(found) if b[1].start_s < a[1].start_s]
     if disordered:
         count = f" ({len(disordered)} places)" if len(disordered) > 1 else ""
         fixes.append(Fix(REPAIRED, disordered[0], f"out of order: sorted by start time{count}"))
