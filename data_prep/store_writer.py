@@ -56,6 +56,8 @@ __all__ = ["PlannedVideo", "StoreWriter"]
 
 # Files of this size are quick to copy and to hash, and few enough to open all at once.
 SHARD_BYTES = 256 * 2**20
+# What `write_file` may leave behind when it is killed.
+TEMPORARY_JSON = "*.json.*.tmp"
 
 
 class StoreWriter:
@@ -94,7 +96,7 @@ class StoreWriter:
         if (self._out / PLAN_FILE).exists():
             check_same_plan(self._out, self.plan)
         else:
-            if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
+            if not _is_free(self._out):
                 raise UserError(f"{self._out}: exists and is not a feature store; choose another")
             self._out.mkdir(parents=True, exist_ok=True)
             # Begins with the plan: an empty folder with a plan is a store, one without is not.
@@ -201,6 +203,9 @@ class StoreWriter:
         self._write_tfds_metadata(meta)
         write_file(self._out / STORE_FILE, _json_bytes(meta))
         shutil.rmtree(self._parts, ignore_errors=True)
+        for folder in (self._out, self._index):
+            for leftover in folder.glob(TEMPORARY_JSON):
+                leftover.unlink(missing_ok=True)
         return Store(self._out)
 
     def _part(self, video: str) -> Path:
@@ -367,6 +372,13 @@ class StoreWriter:
         info.write_to_directory(folder)
         for file in sorted(folder.iterdir()):
             publish(file, self._out / file.name)
+
+
+def _is_free(out: Path) -> bool:
+    """True if a store may be begun here: nothing, an empty folder, or an attempt cut short."""
+    if not out.exists():
+        return True
+    return out.is_dir() and all(file.match(TEMPORARY_JSON) for file in out.iterdir())
 
 
 def _records(path: Path) -> Iterator[bytes]:
