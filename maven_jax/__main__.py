@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 from maven_jax.errors import UserError
@@ -41,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
+    # Libraries' notes on their own inner life are for those who ask.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     module = importlib.import_module(COMMANDS[name][0])
     try:
         return module.main(rest)

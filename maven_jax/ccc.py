@@ -11,6 +11,8 @@ across blocks carry their rounding error along (`_two_sum`).
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -40,6 +42,7 @@ def _tree_sum(values: Float[Array, "*v n 2"]) -> Float[Array, "*v 2"]:
     return values[..., 0, :]
 
 
+@no_type_check
 @struct.dataclass
 class CccScores:
     """Scores per dimension, (..., 2): valence, arousal. All 0 for a state without frames.
@@ -80,6 +83,10 @@ class CccState:
         square_difference: (*v, 2) sum of (x - y)².
         low: the same six, as rounding errors.
     """
+
+    # JAX rebuilds trees with shapes, shardings or None in place of arrays: methods are checked
+    # against their annotations, the constructor is not.
+    __no_type_check__ = True
 
     count: Int[Array, "*v"]
     mean_x: Float[Array, "*v 2"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -27,12 +26,6 @@ def folder() -> Path:
     """The folder of recipes: beside the package in a clone, inside it when installed as a wheel."""
     beside = _PACKAGE.parent / "configs"
     return beside if (beside / "encoders").is_dir() else _PACKAGE / "configs"
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` when something close is known, otherwise what is allowed."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
 def find(name: str, group: str = "") -> tuple[Path, str]:
@@ -68,7 +61,8 @@ def load(name: str, group: str = "") -> ConfigDict:
     """
     file, arg = find(name, group)
     spec = importlib.util.spec_from_file_location(f"maven_jax_recipe_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -147,42 +141,47 @@ def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "config
                 raise UserError(f"--{key}: {at} has no {part!r}{did_you_mean(part, known)}")
             if depth < len(path):
                 node = node[part]
-        if isinstance(node[last], ConfigDict):
+        if isinstance(node[last], ConfigDict) and text != "None":
             raise UserError(f"--{key} is a section; set one of {', '.join(node[last])}")
         with node.ignore_type():
-            node[last] = _parse(text, node[last], key)
+            node[last] = None if text == "None" else _parse(text, node[last], key)
         done.append(f"{'.'.join([*path, last])}={text}")
     return done
 
 
-def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """`function(**section, **given)`, with a stray or missing key of the recipe named.
+def check_keys(
+    function: Callable[..., Any], section: Mapping[str, Any], where: str, given: Sequence[str] = ()
+) -> None:
+    """Raises UserError if `section` has a key that `function` does not take, or lacks one.
 
     Args:
         function: a function or class (Linen modules included) whose keywords are the keys.
         section: a section of the recipe.
         where: its name, for the message.
-        **given: keywords that come from elsewhere.
-
-    Raises:
-        UserError: a key that `function` does not take, or one that it needs and does not get.
+        given: keywords that come from elsewhere.
     """
     if inspect.isclass(function) and issubclass(function, nn.Module):
-        names = {f.name: f for f in dataclasses.fields(function) if f.name not in ("parent", "name")}
-        needed = {
-            n
-            for n, f in names.items()
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        fields = [f for f in dataclasses.fields(function) if f.name not in ("parent", "name")]
+        names = [f.name for f in fields]
+        optional = {
+            f.name
+            for f in fields
+            if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
         }
     else:
         parameters = inspect.signature(function).parameters
-        names = dict(parameters)
-        needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+        names = list(parameters)
+        optional = {n for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
     allowed = [n for n in names if n not in given]
     for key in section:
         if key not in allowed:
             raise UserError(f"config.{where} has a key {key!r}{did_you_mean(key, allowed)}")
-    missing = sorted(needed - set(section) - set(given))
+    missing = sorted(set(allowed) - optional - set(section))
     if missing:
         raise UserError(f"config.{where} lacks {', '.join(missing)}")
+
+
+def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> Any:
+    """`function(**section, **given)` once `check_keys` finds nothing wrong."""
+    check_keys(function, section, where, tuple(given))
     return function(**section, **given)

@@ -7,6 +7,7 @@ single vector per window), c raw channels of a modality, d embedding, h heads, m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import no_type_check
 
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -18,6 +19,11 @@ Features = Mapping[str, Float[Array, "b _ _"]]
 ModalityMasks = Mapping[str, Bool[Array, "b _"]]
 
 
+# JAX rebuilds these trees with shapes, shardings or None in place of arrays: the annotations hold
+# where arrays are, so the constructors are not checked.
+
+
+@no_type_check
 @struct.dataclass
 class Batch:
     """A batch of windows.
@@ -39,6 +45,7 @@ class Batch:
     window: Int[Array, "b"]
 
 
+@no_type_check
 @struct.dataclass
 class Prediction:
     """What a model returns.

@@ -1,0 +1,189 @@
+"""From a recipe's sections to the parts of a run; what training and evaluation share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from maven_jax import recipes
+from maven_jax.data.pipeline import WindowSource, to_batch
+from maven_jax.data.store import Store
+from maven_jax.data.transforms import FeatureStatistics, InputTransform
+from maven_jax.data.windows import Windows, make_windows
+from maven_jax.errors import UserError, did_you_mean
+from maven_jax.inference import Predictor
+from maven_jax.models import registry
+from maven_jax.progress import say
+from maven_jax.sharding import Rules, logical_rules, make_mesh
+from maven_jax.steps import make_predict_step
+from maven_jax.types import Batch
+
+SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")
+CONFIG_FILE = "config.json"
+
+
+def check_sections(config: ConfigDict) -> None:
+    """Raises UserError if a section is missing or unknown."""
+    known = (*SECTIONS, "seed")
+    for key in config:
+        if key not in known:
+            raise UserError(f"the recipe has a section {key!r}{did_you_mean(key, known)}")
+    missing = [key for key in known if key not in config]
+    if missing:
+        raise UserError(f"the recipe lacks {', '.join(missing)}")
+
+
+def config_from_workdir(workdir: Path) -> ConfigDict:
+    """The resolved config that a run left.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
+    try:
+        return ConfigDict(_tuples(json.loads(path.read_text())["config"]))
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"{path}: not a config that a run wrote ({error})") from error
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists are the tuples of recipes."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def open_store(path: str, modalities: tuple[str, ...]) -> Store:
+    """The store, known to hold the modalities.
+
+    Raises:
+        UserError: no store there, or it lacks a modality.
+    """
+    store = Store(Path(path))
+    for name in modalities:
+        if name not in store.modalities:
+            hint = did_you_mean(name, list(store.modalities))
+            raise UserError(f"{path} has no modality {name!r}{hint} (config.data.modalities)")
+    return store
+
+
+def split_windows(store: Store, config: ConfigDict, split: str, *, train: bool) -> Windows:
+    """The windows of a split: as recipe `data.window` says; at `eval.hop` outside training.
+
+    Raises:
+        UserError: the store has no such split, or impossible window sizes.
+    """
+    if split not in store.splits:
+        raise UserError(
+            f"{config.data.store} has no split {split!r}{did_you_mean(split, store.splits)}"
+        )
+    section = dict(config.data.window)
+    if not train:
+        section["hop"] = config.eval.hop
+    return recipes.call(
+        make_windows, section, "data.window", entries=store.videos(split), annotated=train
+    )
+
+
+def feature_statistics(store: Store, modalities: tuple[str, ...]) -> FeatureStatistics:
+    """The store's training statistics as device arrays."""
+    moments = {m: store.statistics[m] for m in modalities}
+    return FeatureStatistics(
+        mean={m: jnp.asarray(v.mean, jnp.float32) for m, v in moments.items()},
+        std={m: jnp.asarray(v.std, jnp.float32) for m, v in moments.items()},
+    )
+
+
+def build_model(config: ConfigDict, store: Store) -> nn.Module:
+    """The model of the recipe.
+
+    Raises:
+        UserError: unknown name, or a key that the model does not have.
+    """
+    section = dict(config.model)
+    name = section.pop("name")
+    if name in registry.MODELS:
+        recipes.check_keys(registry.MODELS[name], section, "model", ("modalities", "target_mean"))
+    mean = store.statistics["targets"].mean
+    return registry.create(
+        name,
+        modalities=tuple(config.data.modalities),
+        target_mean=(float(mean[0]), float(mean[1])),
+        **section,
+    )
+
+
+def build_transform(config: ConfigDict) -> InputTransform:
+    return recipes.call(InputTransform, dict(config.inputs), "inputs")
+
+
+def build_mesh(config: ConfigDict) -> tuple[Mesh, Rules]:
+    """The mesh and the rules that lay parameters on it."""
+    section = dict(config.mesh)
+    fsdp = section.pop("fsdp")
+    return recipes.call(make_mesh, section, "mesh"), logical_rules(fsdp)
+
+
+def build_predictor(
+    config: ConfigDict,
+    store: Store,
+    model: nn.Module,
+    split: str,
+    mesh: Mesh,
+    rules: Rules,
+    weights_shardings: Any,
+) -> Predictor:
+    """A predictor over all videos of a split."""
+    step = make_predict_step(
+        model,
+        build_transform(config),
+        mesh=mesh,
+        rules=rules,
+        shardings=weights_shardings,
+        seed=config.seed,
+    )
+    return Predictor(
+        step,
+        store,
+        split_windows(store, config, split, train=False),
+        modalities=tuple(config.data.modalities),
+        single_vector=dict(config.data.single_vector),
+        batch_size=config.eval.batch_size,
+        num_threads=config.data.num_threads,
+        mesh=mesh,
+    )
+
+
+def say_what_runs(store: Store, config: ConfigDict, mesh: Mesh) -> None:
+    """Start-up lines: devices, data, and whether the features mean anything."""
+    say(
+        f"{jax.process_count()} process(es) x {jax.local_device_count()} "
+        f"{jax.devices()[0].platform} device(s), mesh data={mesh.shape['data']} "
+        f"model={mesh.shape['model']}"
+    )
+    widths = ", ".join(f"{m} ({store.modalities[m].dim})" for m in config.data.modalities)
+    say(f"store {config.data.store}: {widths}")
+    untrained = [m for m in config.data.modalities if store.modalities[m].untrained]
+    if untrained:
+        say(f"note: the encoders of {', '.join(untrained)} are untrained (random weights)")
+
+
+def example_batch(store: Store, config: ConfigDict, split: str) -> Batch:
+    """A batch of one window, for its shapes."""
+    source = WindowSource(
+        store,
+        split_windows(store, config, split, train=False),
+        tuple(config.data.modalities),
+        dict(config.data.single_vector),
+    )
+    return to_batch(jax.tree.map(lambda x: np.asarray(x)[None], source[0]))

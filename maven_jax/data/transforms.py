@@ -1,0 +1,101 @@
+"""What happens to a batch on the device before the model sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.errors import UserError
+from maven_jax.types import Batch
+
+
+@struct.dataclass
+class FeatureStatistics:
+    """Mean and standard deviation of each channel, over the training split's observed frames.
+
+    Attributes:
+        mean: modality -> (c,).
+        std: modality -> (c,).
+    """
+
+    mean: dict[str, Float[Array, "_"]]
+    std: dict[str, Float[Array, "_"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputTransform:
+    """Standardises features, adds noise, drops whole modalities.
+
+    Attributes:
+        standardize: `store` uses the training split's statistics of each channel; `window`
+            gives each modality of each window mean 0 and standard deviation 1 over all its
+            values, as MAVEN's release does (it removes what differs between windows); `none`.
+        noise_std: standard deviation of Gaussian noise added to the standardised features.
+        noise_always: add it outside training too, as MAVEN's release does.
+        modality_dropout: probability with which a window loses each of its modalities in
+            training; at least one that was observed is always kept.
+    """
+
+    standardize: str
+    noise_std: float
+    noise_always: bool
+    modality_dropout: float
+
+    def __post_init__(self):
+        if self.standardize not in ("store", "window", "none"):
+            raise UserError(
+                f"config.inputs.standardize={self.standardize!r}: store, window or none is wanted"
+            )
+        if not 0 <= self.modality_dropout < 1:
+            raise UserError("config.inputs.modality_dropout must be in [0, 1)")
+
+    def __call__(
+        self, batch: Batch, statistics: FeatureStatistics, key: Array, *, train: bool
+    ) -> Batch:
+        """The batch as the model takes it: float32 features, zero where nothing was observed."""
+        noise_key, drop_key = jax.random.split(key)
+        features = {}
+        for i, (name, x) in enumerate(batch.features.items()):
+            mask = batch.modality_masks[name][..., None]
+            # Where nothing was observed anything may lie there, NaN too: it must not spread.
+            x = jnp.where(mask, x.astype(jnp.float32), 0.0)
+            if self.standardize == "store":
+                x = (x - statistics.mean[name]) / jnp.maximum(statistics.std[name], 1e-6)
+            elif self.standardize == "window":
+                x = standardize_window(x, mask)
+            if self.noise_std and (train or self.noise_always):
+                noise = jax.random.normal(jax.random.fold_in(noise_key, i), x.shape)
+                x = x + self.noise_std * noise
+            features[name] = jnp.where(mask, x, 0.0)
+        masks = dict(batch.modality_masks)
+        if train and self.modality_dropout and len(masks) > 1:
+            masks = drop_modalities(drop_key, masks, self.modality_dropout)
+        return batch.replace(features=features, modality_masks=masks)
+
+
+def standardize_window(
+    x: Float[Array, "b s c"], mask: Bool[Array, "b s 1"]
+) -> Float[Array, "b s c"]:
+    """Each window's tensor with mean 0 and standard deviation 1 over its observed values."""
+    count = jnp.maximum(mask.sum((1, 2), keepdims=True) * x.shape[-1], 1)
+    mean = jnp.where(mask, x, 0).sum((1, 2), keepdims=True) / count
+    centred = jnp.where(mask, x - mean, 0)
+    std = jnp.sqrt(jnp.square(centred).sum((1, 2), keepdims=True) / count)
+    return centred / (std + 1e-6)
+
+
+def drop_modalities(
+    key: Array, masks: dict[str, Bool[Array, "b _"]], rate: float
+) -> dict[str, Bool[Array, "b _"]]:
+    """Hides each modality of each window with probability `rate`, never all that it has."""
+    names = list(masks)
+    present = jnp.stack([masks[n].any(-1) for n in names], -1)  # (b, m)
+    draw = jax.random.uniform(key, present.shape)
+    # The present modality with the largest draw always stays.
+    best = jnp.argmax(jnp.where(present, draw, -1.0), -1)
+    keep = (draw >= rate) | (jnp.arange(len(names)) == best[:, None])
+    return {n: masks[n] & keep[:, i, None] for i, n in enumerate(names)}

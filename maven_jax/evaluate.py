@@ -1,0 +1,102 @@
+"""Scoring a trained model on a split: CCC, per-video predictions, plots."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from maven_jax import assembly
+from maven_jax.checkpoint import Checkpoints
+from maven_jax.errors import UserError, did_you_mean
+from maven_jax.progress import say
+from maven_jax.report.evaluation import print_scores, write_report
+from maven_jax.scoring import score
+from maven_jax.state import count_parameters, create_weights
+
+
+def evaluate(
+    workdir: Path, split: str, *, which: str = "best", store: str | None = None
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run, writes `eval/<split>…` and plots, prints the table.
+
+    Args:
+        workdir: of the run.
+        split: of the store.
+        which: `best` (on the run's evaluation split), `latest` or a step.
+        store: another store with the same modalities; None for the run's own.
+
+    Returns:
+        What `eval/<split>.json` holds, but for the scores of single videos.
+
+    Raises:
+        UserError: no run, no such checkpoint, no such split, or features of another kind.
+    """
+    config = assembly.config_from_workdir(workdir)
+    if store is not None:
+        config.data.store = store
+    modalities = tuple(config.data.modalities)
+    features = assembly.open_store(config.data.store, modalities)
+    # Weights fit any mesh: evaluation takes the devices that are here.
+    config.mesh.update(data=-1, model=1)
+    mesh, rules = assembly.build_mesh(config)
+    devices = mesh.shape["data"]
+    config.eval.batch_size = -(-config.eval.batch_size // devices) * devices
+    checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
+    step = checkpoints.resolve(which)
+
+    model = assembly.build_model(config, features)
+    statistics = assembly.feature_statistics(features, modalities)
+    example = assembly.example_batch(features, config, split)
+    fresh, shardings = create_weights(model, example, statistics, mesh, rules, config.seed)
+    weights = checkpoints.restore_weights(step, fresh)
+    checkpoints.close()
+    predictor = assembly.build_predictor(config, features, model, split, mesh, rules, shardings)
+    with jax.set_mesh(mesh):
+        tracks = predictor(weights, label=f"evaluating {split} with step {step}")
+    scores, by_video = score(tracks)
+    scores |= {
+        "split": split,
+        "step": step,
+        "model": config.model.name,
+        "modalities": list(modalities),
+        "num_parameters": count_parameters(weights.params),
+        "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
+    }
+    if jax.process_index() == 0:
+        path = write_report(workdir, split, features, tracks, scores, by_video)
+        if scores["num_frames"]:
+            print_scores(scores, f"{config.model.name} on {split}, step {step}")
+        else:
+            say(f"{split} has no annotations: predictions are written, there is nothing to score")
+        if scores["untrained_encoders"]:
+            names = ", ".join(scores["untrained_encoders"])
+            say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
+        say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {workdir / 'plots'}")
+    return scores
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax evaluate`."""
+    p = argparse.ArgumentParser(
+        prog="maven-jax evaluate",
+        description="Score a trained model: CCC over all frames of a split, predictions, plots.",
+    )
+    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
+    p.add_argument("--split", help="split of the store (default: the run's evaluation split)")
+    p.add_argument(
+        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
+    )
+    p.add_argument("--store", help="another store with the same kind of features")
+    args = p.parse_args(argv)
+    config = assembly.config_from_workdir(args.workdir)
+    split = args.split or config.data.eval_split
+    if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():
+        raise UserError(
+            f"--checkpoint {args.checkpoint}: best, latest or a step is wanted"
+            + did_you_mean(args.checkpoint, ("best", "latest"))
+        )
+    evaluate(args.workdir, split, which=args.checkpoint, store=args.store)
+    return 0

@@ -1,0 +1,113 @@
+"""The pictures of a run: training curves, tracks over time, predictions against targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+NAMES = ("valence", "arousal")
+PREDICTION, TARGET = "#c8453a", "#37474f"
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the version of matplotlib, equal pictures are equal files.
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def plot_training(rows: Sequence[Mapping[str, Any]], split: str, path: Path) -> None:
+    """Loss and validation ccc against steps.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        split: which split's scores to show.
+        path: PNG to write.
+    """
+    train = [r for r in rows if r["kind"] == "train"]
+    scores = [r for r in rows if r["kind"] == split]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+    left.plot([r["step"] for r in train], [r["loss"] for r in train], color=TARGET, lw=1)
+    left.set(xlabel="step", ylabel="training loss")
+    for key, color in (("ccc_valence", "#2a7f9e"), ("ccc_arousal", "#d98b2b"), ("ccc", "black")):
+        right.plot([r["step"] for r in scores], [r[key] for r in scores], color=color, label=key)
+    right.set(xlabel="step", ylabel=f"{split} CCC", ylim=(min(-0.05, right.get_ylim()[0]), 1))
+    right.legend(frameon=False)
+    for axis in (left, right):
+        axis.grid(alpha=0.25)
+    _save(figure, path)
+
+
+def plot_track(
+    time_s: Float[np.ndarray, "n"],
+    predictions: Float[np.ndarray, "n 2"],
+    targets: Float[np.ndarray, "n 2"],
+    target_mask: Bool[np.ndarray, "n"],
+    title: str,
+    path: Path,
+) -> None:
+    """One video: predicted and annotated valence and arousal over time.
+
+    Args:
+        time_s: seconds.
+        predictions: valence, arousal.
+        targets: valence, arousal.
+        target_mask: frames without annotation leave a gap in the target's line.
+        title: above the picture.
+        path: PNG to write.
+    """
+    figure, axes = plt.subplots(2, 1, figsize=(10, 4), sharex=True)
+    shown = np.where(target_mask[:, None], targets, np.nan)
+    for dimension, axis in enumerate(axes):
+        axis.plot(time_s, shown[:, dimension], color=TARGET, lw=1.2, label="annotated")
+        axis.plot(time_s, predictions[:, dimension], color=PREDICTION, lw=1, label="predicted")
+        axis.set(ylabel=NAMES[dimension], ylim=(-1.02, 1.02))
+        axis.axhline(0, color="black", lw=0.4)
+        axis.grid(alpha=0.25)
+    axes[0].set_title(title, fontsize=10)
+    axes[0].legend(frameon=False, ncols=2, fontsize=8, loc="lower right")
+    axes[1].set_xlabel("time (s)")
+    _save(figure, path)
+
+
+def plot_agreement(
+    predictions: Float[np.ndarray, "n 2"], targets: Float[np.ndarray, "n 2"], title: str, path: Path
+) -> None:
+    """Predictions against targets of all annotated frames, as densities.
+
+    Args:
+        predictions: valence, arousal.
+        targets: valence, arousal.
+        title: above the picture.
+        path: PNG to write.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4))
+    for dimension, axis in enumerate(axes):
+        axis.hexbin(
+            targets[:, dimension],
+            predictions[:, dimension],
+            gridsize=40,
+            extent=(-1, 1, -1, 1),
+            bins="log",
+            mincnt=1,
+            cmap="viridis",
+        )
+        axis.plot([-1, 1], [-1, 1], color="black", lw=0.6)
+        axis.set(
+            xlabel=f"annotated {NAMES[dimension]}",
+            ylabel=f"predicted {NAMES[dimension]}",
+            aspect="equal",
+            xlim=(-1, 1),
+            ylim=(-1, 1),
+        )
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    _save(figure, path)

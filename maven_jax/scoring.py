@@ -1,0 +1,64 @@
+"""Scores of predicted tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from maven_jax.ccc import CccState, ccc_video_mean
+from maven_jax.inference import Track
+from maven_jax.types import AROUSAL, VALENCE
+
+_BLOCK_FRAMES = 16384
+
+_update = jax.jit(CccState.update)
+_merge_all = jax.jit(CccState.merge_axis)
+_video_mean = jax.jit(ccc_video_mean)
+
+
+def video_state(track: Track) -> CccState:
+    """The moments of one video's annotated frames, taken in blocks of one shape."""
+    state = CccState.empty()
+    for start in range(0, len(track.predictions), _BLOCK_FRAMES):
+        part = slice(start, start + _BLOCK_FRAMES)
+        pad = _BLOCK_FRAMES - len(track.predictions[part])
+        state = _update(
+            state,
+            np.pad(track.predictions[part], ((0, pad), (0, 0))),
+            np.pad(track.targets[part], ((0, pad), (0, 0))),
+            np.pad(track.target_mask[part], (0, pad)),
+        )
+    return state
+
+
+def score(tracks: Sequence[Track]) -> tuple[dict[str, Any], np.ndarray]:
+    """The scores of a split.
+
+    Args:
+        tracks: one per video; frames that are not annotated do not count.
+
+    Returns:
+        A dict: `ccc_valence`, `ccc_arousal`, `ccc` (their mean), all over the concatenated
+        frames; the same three with `_video_mean`, the mean over videos of each video's ccc (a
+        constant track counts with 0); `pcc_*`, `rmse_*`; `num_frames`, `num_videos`. And each
+        video's ccc, (v, 2).
+    """
+    states = [video_state(track) for track in tracks]
+    by_video = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+    total = jax.device_get(_merge_all(by_video).compute())
+    scores: dict[str, Any] = {}
+    for name, values, suffix in (
+        ("ccc", total.ccc, ""),
+        ("ccc", np.asarray(_video_mean(by_video)), "_video_mean"),
+        ("pcc", total.pcc, ""),
+        ("rmse", total.rmse, ""),
+    ):
+        scores[f"{name}_valence{suffix}"] = float(values[VALENCE])
+        scores[f"{name}_arousal{suffix}"] = float(values[AROUSAL])
+        scores[f"{name}{suffix}"] = float(np.mean(values, dtype=np.float64))
+    scores["num_frames"] = int(total.count)
+    scores["num_videos"] = int((by_video.count > 0).sum())
+    return scores, np.stack([np.asarray(s.compute().ccc) for s in states])

@@ -1,0 +1,150 @@
+"""The jitted functions of training and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from maven_jax.data.transforms import InputTransform
+from maven_jax.sharding import Rules, batch_sharding
+from maven_jax.state import TrainState, Weights
+from maven_jax.types import Batch, Prediction
+
+LossFn = Callable[[Prediction, Array, Array], tuple[Array, dict[str, Array]]]
+
+
+def apply_model(
+    model: nn.Module, params: Any, model_state: Any, batch: Batch, *, train: bool, key: Array
+) -> tuple[Prediction, Any]:
+    """The model's prediction and its other variables afterwards (unchanged unless training)."""
+    arguments = (batch.features, batch.modality_masks, batch.frame_mask)
+    variables = {"params": params, **model_state}
+    if not train:
+        return model.apply(variables, *arguments, train=False), model_state  # type: ignore
+    prediction, updated = model.apply(
+        variables, *arguments, train=True, rngs={"dropout": key}, mutable=list(model_state)
+    )
+    return prediction, updated  # type: ignore
+
+
+def _split(batch: Batch, parts: int) -> Batch:
+    """Leading axis (b,) -> (parts, b / parts), each part spread over the devices like the whole."""
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0), batch
+    )
+
+
+def make_train_step(
+    model: nn.Module,
+    loss_fn: LossFn,
+    transform: InputTransform,
+    tx: optax.GradientTransformation,
+    *,
+    mesh: Mesh,
+    rules: Rules,
+    shardings: Any,
+    accumulate_steps: int,
+    seed: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """A jitted step: (state, batch) -> (state, metrics); the state given to it is consumed.
+
+    Args:
+        model: the model.
+        loss_fn: (prediction, targets, mask) -> (loss, its parts).
+        transform: applied to the batch on the device.
+        tx: the optimiser.
+        mesh: the device mesh.
+        rules: logical axis -> mesh axis.
+        shardings: of the state.
+        accumulate_steps: the batch goes through in so many parts, whose gradients are averaged;
+            losses that span the batch then span a part.
+        seed: of dropout, noise and modality dropout; together with the step it fixes them.
+    """
+
+    def loss_of(params: Any, model_state: Any, statistics: Any, batch: Batch, key: Array):
+        transform_key, dropout_key = jax.random.split(key)
+        batch = transform(batch, statistics, transform_key, train=True)
+        prediction, model_state = apply_model(
+            model, params, model_state, batch, train=True, key=dropout_key
+        )
+        loss, parts = loss_fn(prediction, batch.targets, batch.target_mask)
+        return loss, (model_state, parts)
+
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+
+    def accumulated(w: Weights, batch: Batch, key: Array):
+        if accumulate_steps == 1:
+            return gradient_of(w.params, w.model_state, w.statistics, batch, key)
+
+        def one(model_state: Any, part: tuple[Batch, Array]):
+            (loss, (model_state, parts)), grads = gradient_of(
+                w.params, model_state, w.statistics, *part
+            )
+            return model_state, (loss, parts, grads)
+
+        keys = jax.random.split(key, accumulate_steps)
+        model_state, (losses, parts, grads) = jax.lax.scan(
+            one, w.model_state, (_split(batch, accumulate_steps), keys)
+        )
+        loss, parts, grads = jax.tree.map(lambda x: x.mean(0), (losses, parts, grads))
+        return (loss, (model_state, parts)), grads
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        with nn.logical_axis_rules(rules):
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            (loss, (model_state, parts)), grads = accumulated(state.weights, batch, key)
+            params = state.weights.params
+            updates, opt_state = tx.update(grads, state.opt_state, params)
+            updates = jax.tree.map(lambda u: u * state.lr_scale.astype(u.dtype), updates)
+            metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **parts}
+            state = state.replace(
+                step=state.step + 1,
+                weights=state.weights.replace(
+                    params=optax.apply_updates(params, updates), model_state=model_state
+                ),
+                opt_state=opt_state,
+            )
+        return state, metrics
+
+    replicated = NamedSharding(mesh, P())
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated),
+        donate_argnums=0,
+    )
+
+
+def make_predict_step(
+    model: nn.Module,
+    transform: InputTransform,
+    *,
+    mesh: Mesh,
+    rules: Rules,
+    shardings: Any,
+    seed: int,
+) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
+    """A jitted prediction: (weights, batch) -> (b, t, 2) valence and arousal, clipped to [-1, 1]."""
+
+    def predict(weights: Weights, batch: Batch) -> Float[Array, "b t 2"]:
+        with nn.logical_axis_rules(rules):
+            key = jax.random.key(seed)
+            batch = transform(batch, weights.statistics, key, train=False)
+            prediction, _ = apply_model(
+                model, weights.params, weights.model_state, batch, train=False, key=key
+            )
+            return jnp.clip(prediction.va.astype(jnp.float32), -1.0, 1.0)
+
+    return jax.jit(
+        predict,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )

@@ -1,0 +1,39 @@
+"""The store of the quickstart: a synthetic corpus, written and encoded if it is not there yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maven_jax import recipes
+from maven_jax.data.store import Store
+from maven_jax.errors import UserError
+from maven_jax.progress import say
+
+
+def ensure_store(
+    *, store: str, root: str, videos: int, seconds: float, seed: int, encoders: str
+) -> None:
+    """Makes a synthetic corpus and its feature store unless the store is whole already.
+
+    Args:
+        store: folder of the store.
+        root: folder of the corpus.
+        videos: number of videos.
+        seconds: length of each.
+        seed: of everything that is drawn.
+        encoders: recipe of the encoders, see `configs/encoders`.
+    """
+    try:
+        Store(store)
+    except UserError:
+        pass
+    else:
+        return
+    from data_prep.prepare import prepare
+
+    from data_prep.synth import write_corpus
+
+    say(f"making a synthetic corpus of {videos} videos of {seconds:g} s in {root}")
+    write_corpus(Path(root), videos=videos, seconds=seconds, seed=seed)
+    say(f"encoding it into {store}")
+    prepare(Path(root), Path(store), recipes.load(encoders, "encoders"))

@@ -1,0 +1,263 @@
+"""Training a model by a recipe: mesh, data, model, state, restore, loop, in that order."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from maven_jax import assembly, recipes
+from maven_jax import workdir as workdirs
+from maven_jax.checkpoint import Checkpoints
+from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
+from maven_jax.errors import UserError
+from maven_jax.losses import make_loss
+from maven_jax.optimizer import Plateau, make_optimizer
+from maven_jax.progress import format_duration, say
+from maven_jax.report import plots
+from maven_jax.scoring import score
+from maven_jax.sharding import place_batch, rows_per_process
+from maven_jax.state import count_parameters, create_state
+from maven_jax.steps import make_train_step
+from maven_jax.writers import MetricWriter, read_metrics
+
+
+class NonFiniteLoss(UserError):
+    """The loss became NaN or infinite."""
+
+
+def run(config: ConfigDict, workdir: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Trains, evaluating as it goes, and continues where an earlier call in `workdir` stopped.
+
+    The order within the loop is kept: evaluate, save, take the next batch, step.
+
+    Args:
+        config: a recipe with the sections of `assembly.SECTIONS`.
+        workdir: where config, metrics, checkpoints and plots go.
+        overrides: what was set on the command line, for the record.
+
+    Returns:
+        The scores of the last evaluation of the evaluation split.
+
+    Raises:
+        UserError: a value of the recipe that cannot be, a workdir of another run, a loss that
+            is not finite.
+    """
+    assembly.check_sections(config)
+    modalities = tuple(config.data.modalities)
+    mesh, rules = assembly.build_mesh(config)
+    store = assembly.open_store(config.data.store, modalities)
+    assembly.say_what_runs(store, config, mesh)
+
+    windows = assembly.split_windows(store, config, config.data.train_split, train=True)
+    rows = rows_per_process(config.train.batch_size, mesh, "train.batch_size")
+    if config.train.batch_size % (config.train.accumulate_steps * mesh.shape["data"]):
+        raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
+    steps_per_epoch = max(math.ceil(len(windows) / config.train.batch_size), 1)
+    total_steps = math.ceil(config.train.num_epochs * steps_per_epoch)
+    eval_every = max(round(config.train.eval_every_epochs * steps_per_epoch), 1)
+    source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
+    data = train_iterator(
+        source,
+        batch_size=rows,
+        seed=config.seed,
+        num_threads=config.data.num_threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    model = assembly.build_model(config, store)
+    tx, rate = recipes.call(
+        make_optimizer,
+        dict(config.optimizer),
+        "optimizer",
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+    plateau = recipes.call(Plateau, dict(config.train.plateau), "train.plateau")
+    example = to_batch(jax.tree.map(lambda x: np.stack([x] * rows), source[0]))
+    statistics = assembly.feature_statistics(store, modalities)
+    state, shardings = create_state(model, tx, example, statistics, mesh, rules, config.seed)
+    step_fn = make_train_step(
+        model,
+        recipes.call(make_loss, dict(config.loss), "loss"),
+        assembly.build_transform(config),
+        tx,
+        mesh=mesh,
+        rules=rules,
+        shardings=shardings,
+        accumulate_steps=config.train.accumulate_steps,
+        seed=config.seed,
+    )
+    predictor = assembly.build_predictor(
+        config, store, model, config.data.eval_split, mesh, rules, shardings.weights
+    )
+    say(
+        f"{config.model.name}: {count_parameters(state.weights.params):,} parameters; "
+        f"{len(windows):,} windows of {windows.length} frames from {len(windows.entries)} videos, "
+        f"{steps_per_epoch} steps per epoch, {total_steps} steps"
+    )
+
+    record = workdirs.claim(workdir, config, store.fingerprint, overrides or [])
+    checkpoints = recipes.call(
+        Checkpoints,
+        dict(config.checkpoint.keep),
+        "checkpoint.keep",
+        workdir=workdir,
+        read_only=False,
+    )
+    start = checkpoints.latest_step or 0
+    if start:
+        state, saved = checkpoints.restore(start, state, data)
+        plateau.from_json(saved["plateau"])
+        say(f"continuing from step {start} of {total_steps}")
+    writer = MetricWriter(workdir, start)
+    report = _Reporter(config, writer, rate, start, steps_per_epoch, total_steps)
+
+    say("compiling the training step ...")
+    began = time.monotonic()
+    with jax.set_mesh(mesh):
+        compiled = step_fn.lower(state, place_batch(example, mesh)).compile()
+    say(f"compiled the training step in {time.monotonic() - began:.1f} s")
+
+    scores: dict[str, Any] = {}
+    stop = start > 0 and saved["stopped"]
+    pending: dict[str, Any] | None = None
+    for step in range(start, total_steps + 1):
+        last = step == total_steps
+        if step > start and (last or step % eval_every == 0):
+            report.step(step, pending)
+            pending = None
+            with jax.set_mesh(mesh):
+                scores, _ = score(predictor(state.weights))
+            stop = plateau.update(scores["ccc"])
+            state = state.replace(
+                lr_scale=jax.device_put(np.float32(plateau.scale), shardings.lr_scale)
+            )
+            report.evaluation(step, scores, plateau.scale)
+            control = {"plateau": plateau.to_json(), "stopped": stop, "run": record}
+            checkpoints.save(step, state, data, control, {"ccc": scores["ccc"]})
+        elif step > start and step % config.checkpoint.every_steps == 0:
+            control = {"plateau": plateau.to_json(), "stopped": False, "run": record}
+            checkpoints.save(step, state, data, control)
+        if last or stop:
+            break
+        waiting = time.monotonic()
+        batch = place_batch(to_batch(next(data)), mesh)
+        report.waited(time.monotonic() - waiting)
+        state, metrics = compiled(state, batch)
+        # The numbers of the step before are read while the device works on this one.
+        report.step(step, pending)
+        pending = metrics
+    checkpoints.wait()
+    say(f"trained {step} of {total_steps} steps; best checkpoint: step {checkpoints.best_step}")
+    checkpoints.close()
+    writer.close()
+    return scores
+
+
+class _Reporter:
+    """Checks every step's loss; writes and shows every so many steps' metrics."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        writer: MetricWriter,
+        rate: Any,
+        start: int,
+        steps_per_epoch: int,
+        total_steps: int,
+    ):
+        self._writer, self._rate, self._start = writer, rate, start
+        self._every = config.train.log_every_steps
+        self._batch_size, self._split = config.train.batch_size, config.data.eval_split
+        self._steps_per_epoch, self._total = steps_per_epoch, total_steps
+        self._began = self._last = time.monotonic()
+        self._last_step, self._waited, self._ccc = start, 0.0, math.nan
+
+    def waited(self, seconds: float) -> None:
+        """Adds time in which the loop waited for data."""
+        self._waited += seconds
+
+    def step(self, step: int, metrics: dict[str, Any] | None) -> None:
+        """Takes the metrics of the step that led to `step`.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite.
+        """
+        if metrics is None:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLoss(
+                f"the loss is {values['loss']} at step {step}; the last checkpoint is whole. "
+                "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm"
+            )
+        if step % self._every and step != self._start + 1:
+            return
+        values["learning_rate"] = float(self._rate(step - 1))
+        self._writer.write(step, "train", values)
+        now = time.monotonic()
+        took = max(now - self._last, 1e-9)
+        windows = (step - self._last_step) * self._batch_size
+        left = (now - self._began) / (step - self._start) * (self._total - step)
+        shown = "" if math.isnan(self._ccc) else f"  {self._split} ccc {self._ccc:.3f}"
+        say(
+            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.1f}"
+            f"  loss {values['loss']:.4f}{shown}  {windows / took:.1f} windows/s"
+            f"  waiting {self._waited / took:.0%}  {format_duration(left)} left"
+        )
+        self._last, self._last_step, self._waited = now, step, 0.0
+
+    def evaluation(self, step: int, scores: dict[str, Any], scale: float) -> None:
+        """Takes the scores of an evaluation."""
+        self._ccc = scores["ccc"]
+        self._writer.write(step, self._split, scores)
+        say(
+            f"step {step}/{self._total}  {self._split}: ccc {scores['ccc']:.4f} (valence "
+            f"{scores['ccc_valence']:.4f}, arousal {scores['ccc_arousal']:.4f})"
+            + (f"  learning rate x {scale:g}" if scale != 1 else "")
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="maven-jax train",
+        description="Train by a recipe, then evaluate the best checkpoint. The same command again "
+        "continues where it stopped.",
+        epilog="Every value of the recipe can be set: --config.train.batch_size=8. "
+        f"Recipes: {', '.join(sorted(f.stem for f in recipes.folder().glob('*.py')))}.",
+    )
+    p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
+    p.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax train`."""
+    args, rest = parser().parse_known_args(argv)
+    config = recipes.load(args.config)
+    overrides = recipes.override(config, rest)
+    assembly.check_sections(config)
+    if config.data.synthetic is not None:
+        from maven_jax.synthetic import ensure_store
+
+        recipes.call(
+            ensure_store, dict(config.data.synthetic), "data.synthetic", store=config.data.store
+        )
+    began = time.monotonic()
+    run(config, args.workdir, overrides)
+    from maven_jax.evaluate import evaluate
+
+    evaluate(args.workdir, config.data.eval_split, which="best")
+    plots.plot_training(
+        read_metrics(args.workdir), config.data.eval_split, args.workdir / "plots" / "training.png"
+    )
+    say(f"done in {format_duration(time.monotonic() - began)}; everything is in {args.workdir}")
+    return 0

@@ -1,0 +1,111 @@
+"""The folder of a run: what made it is written there, and nothing else may run in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from maven_jax import __version__
+from maven_jax.assembly import CONFIG_FILE
+from maven_jax.errors import UserError
+from maven_jax.writers import write_json
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# What may change when a run continues: they say where and how fast it runs, not what it computes.
+_FREE = ("mesh.", "data.num_threads", "data.store", "train.log_every_steps")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}} -> {"a.b": 1}`; an empty section keeps its own key."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def git_commit() -> str | None:
+    """Commit of the clone that the package runs from, with `+` for a changed tree."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if dirty else "")
+
+
+def provenance(overrides: list[str]) -> dict[str, Any]:
+    """Versions, commit and command line of this process."""
+    return {
+        "overrides": overrides,
+        "commit": git_commit(),
+        "versions": {
+            "maven_jax": __version__,
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in _PACKAGES},
+        },
+        "platform": jax.devices()[0].device_kind,
+        "command": sys.argv[1:],
+    }
+
+
+def claim(workdir: Path, config: ConfigDict, fingerprint: str, overrides: list[str]) -> dict:
+    """Makes the workdir this run's; returns what describes the run, for its checkpoints.
+
+    Args:
+        workdir: folder of the run; made if it is not there.
+        config: the resolved recipe.
+        fingerprint: of the store.
+        overrides: values set on the command line.
+
+    Raises:
+        UserError: the folder belongs to a run with another config or other features.
+    """
+    resolved = json.loads(config.to_json_best_effort())
+    record = {"config": resolved, "store_fingerprint": fingerprint, **provenance(overrides)}
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        _compare(workdir, earlier["config"], resolved)
+        if earlier["store_fingerprint"] != fingerprint:
+            raise UserError(
+                f"{workdir} was trained on other features than {config.data.store} holds now; "
+                "take another --workdir"
+            )
+    elif jax.process_index() == 0:
+        write_json(path, record)
+    return record
+
+
+def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    old, new = flatten(earlier), flatten(now)
+    changed = [
+        f"{key} ({old.get(key, 'absent')} there, {new.get(key, 'absent')} now)"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(_FREE)
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"{workdir} belongs to a run with another config: {'; '.join(changed[:3])}{more}; "
+            "take another --workdir"
+        )
