@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
+import av.container
+import av.stream
 import numpy as np
 import soxr
 from jaxtyping import Float
@@ -303,7 +305,7 @@ def _mono(frame: av.AudioFrame) -> Float[np.ndarray, "n"]:
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128.0) / 128.0
     elif np.issubdtype(samples.dtype, np.integer):
-        samples = samples.astype(np.float32) / float(-np.iinfo(samples.dtype).min)
+        samples = samples.astype(np.float32) / 2.0 ** (8 * samples.dtype.itemsize - 1)
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
