@@ -1,5 +1,7 @@
 """Alignment: the right neighbour at the right time, and nothing invented outside the track."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -71,7 +73,7 @@ def test_pieces_cover_everything_once_or_twice(length, size, overlap):
         count[start:stop] += 1
     assert count.min() == 1
     assert count.max() <= 2
-    assert all(b[0] - a[0] == size - overlap for a, b in zip(pieces, pieces[1:]))
+    assert all(b[0] - a[0] == size - overlap for a, b in itertools.pairwise(pieces))
     assert pieces[-1][1] == length
     assert len(pieces) == 1 or pieces[-1][1] - pieces[-1][0] > overlap
 

@@ -1,0 +1,52 @@
+"""The published encoders of MAVEN (CVPRW 2025): Swin-B, HuBERT base, RoBERTa base, frozen.
+
+Command: maven-jax prepare --root ROOT --out STORE --encoders base
+Weights: from the Hugging Face hub at the first run (about 0.35, 0.38 and 0.5 GB), or from local
+folders, e.g. --encoders.visual.source=/models/swin-base-patch4-window7-224; OWNER/NAME@REVISION
+pins a revision.
+Features: visual 1024 per frame (mean of the last stage's patches), audio 768 at 50 Hz, text 768
+per word; stored per video frame.
+`base:bfloat16` computes in bfloat16.
+"""
+
+from ml_collections import ConfigDict
+
+from maven_jax.recipes import check_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The encoders; `arg` is the precision, float32 by default."""
+    dtype = check_arg(arg, ("", "float32", "bfloat16")) or "float32"
+    config = ConfigDict()
+    config.visual = ConfigDict(
+        {
+            "source": "microsoft/swin-base-patch4-window7-224",
+            "dtype": dtype,
+            # Crops per call over all local devices, and the number of smaller sizes compiled for.
+            "batch_size": 64,
+            "batch_buckets": 3,
+        }
+    )
+    config.audio = ConfigDict(
+        {
+            "source": "facebook/hubert-base-ls960",
+            "dtype": dtype,
+            # Chunks per call over all local devices.
+            "batch_size": 8,
+            "batch_buckets": 3,
+            "chunk_s": 20.0,
+            "overlap_s": 5.0,
+        }
+    )
+    config.text = ConfigDict(
+        {
+            "source": "roberta-base",
+            "dtype": dtype,
+            # Token windows per call over all local devices.
+            "batch_size": 16,
+            # Window lengths compiled for: 512, 256, 128, 64.
+            "length_buckets": 4,
+            "overlap_tokens": 128,
+        }
+    )
+    return config

@@ -1,0 +1,94 @@
+"""Small encoders with random weights, for the quickstart and for tests: nothing to download.
+
+Command: maven-jax prepare --root ROOT --out STORE --encoders tiny
+Random features keep what they see linearly decodable as long as layers are few, which suits the
+synthetic corpus; for real faces, voices and words use `base`. The store says `untrained`.
+"""
+
+from ml_collections import ConfigDict
+
+from data_prep.lexicon_tokenizer import lexicon_tokenizer
+from data_prep.synth_words import LEXICON
+from maven_jax.recipes import check_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The encoders; there are no variants."""
+    check_arg(arg, ("",))
+    config = ConfigDict()
+    config.visual = ConfigDict(
+        {
+            "source": "random",
+            "dtype": "float32",
+            "batch_size": 64,
+            "batch_buckets": 2,
+            "seed": 0,
+            "model": {
+                "image_size": 56,
+                "patch_size": 7,
+                "embed_dim": 64,
+                "depths": (1, 1),
+                "num_heads": (2, 4),
+                "window_size": 4,
+                "mlp_ratio": 2.0,
+                # Patches are told apart by place: the mean over them then shows where things are.
+                "use_absolute_embeddings": True,
+            },
+            "preprocessor": {
+                "do_resize": True,
+                "size": {"height": 56, "width": 56},
+                "resample": 2,
+                "do_rescale": True,
+                "do_normalize": True,
+                "image_mean": (0.5, 0.5, 0.5),
+                "image_std": (0.25, 0.25, 0.25),
+            },
+        }
+    )
+    config.audio = ConfigDict(
+        {
+            "source": "random",
+            "dtype": "float32",
+            "batch_size": 8,
+            "batch_buckets": 3,
+            "chunk_s": 20.0,
+            "overlap_s": 4.0,
+            "seed": 0,
+            "model": {
+                "hidden_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 4,
+                "intermediate_size": 128,
+                # 320 samples a frame, 50 Hz, as HuBERT has it.
+                "conv_dim": (64, 64, 64),
+                "conv_kernel": (80, 8, 8),
+                "conv_stride": (20, 4, 4),
+                "num_conv_pos_embeddings": 16,
+                "num_conv_pos_embedding_groups": 16,
+            },
+            "preprocessor": {"sampling_rate": 16000, "do_normalize": True},
+        }
+    )
+    config.text = ConfigDict(
+        {
+            "source": "random",
+            "dtype": "float32",
+            "batch_size": 16,
+            "length_buckets": 4,
+            "overlap_tokens": 32,
+            "seed": 0,
+            "model": {
+                "vocab_size": lexicon_tokenizer(LEXICON).get_vocab_size(),
+                "hidden_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 4,
+                "intermediate_size": 128,
+                "max_position_embeddings": 258,
+                "pad_token_id": 1,
+                "type_vocab_size": 1,
+            },
+            # Words that are one token each.
+            "tokenizer_words": LEXICON,
+        }
+    )
+    return config

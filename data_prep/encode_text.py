@@ -1,0 +1,260 @@
+"""Transcripts to one vector per word, and from words to frames: RoBERTa on timed segments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_prep.align import crossfade, overlapping, segment_ids, spread_words
+from data_prep.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
+from data_prep.lexicon_tokenizer import lexicon_tokenizer
+from data_prep.model_files import identity, open_encoder, read_tokenizer, tokenizer_sha256
+from maven_jax.errors import UserError
+
+
+class TimedWord(Protocol):
+    """A word (`data_prep.transcripts.Word`)."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+class TimedSegment(Protocol):
+    """A segment (`data_prep.transcripts.Segment`); no words if only the segment is timed."""
+
+    start_s: float
+    end_s: float
+    text: str
+    words: Sequence[TimedWord]
+
+
+@dataclasses.dataclass(frozen=True)
+class WordTrack:
+    """The words of one segment.
+
+    Attributes:
+        start_s, end_s: of the segment, seconds.
+        centres_s: (n,) middle of every word, increasing.
+        vectors: (n, c) float32.
+    """
+
+    start_s: float
+    end_s: float
+    centres_s: np.ndarray
+    vectors: np.ndarray
+
+
+class TextTrack:
+    """The words of a whole transcript, to be read at frame times."""
+
+    def __init__(self, segments: Sequence[WordTrack], dim: int) -> None:
+        self._segments, self._dim = segments, dim
+        self._starts = np.array([s.start_s for s in segments], np.float64)
+        self._ends = np.array([s.end_s for s in segments], np.float64)
+
+    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors at increasing frame times (t,).
+
+        Inside a segment, linear between the centres of its words and constant before the first
+        and behind the last; nothing is carried from one segment into another.
+
+        Returns:
+            (t, dim) float32, zero where masked; mask (t,), False outside of segments and in
+            segments without words; (t,) int32 index of the segment, -1 for none.
+        """
+        ids = segment_ids(self._starts, self._ends, times_s)
+        out, mask = np.zeros((len(times_s), self._dim), np.float32), np.zeros(len(times_s), bool)
+        for index in np.unique(ids[ids >= 0]):
+            track = self._segments[index]
+            if not len(track.centres_s):
+                continue
+            inside = ids == index
+            position = np.interp(
+                times_s[inside], track.centres_s, np.arange(len(track.centres_s), dtype=np.float64)
+            )
+            left = position.astype(int)
+            right = np.minimum(left + 1, len(track.centres_s) - 1)
+            weight = (position - left).astype(np.float32)[:, None]
+            out[inside] = track.vectors[left] * (1 - weight) + track.vectors[right] * weight
+            mask[inside] = True
+        return out, mask, ids
+
+
+def words_of(segment: TimedSegment) -> tuple[list[str], np.ndarray]:
+    """The words of a segment in order, and the middle of each (n,) in seconds.
+
+    Words without times of their own are spread over the segment's (`align.spread_words`).
+    """
+    if segment.words:
+        timed = sorted(segment.words, key=lambda w: w.start_s + w.end_s)
+        pairs = [(w.text.strip(), (w.start_s + w.end_s) / 2) for w in timed]
+        pairs = [(text, centre) for text, centre in pairs if text]
+        return [text for text, _ in pairs], np.array([c for _, c in pairs], np.float64)
+    texts = segment.text.split()
+    return texts, spread_words(texts, segment.start_s, segment.end_s).mean(axis=1)
+
+
+class TextEncoder:
+    """RoBERTa features of the words of a transcript.
+
+    Attributes:
+        dim: channels of a feature.
+        spec: identity of the features, for the store.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        dtype: str,
+        batch_size: int,
+        length_buckets: int,
+        overlap_tokens: int,
+        seed: int | None = None,
+        model: Mapping[str, Any] | None = None,
+        tokenizer_words: Sequence[str] | None = None,
+    ) -> None:
+        """Loads (or, for `source="random"`, draws) the encoder.
+
+        Args:
+            source: Hugging Face folder or hub id ("owner/name@revision"), or "random".
+            dtype: "float32" or "bfloat16", of the computation; features are float32.
+            batch_size: token windows per call, on all devices together.
+            length_buckets: number of window lengths compiled for.
+            overlap_tokens: tokens that neighbouring windows of a long segment share.
+            seed: of a random encoder.
+            model: Hugging Face config of a random encoder.
+            tokenizer_words: words that a random encoder's tokenizer knows whole.
+        """
+        loaded = open_encoder("roberta", source, dtype, seed, model)
+        self._tokenizer = (
+            read_tokenizer(loaded)
+            if tokenizer_words is None
+            else lexicon_tokenizer(tokenizer_words)
+        )
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        config = loaded.module.config
+        self._pad, longest = config.pad_token_id, config.max_tokens
+        self._special = self._special_tokens()
+        self._window = longest - sum(map(len, self._special))
+        self._overlap = overlap_tokens
+        if not 0 <= 2 * overlap_tokens <= self._window:
+            raise UserError(
+                f"encoders.text: overlap_tokens {overlap_tokens} exceeds half of {self._window}"
+            )
+
+        def hidden(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
+            return loaded.module.apply({"params": params}, ids, mask).astype(jnp.float32)
+
+        self._run = DeviceFunction("text", hidden, loaded.params)
+        self._rows = buckets(batch_size, 1, self._run.device_count)[-1]
+        self._lengths = buckets(longest, length_buckets)
+        self.dim = config.hidden_size
+        self.spec = identity(
+            loaded,
+            feature="last_hidden_state, sub-words averaged per word",
+            preprocessing={
+                "tokenizer_sha256": tokenizer_sha256(self._tokenizer),
+                "window_tokens": longest,
+                "overlap_tokens": overlap_tokens,
+            },
+            dtype=dtype,
+        )
+
+    def encode(self, segments: Sequence[TimedSegment], clock: Clock) -> TextTrack:
+        """Encodes every segment of a transcript by itself."""
+        with clock("text"):
+            words = [words_of(segment) for segment in segments]
+            tokens = [self._tokens(texts) for texts, _ in words]
+            hidden = self._hidden([ids for ids, _ in tokens])
+            tracks = [
+                # Words of which the tokenizer leaves nothing count as none.
+                WordTrack(
+                    s.start_s,
+                    s.end_s,
+                    centres if len(owner) else np.zeros(0),
+                    _average(h, owner, len(texts)),
+                )
+                for s, (texts, centres), (_, owner), h in zip(segments, words, tokens, hidden)
+            ]
+            return TextTrack(tracks, self.dim)
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """Tokens before and behind a sequence, as the tokenizer's post-processor adds them."""
+        encoding = self._tokenizer.encode("a", add_special_tokens=True)
+        special = encoding.special_tokens_mask
+        first = special.index(0)
+        last = len(special) - special[::-1].index(0)
+        return encoding.ids[:first], encoding.ids[last:]
+
+    def _tokens(self, words: Sequence[str]) -> tuple[list[int], np.ndarray]:
+        """Token ids of the joined words without special tokens, and the word of each (n,)."""
+        if not words:
+            return [], np.zeros(0, int)
+        encoding = self._tokenizer.encode(" ".join(words), add_special_tokens=False)
+        # Byte-level tokenizers give a word's leading space to its first token.
+        ends = np.cumsum([len(w) + 1 for w in words]) - 1
+        last = np.array([max(stop - 1, start) for start, stop in encoding.offsets], int)
+        owner = np.minimum(np.searchsorted(ends, last, side="right"), len(words) - 1)
+        return list(encoding.ids), owner
+
+    def _hidden(self, sequences: Sequence[list[int]]) -> list[np.ndarray]:
+        """Last hidden states (n, dim) of the tokens of every sequence, special ones left out."""
+        windows = [
+            (which, start, stop)
+            for which, ids in enumerate(sequences)
+            for start, stop in overlapping(len(ids), self._window, self._overlap)
+        ]
+        states: dict[int, np.ndarray] = {}
+        by_length = sorted(range(len(windows)), key=lambda i: windows[i][2] - windows[i][1])
+        for batch in _batches(by_length, self._rows):
+            for i, state in zip(batch, self._run_batch(sequences, [windows[i] for i in batch])):
+                states[i] = state
+        joined: list[list[tuple[int, np.ndarray]]] = [[] for _ in sequences]
+        for i, (which, start, _) in enumerate(windows):
+            joined[which].append((start, states[i]))
+        empty = np.zeros((0, self.dim), np.float32)
+        return [np.concatenate([empty, *(v for _, v in crossfade(parts))]) for parts in joined]
+
+    def _run_batch(
+        self, sequences: Sequence[list[int]], windows: Sequence[tuple[int, int, int]]
+    ) -> list[np.ndarray]:
+        before, behind = self._special
+        rows = [before + sequences[w][start:stop] + behind for w, start, stop in windows]
+        length = bucket_of(max(map(len, rows)), self._lengths)
+        ids = np.full((len(rows), length), self._pad, np.int32)
+        mask = np.zeros((len(rows), length), bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        ids, mask = pad_rows(ids, self._rows), pad_rows(mask, self._rows)
+        hidden = np.asarray(self._run(ids, mask))
+        skip = len(before)
+        return [hidden[i, skip : len(row) - len(behind)] for i, row in enumerate(rows)]
+
+
+def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for at in range(0, len(items), size):
+        yield items[at : at + size]
+
+
+def _average(hidden: np.ndarray, owner: np.ndarray, words: int) -> np.ndarray:
+    """Mean over the tokens (n, c) of every word: (words, c).
+
+    A word without a token of its own (all its characters dropped by the tokenizer) takes the
+    vector of the word before it.
+    """
+    sums = np.zeros((words, hidden.shape[1]), np.float32)
+    np.add.at(sums, owner, hidden)
+    counts = np.bincount(owner, minlength=words)
+    out = sums / np.maximum(counts, 1)[:, None]
+    for i in np.flatnonzero(counts[1:] == 0) + 1:
+        out[i] = out[i - 1]
+    return out

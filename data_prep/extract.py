@@ -1,0 +1,252 @@
+"""From checked videos to a feature store: encode, align to the frames, write; restartable.
+
+One video at a time, in blocks of at most `BLOCK_FRAMES` frames, so that memory does not grow with
+a video's length. A video that is stored is never encoded again; one that fails is noted, and the
+others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import av
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_prep.align import AlignedStream
+from data_prep.annotations import read_annotation
+from data_prep.check import VideoCheck
+from data_prep.device import Clock
+from data_prep.encode_audio import AudioEncoder
+from data_prep.encode_text import TextEncoder, TextTrack
+from data_prep.encode_visual import VisualEncoder
+from data_prep.faces import Crops
+from data_prep.media import open_audio
+from data_prep.store_writer import StoreWriter
+from data_prep.transcripts import read_transcript
+from maven_jax import recipes
+from maven_jax.data.store import Frames, ModalitySpec
+from maven_jax.errors import UserError
+from maven_jax.progress import Meter, format_duration, meter, say
+
+MODALITIES = ("visual", "audio", "text")
+BLOCK_FRAMES = 512
+# The disk is full or gone: every other video would fail too.
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoders:
+    """The encoders of the wanted modalities, None for the others."""
+
+    visual: VisualEncoder | None
+    audio: AudioEncoder | None
+    text: TextEncoder | None
+
+    def present(self) -> dict[str, VisualEncoder | AudioEncoder | TextEncoder]:
+        """Modality → encoder, in the fixed order."""
+        found = {name: getattr(self, name) for name in MODALITIES}
+        return {name: encoder for name, encoder in found.items() if encoder is not None}
+
+    def specs(self) -> dict[str, ModalitySpec]:
+        """What the store says about the features."""
+        return {n: ModalitySpec(n, e.dim, e.spec) for n, e in self.present().items()}
+
+
+def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -> Encoders:
+    """Loads the encoders of a recipe in configs/encoders.
+
+    Args:
+        config: a section for every modality.
+        modalities: those wanted, of `MODALITIES`.
+        workers: threads that decode face crops.
+
+    Raises:
+        UserError: an unknown modality or key, or weights that cannot be loaded.
+    """
+    for name in modalities:
+        if name not in MODALITIES:
+            raise UserError(f"no modality {name!r}{recipes.did_you_mean(name, MODALITIES)}")
+        if name not in config:
+            raise UserError(f"the encoders' recipe has no section {name!r}")
+
+    def create(name: str, kind: type, **given: Any) -> Any:
+        if name not in modalities:
+            return None
+        section = config[name].to_dict()
+        encoder = recipes.call(kind, section, f"encoders.{name}", **given)
+        say(f"{name}: {_describe(encoder.spec)}, {encoder.dim} per frame")
+        return encoder
+
+    return Encoders(
+        visual=create("visual", VisualEncoder, workers=workers),
+        audio=create("audio", AudioEncoder),
+        text=create("text", TextEncoder),
+    )
+
+
+def _describe(spec: Mapping[str, Any]) -> str:
+    trained = "random weights, untrained" if spec["untrained"] else spec["source"]
+    return f"{spec['encoder']} ({trained}, {spec['dtype']}, sha256 {spec['sha256'][:12]})"
+
+
+class VideoReader:
+    """Reads and encodes one video; `blocks` yields its frames."""
+
+    def __init__(self, check: VideoCheck, encoders: Encoders, clock: Clock) -> None:
+        self._check, self._video = check, check.video
+        self._encoders, self._clock = encoders, clock
+        self._times = np.asarray(check.times_s, np.float64)[: check.num_frames]
+        self.notes: list[str] = []
+
+    def blocks(self) -> Iterator[Frames]:
+        """All frames in order, in blocks of at most `BLOCK_FRAMES`."""
+        targets, target_mask = self._targets()
+        streams = self._encoders.present()
+        sound = self._sound() if "audio" in streams else None
+        text = self._text() if "text" in streams else None
+        start = 0
+        for features, masks, count in self._visual():
+            stop = start + count
+            times = self._times[start:stop]
+            segment_id = np.full(count, -1, np.int32)
+            if sound is not None:
+                features["audio"], masks["audio"] = sound.at(times)
+            if text is not None:
+                features["text"], masks["text"], segment_id = text.at(times)
+            yield Frames(
+                time_s=times,
+                targets=targets[start:stop],
+                target_mask=target_mask[start:stop],
+                segment_id=segment_id,
+                features={name: features[name] for name in streams},
+                masks={name: masks[name] for name in streams},
+            )
+            start = stop
+
+    def _targets(self) -> tuple[np.ndarray, np.ndarray]:
+        n = self._check.num_frames
+        if self._video.annotation is None:
+            return np.zeros((n, 2), np.float32), np.zeros(n, bool)
+        annotation = read_annotation(self._video.annotation)
+        if len(annotation.values) != n:
+            now = f"{len(annotation.values)} frames, {n} when it was checked"
+            raise UserError(f"{self._video.annotation}: {now}")
+        return annotation.values, annotation.valid
+
+    def _visual(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]]:
+        """Blocks of the frames: their visual features and masks (none if not wanted), length."""
+        n, encoder = self._check.num_frames, self._encoders.visual
+        if encoder is not None and self._video.crops is not None:
+            crops = Crops(self._video.crops)
+            for values, mask in encoder.encode(crops, n, self._clock, BLOCK_FRAMES):
+                yield {"visual": values}, {"visual": mask}, len(mask)
+            if crops.broken:
+                self.notes.append(f"{crops.broken} crops do not decode (masked)")
+            return
+        for start in range(0, n, BLOCK_FRAMES):
+            count = min(BLOCK_FRAMES, n - start)
+            if encoder is None:
+                yield {}, {}, count
+            else:
+                values, mask = np.zeros((count, encoder.dim), np.float32), np.zeros(count, bool)
+                yield {"visual": values}, {"visual": mask}, count
+
+    def _sound(self) -> AlignedStream:
+        encoder = self._encoders.audio
+        assert encoder is not None
+        blocks: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+        if self._video.audio is not None:
+            source = open_audio(self._video.audio)
+            blocks = encoder.encode(source, self._clock, until_s=float(self._times[-1]))
+        return AlignedStream(blocks, dim=encoder.dim, step_s=encoder.step_s)
+
+    def _text(self) -> TextTrack:
+        encoder = self._encoders.text
+        assert encoder is not None
+        path = self._video.transcript
+        return encoder.encode(() if path is None else read_transcript(path), self._clock)
+
+
+def extract(
+    checks: Sequence[VideoCheck], encoders: Encoders, writer: StoreWriter
+) -> dict[str, str]:
+    """Stores every video of `checks` that `writer` does not have yet.
+
+    Args:
+        checks: usable videos, all planned in `writer`.
+        encoders: one for every modality of the store.
+        writer: the store.
+
+    Returns:
+        Videos that failed and why; they are also noted in the store (`StoreWriter.drop`).
+
+    Raises:
+        UserError: what no other video would survive either: full disk, no device memory.
+    """
+    clock, failed = Clock(), {}
+    done = sum(c.num_frames for c in checks if writer.is_done(c.video.name))
+    total = sum(c.num_frames for c in checks)
+    if done:
+        say(f"{done:,} of {total:,} frames are in the store already")
+    with meter("encode", total, "frames", initial=done) as progress:
+        for check in checks:
+            video = check.video
+            if writer.is_done(video.name):
+                continue
+            before = progress.done
+            try:
+                _extract_one(check, encoders, writer, clock, progress)
+            except (UserError, OSError, av.FFmpegError, ArithmeticError, EOFError) as error:
+                if isinstance(error, OSError) and error.errno in _FATAL:
+                    raise UserError(f"{error}; the same command continues") from error
+                reason = " ".join(str(error).split()) or type(error).__name__
+                failed[video.name] = reason
+                writer.drop(video.name, reason)
+                say(f"FAILED {video.name}: {reason}")
+                progress.advance(before + check.num_frames - progress.done)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                raise UserError(
+                    "the device's memory is full; set a smaller --encoders.visual.batch_size or "
+                    "--encoders.audio.batch_size"
+                ) from error
+    say(time_table(clock))
+    return failed
+
+
+def _extract_one(
+    check: VideoCheck, encoders: Encoders, writer: StoreWriter, clock: Clock, progress: Meter
+) -> None:
+    name = check.video.name
+    reader = VideoReader(check, encoders, clock)
+    duration_s = float(check.times_s[-1] - check.times_s[0]) + 1 / check.fps
+    with writer.video(name, check.fps, duration_s) as stored:
+        for block in reader.blocks():
+            with clock("write"):
+                stored.append(block)
+            progress.advance(len(block), note=name)
+    for note in reader.notes:
+        say(f"{name}: {note}")
+
+
+def time_table(clock: Clock) -> str:
+    """One line: where the time went, and the most memory that was needed."""
+    total = sum(clock.seconds.values())
+    parts = [f"{what} {s / max(total, 1e-9):.0%}" for what, s in sorted(clock.seconds.items())]
+    shares = f" ({', '.join(parts)})" if parts else ""
+    peak = f"peak memory {peak_memory_mib():,.0f} MiB"
+    return f"time in stages {format_duration(total)}{shares}; {peak}"
+
+
+def peak_memory_mib() -> float:
+    """The most resident memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

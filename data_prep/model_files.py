@@ -1,0 +1,120 @@
+"""Opening an encoder by its recipe: weights, the files beside them, and their identity."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import tokenizers
+
+from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_encoder
+from maven_jax.errors import UserError
+from maven_jax.progress import say
+
+RANDOM = "random"
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Everything that turns files into numbers.
+PACKAGES = ("maven_jax", "jax", "flax", "transformers", "tokenizers", "pillow", "av", "soxr")
+
+
+def _folder(loaded: LoadedEncoder, wanted: str) -> Path:
+    if loaded.folder is None:
+        raise UserError(f"a random {loaded.kind} encoder needs {wanted} in its recipe")
+    return loaded.folder
+
+
+def read_preprocessor(
+    loaded: LoadedEncoder, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The settings of an encoder's pre-processing: those given, or the file beside its weights.
+
+    Raises:
+        UserError: there are none, or the file is damaged.
+    """
+    if given is not None:
+        return dict(given)
+    path = _folder(loaded, "a preprocessor") / "preprocessor_config.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; it says how inputs are pre-processed") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: an object is wanted")
+    return value
+
+
+def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
+    """The tokenizer beside an encoder's weights.
+
+    Raises:
+        UserError: there is none, or one that does not tell character positions.
+    """
+    from transformers import AutoTokenizer
+
+    folder = _folder(loaded, "tokenizer_words")
+    try:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever transformers makes of missing or damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: no tokenizer: {reason}") from error
+    tokenizer = getattr(found, "backend_tokenizer", None)
+    if tokenizer is None:
+        raise UserError(f"{folder}: its tokenizer tells no character positions")
+    return tokenizer
+
+
+def open_encoder(
+    kind: str, source: str, dtype: str, seed: int | None, model: Mapping[str, Any] | None
+) -> LoadedEncoder:
+    """Loads a published encoder, or draws a random one for `source="random"`; lists odd tensors.
+
+    Raises:
+        UserError: something is missing or does not fit together; says what.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"encoder dtype {dtype!r}: one of {', '.join(DTYPES)} is wanted")
+    if source == RANDOM:
+        if seed is None or model is None:
+            raise UserError(f"a random {kind} encoder needs a seed and a model")
+        return random_encoder(kind, dict(model), seed, DTYPES[dtype])
+    loaded = load_encoder(source, kind=kind, dtype=DTYPES[dtype])
+    for what, names in (("not used", loaded.unused), ("missing (zeros)", loaded.missing)):
+        if names:
+            say(f"{source}: {len(names)} tensors {what}: {', '.join(names)}")
+    return loaded
+
+
+def identity(
+    loaded: LoadedEncoder, *, feature: str, dtype: str, preprocessing: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What features depend on, as JSON for `ModalitySpec.spec`.
+
+    Args:
+        loaded: the encoder.
+        feature: which of its outputs.
+        dtype: of the computation.
+        preprocessing: what was done to its inputs.
+    """
+    return {
+        "encoder": loaded.kind,
+        "source": loaded.source,
+        "revision": loaded.revision,
+        "sha256": loaded.sha256,
+        "untrained": loaded.untrained,
+        "feature": feature,
+        "dtype": dtype,
+        "preprocessing": dict(preprocessing),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def tokenizer_sha256(tokenizer: tokenizers.Tokenizer) -> str:
+    """Identifies a tokenizer by its whole definition."""
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()

@@ -1,0 +1,310 @@
+"""From a raw corpus to a feature store: `maven-jax prepare --root ROOT --out STORE`.
+
+Checks everything first, encodes what is usable, and can be stopped and started at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data_prep.check import CorpusReport, VideoCheck, check
+from data_prep.corpus import SPLITS, scan
+from data_prep.problems import UNUSABLE
+from maven_jax import recipes
+from maven_jax.data.store import Store
+from maven_jax.errors import UserError
+from maven_jax.progress import say
+
+MODALITIES = ("visual", "audio", "text")
+
+
+class MissingVideos(UserError):
+    """More videos cannot be stored than the user allows."""
+
+
+def checked_videos(
+    report: CorpusReport, allow_missing: int, limit_videos: int | None = None
+) -> tuple[list[VideoCheck], dict[str, str]]:
+    """The videos that can be stored, and the others with the reason.
+
+    Args:
+        report: of `check`.
+        allow_missing: how many may be unusable.
+        limit_videos: the first so many of every split only, None for all.
+
+    Raises:
+        MissingVideos: more are unusable, or none is usable.
+    """
+    usable = [c for c in report.usable if c.num_frames]
+    reasons = dict.fromkeys(report.unusable, "unusable")
+    reasons |= {c.video.name: "has no frames" for c in report.usable if not c.num_frames}
+    for problem in reversed(report.problems):
+        if problem.severity == UNUSABLE:
+            reasons[problem.video or problem.file] = str(problem)
+    if len(reasons) > allow_missing:
+        raise MissingVideos(
+            f"{len(reasons)} unusable (--allow-missing {allow_missing}): "
+            + "; ".join(sorted(reasons))
+        )
+    if not usable:
+        raise MissingVideos("no video of the corpus is usable")
+    if limit_videos is not None:
+        first = {s: [c for c in usable if c.video.split == s][:limit_videos] for s in SPLITS}
+        usable = [c for split in SPLITS for c in first[split]]
+    return usable, dict(sorted(reasons.items()))
+
+
+def prepare(
+    root: Path,
+    out: Path,
+    encoders: ConfigDict,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    allow_missing: int = 0,
+    assume_fps: float | None = None,
+    workers: int = 2,
+    limit_videos: int | None = None,
+    part: tuple[int, int] | None = None,
+) -> Store | None:
+    """Checks a corpus and encodes it into a store; continues what an earlier run began.
+
+    Args:
+        root: the corpus, in Aff-Wild2's layout.
+        out: the store.
+        encoders: a recipe of configs/encoders.
+        modalities: those wanted, of `MODALITIES`.
+        allow_missing: how many videos may be unusable or fail.
+        assume_fps: frame rate of videos whose container tells no times.
+        workers: processes that check, and threads that decode face crops.
+        limit_videos: store only the first so many of every split, None for all.
+        part: (i, n) encodes every n-th video from the i-th (from 0) on, for n processes on one
+            store; the store is finished by a run without.
+
+    Returns:
+        The store; None for a part.
+
+    Raises:
+        MissingVideos: too many videos are unusable or failed; the others are stored.
+        UserError: anything else that is not as it should be.
+    """
+    report = run_check(root, assume_fps, workers)
+    usable, unusable = checked_videos(report, allow_missing, limit_videos)
+    # Imported late: --check-only and mistakes need neither JAX nor TFDS.
+    from data_prep.extract import extract, open_encoders
+    from data_prep.store_writer import PlannedVideo, StoreWriter
+
+    ordered = [name for name in MODALITIES if name in modalities]
+    ordered += [name for name in modalities if name not in MODALITIES]
+    _say_absent(usable, ordered)
+    opened = open_encoders(encoders, ordered, workers)
+    writer = StoreWriter(
+        out,
+        videos=[
+            PlannedVideo(c.video.name, c.video.split, c.num_frames, c.video.stem) for c in usable
+        ],
+        modalities=opened.specs(),
+        provenance={"encoders": _recipe_record(encoders, ordered), "assume_fps": assume_fps},
+    )
+    for name, reason in unusable.items():
+        writer.drop(name, reason)
+    mine = usable if part is None else usable[part[0] :: part[1]]
+    failed = extract(mine, opened, writer)
+    if part is not None:
+        say(f"part {part[0] + 1} of {part[1]} is done; a run without --part finishes the store")
+        if failed:
+            raise MissingVideos(f"{len(failed)} videos failed: {', '.join(failed)}")
+        return None
+    return writer.finish(allow_missing)
+
+
+def run_check(root: Path, assume_fps: float | None, workers: int) -> CorpusReport:
+    """Checks the corpus and prints the report."""
+    report = check(scan(root), workers=workers, assume_fps=assume_fps)
+    report.show()
+    return report
+
+
+def _say_absent(checks: Sequence[VideoCheck], modalities: Sequence[str]) -> None:
+    """Says which videos lack a whole modality, so that a corpus without transcripts is noticed."""
+    sources = {"visual": "crops", "audio": "audio", "text": "transcript"}
+    for name in modalities:
+        field = sources.get(name, "")
+        lacking = [c.video.name for c in checks if field and getattr(c.video, field) is None]
+        if lacking:
+            which = "all" if len(lacking) == len(checks) else f"{len(lacking)} of {len(checks)}"
+            say(f"{name}: {which} videos have no {field}, it is masked there")
+
+
+def _recipe_record(encoders: ConfigDict, modalities: Sequence[str]) -> dict[str, Any]:
+    """The sections of the recipe that were used, as plain JSON."""
+    return {name: json.loads(encoders[name].to_json(default=list)) for name in modalities}
+
+
+def _rates(words: Sequence[str]) -> Mapping[str, float]:
+    """`["eeg=10", …]` as modality → Hz."""
+    rates = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        try:
+            rates[name] = _positive(text)
+        except argparse.ArgumentTypeError:
+            raise UserError(f"--rate {word}: NAME=HZ is wanted, e.g. eeg=10") from None
+    return rates
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is wanted")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number is wanted")
+    return int(text)
+
+
+def _one_or_more(text: str) -> int:
+    if _count(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1 is wanted")
+    return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r}: I/N is wanted, from 1/N to N/N")
+    return int(i) - 1, int(n)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes end in one line, as everywhere else."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message} (--help says more)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = _Parser(
+        prog="maven-jax prepare",
+        description="Checks a corpus in Aff-Wild2's layout and encodes it into a feature store. "
+        "The same command continues an interrupted run at the video where it stopped.",
+        epilog="Values of the encoders' recipe are set by --encoders.MODALITY.KEY=VALUE, e.g. "
+        "--encoders.visual.batch_size=16. Exit code 2: more videos are unusable than "
+        "--allow-missing, or a mistake in files or arguments.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--root", type=Path, required=True, help="the corpus")
+    p.add_argument("--out", type=Path, help="the store to write or to continue")
+    p.add_argument(
+        "--encoders",
+        default="base",
+        metavar="NAME_OR_FILE[:ARG]",
+        help="recipe of configs/encoders (default base)",
+    )
+    p.add_argument("--check-only", action="store_true", help="check the corpus, write nothing")
+    p.add_argument(
+        "--allow-missing",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="so many videos may be unusable (default 0)",
+    )
+    p.add_argument(
+        "--modalities",
+        default=",".join(MODALITIES),
+        help="those to store (default visual,audio,text)",
+    )
+    p.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="import DIR/<modality>/<video>.{npy,csv} instead of encoding",
+    )
+    p.add_argument(
+        "--rate",
+        action="append",
+        default=[],
+        metavar="NAME=HZ",
+        help="with --features: rate of a modality's .npy files (repeatable)",
+    )
+    p.add_argument("--fps", type=_positive, help="with --features: frame rate of the annotations")
+    p.add_argument(
+        "--assume-fps", type=_positive, metavar="F", help="frame rate of videos that tell no times"
+    )
+    p.add_argument(
+        "--workers",
+        type=_one_or_more,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that check, threads that decode (default: one per core)",
+    )
+    p.add_argument(
+        "--limit-videos", type=_one_or_more, metavar="N", help="only the first N of every split"
+    )
+    p.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="encode only the I-th of N parts, for N processes that share one store",
+    )
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    args, rest = parser().parse_known_args(argv)
+    if args.out is None and not args.check_only:
+        raise UserError("--out STORE is wanted (or --check-only)")
+    if args.features is not None:
+        return _import(args, rest)
+    for name in ("rate", "fps"):
+        if getattr(args, name):
+            raise UserError(f"--{name} goes with --features")
+    encoders = recipes.load(args.encoders, group="encoders")
+    recipes.override(encoders, rest, prefix="encoders")
+    if args.check_only:
+        report = run_check(args.root, args.assume_fps, args.workers)
+        checked_videos(report, args.allow_missing)
+        return 0
+    store = prepare(
+        args.root,
+        args.out,
+        encoders,
+        modalities=tuple(m.strip() for m in args.modalities.split(",")),
+        allow_missing=args.allow_missing,
+        assume_fps=args.assume_fps,
+        workers=args.workers,
+        limit_videos=args.limit_videos,
+        part=args.part,
+    )
+    if store is not None:
+        _say_store(store)
+    return 0
+
+
+def _say_store(store: Store) -> None:
+    for split in store.splits:
+        videos = store.videos(split)
+        say(f"{split}: {len(videos)} videos, {sum(v.num_frames for v in videos):,} frames")
+    for video, reason in store.dropped:
+        say(f"missing: {video} ({reason})")
+    untrained = "; features of UNTRAINED encoders" if store.untrained else ""
+    say(f"store complete: {store.path}{untrained}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
