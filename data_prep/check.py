@@ -107,10 +107,10 @@ def check(corpus: Corpus, workers: int = 1, assume_fps: float | int | None = Non
     """
     videos = list(corpus.videos)
     checks: dict[int, VideoCheck] = {}
-    with meter("check", len(videos), "videos") as progress:
+    with meter("check", float(len(videos)), "videos", initial=0.0) as progress:
         crops = 0
         for i, found in _checked(videos, corpus.root, assume_fps, min(workers, len(videos))):
             checks[i] = found
             crops += found.num_frames - found.missing_crops
-            progress.advance(note=f"{crops:,} crops")
+            progress.advance(1.0, note=f"{crops:,} crops")
     return CorpusReport(corpus, [checks[i] for i in range(len(videos))])
