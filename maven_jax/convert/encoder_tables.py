@@ -1,0 +1,289 @@
+"""Which tensor of a Hugging Face checkpoint becomes which of our parameters, and how.
+
+One table per encoder. A line is (name there, name here, conversion). `{}` in the name there
+counts layers; if the name here has none, the layers are stacked on a leading axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maven_jax.encoders.beit import BeitStack
+from maven_jax.encoders.hubert import HubertConfig
+from maven_jax.encoders.roberta import RobertaConfig
+from maven_jax.encoders.swin import SwinConfig
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a foreign tensor becomes ours.
+
+    Attributes:
+        foreign_shape: the shape it has there, from the shape it has here.
+        convert: (tensor, shape here) -> the tensor here.
+    """
+
+    foreign_shape: Callable[[Shape], Shape]
+    convert: Callable[[np.ndarray, Shape], np.ndarray]
+
+
+def _transposed(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    return tensor.T.reshape(shape)
+
+
+def _reshaped(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    return tensor.reshape(shape)
+
+
+SAME = Conversion(lambda s: s, _reshaped)
+LINEAR = Conversion(lambda s: s[::-1], _transposed)
+HEADS_IN = Conversion(lambda s: (s[1] * s[2], s[0]), _transposed)  # (embed, heads, head_dim)
+HEADS_BIAS = Conversion(lambda s: (s[0] * s[1],), _reshaped)
+HEADS_OUT = Conversion(lambda s: (s[2], s[0] * s[1]), _transposed)  # (heads, head_dim, embed)
+CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))
+CONV_2D = Conversion(lambda s: (s[3], s[2], s[0], s[1]), lambda x, s: x.transpose(2, 3, 1, 0))
+POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
+
+Line = tuple[str, str, Conversion]
+
+
+def _linear(there: str, here: str, kernel: Conversion = LINEAR, bias: bool = True) -> list[Line]:
+    bias_conversion = HEADS_BIAS if kernel is HEADS_IN else SAME
+    lines = [(f"{there}.weight", f"{here}/kernel", kernel)]
+    return [*lines, (f"{there}.bias", f"{here}/bias", bias_conversion)] if bias else lines
+
+
+def _norm(there: str, here: str) -> list[Line]:
+    return [(f"{there}.weight", f"{here}/scale", SAME), (f"{there}.bias", f"{here}/bias", SAME)]
+
+
+def _attention(
+    there: str, names: Sequence[str], out: str, here: str, biases: Sequence[bool] = (True,) * 3
+) -> list[Line]:
+    """Query, key and value under `names`, and the output projection."""
+    lines = []
+    for name, ours, bias in zip(names, ("query", "key", "value"), biases, strict=True):
+        lines += _linear(f"{there}.{name}", f"{here}/{ours}", HEADS_IN, bias)
+    return lines + _linear(out, f"{here}/out", HEADS_OUT)
+
+
+_BERT_NAMES = ("query", "key", "value")
+
+
+def _roberta(c: RobertaConfig) -> list[Line]:
+    there, here = "encoder.layer.{}", "encoder/layers"
+    return [
+        ("embeddings.word_embeddings.weight", "embeddings/word/embedding", SAME),
+        ("embeddings.position_embeddings.weight", "embeddings/position/embedding", SAME),
+        ("embeddings.token_type_embeddings.weight", "embeddings/type/embedding", SAME),
+        *_norm("embeddings.LayerNorm", "embeddings/norm"),
+        *_attention(
+            f"{there}.attention.self",
+            _BERT_NAMES,
+            f"{there}.attention.output.dense",
+            f"{here}/attention",
+        ),
+        *_norm(f"{there}.attention.output.LayerNorm", f"{here}/attention_norm"),
+        *_linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
+        *_linear(f"{there}.output.dense", f"{here}/mlp/down"),
+        *_norm(f"{there}.output.LayerNorm", f"{here}/mlp_norm"),
+    ]
+
+
+def _hubert(c: HubertConfig) -> list[Line]:
+    conv, here = "feature_extractor.conv_layers.{}", "encoder/layers"
+    there, positional = "encoder.layers.{}", "encoder.pos_conv_embed"
+    lines = _linear(f"{conv}.conv", "conv_{}", CONV_1D, c.conv_bias)
+    if c.feat_extract_norm == "group":
+        lines += _norm("feature_extractor.conv_layers.0.layer_norm", "first_norm")
+    else:
+        lines += _norm(f"{conv}.layer_norm", "conv_norm_{}")
+    if c.feat_proj_layer_norm:
+        lines += _norm("feature_projection.layer_norm", "feature_norm")
+    if c.conv_pos_batch_norm:
+        lines += [
+            (f"{positional}.batch_norm.folded_scale", "positional_conv/batch_norm_scale", SAME),
+            (f"{positional}.batch_norm.folded_bias", "positional_conv/batch_norm_bias", SAME),
+        ]
+    return [
+        *lines,
+        *_linear("feature_projection.projection", "projection"),
+        *_linear(f"{positional}.conv", "positional_conv", CONV_1D),
+        *_norm("encoder.layer_norm", "norm"),
+        *_attention(
+            f"{there}.attention",
+            ("q_proj", "k_proj", "v_proj"),
+            f"{there}.attention.out_proj",
+            f"{here}/attention",
+        ),
+        *_norm(f"{there}.layer_norm", f"{here}/attention_norm"),
+        *_linear(f"{there}.feed_forward.intermediate_dense", f"{here}/mlp/up"),
+        *_linear(f"{there}.feed_forward.output_dense", f"{here}/mlp/down"),
+        *_norm(f"{there}.final_layer_norm", f"{here}/mlp_norm"),
+    ]
+
+
+def _swin(c: SwinConfig) -> list[Line]:
+    lines = [
+        *_linear("embeddings.patch_embeddings.projection", "patch_embedding", CONV_2D),
+        *_norm("embeddings.norm", "patch_norm"),
+        *_norm("layernorm", "norm"),
+    ]
+    if c.use_absolute_embeddings:
+        lines += [("embeddings.position_embeddings", "position_embedding", POSITIONS)]
+    for stage in range(len(c.depths)):
+        there, here = f"encoder.layers.{stage}.blocks.{{}}", f"stage{stage}_block{{}}"
+        attention = f"{there}.attention.self"
+        table = "relative_position_bias"
+        lines += [
+            (f"{attention}.{table}_table", f"{here}/attention/{table}", SAME),
+            *_attention(
+                attention,
+                _BERT_NAMES,
+                f"{there}.attention.output.dense",
+                f"{here}/attention",
+                (c.qkv_bias,) * 3,
+            ),
+            *_norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
+            *_norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
+            *_linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
+            *_linear(f"{there}.output.dense", f"{here}/mlp/down"),
+        ]
+        if stage:
+            down, merging = f"encoder.layers.{stage - 1}.downsample", f"stage{stage}_merging"
+            lines += _norm(f"{down}.norm", f"{merging}/norm")
+            lines += _linear(f"{down}.reduction", f"{merging}/reduction", bias=False)
+    return lines
+
+
+def _beit(c: BeitStack) -> list[Line]:
+    """The layers only: embeddings, 2-D position biases, pooler and heads stay behind."""
+    there, here = "encoder.layer.{}", "layers"
+    lines = []
+    if c.layer_scale_init > 0:
+        lines += [
+            (f"{there}.lambda_1", f"{here}/attention_scale", SAME),
+            (f"{there}.lambda_2", f"{here}/mlp_scale", SAME),
+        ]
+    return [
+        *lines,
+        *_attention(
+            f"{there}.attention.attention",
+            _BERT_NAMES,
+            f"{there}.attention.output.dense",
+            f"{here}/attention",
+            (True, False, True),
+        ),
+        *_norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
+        *_norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
+        *_linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
+        *_linear(f"{there}.output.dense", f"{here}/mlp/down"),
+    ]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the loader knows of a kind of encoder.
+
+    Attributes:
+        lines: from our config (of BEiT, the module) to the table's lines.
+        layers: from our config and a name there to the number of layers that its `{}` counts.
+        optional: names there that may be missing; zeros then.
+        renames: (regular expression, replacement) of other names that the tensors go by.
+    """
+
+    lines: Callable[[Any], list[Line]]
+    layers: Callable[[Any, str], int]
+    optional: tuple[str, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+
+
+# Since transformers 5 these modules have other names in memory; files keep the old ones, a plain
+# torch.save of the state dict does not.
+_VISION_RENAMES = (
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
+
+
+def _vision_renames(inner: str) -> tuple[tuple[str, str], ...]:
+    names = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"))
+    return _VISION_RENAMES + tuple(
+        (rf"\.attention\.{there}\.", f".attention.{inner}.{ours}.") for there, ours in names
+    )
+
+
+TABLES: dict[str, Table] = {
+    "swin": Table(
+        _swin,
+        lambda c, there: c.depths[int(there.split(".")[2])],
+        renames=(
+            *_vision_renames("self"),
+            (
+                r"\.attention\.relative_position_bias\.relative_position_bias_table$",
+                ".attention.self.relative_position_bias_table",
+            ),
+        ),
+    ),
+    "hubert": Table(
+        _hubert,
+        lambda c, there: (
+            len(c.conv_dim) if there.startswith("feature_extractor") else c.num_hidden_layers
+        ),
+    ),
+    "roberta": Table(
+        _roberta,
+        lambda c, there: c.num_hidden_layers,
+        optional=("embeddings.token_type_embeddings.weight",),
+    ),
+    "beit": Table(
+        _beit,
+        lambda c, there: c.num_layers,
+        renames=(*_vision_renames("attention"), (r"^((?:beit\.)?)layers\.", r"\1encoder.layer.")),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint.
+
+    Attributes:
+        there: its name, without the checkpoint's prefix.
+        here: path of the parameter.
+        layer: its place on the parameter's leading axis, None if it is the whole.
+        conversion: how it becomes ours.
+    """
+
+    there: str
+    here: str
+    layer: int | None
+    conversion: Conversion
+
+    def shape_here(self, parameter_shape: Shape) -> Shape:
+        return parameter_shape if self.layer is None else parameter_shape[1:]
+
+    def shape_there(self, parameter_shape: Shape) -> Shape:
+        shape = self.conversion.foreign_shape(self.shape_here(parameter_shape))
+        assert math.prod(shape) == math.prod(self.shape_here(parameter_shape))
+        return shape
+
+
+def entries(kind: str, config: Any) -> Iterator[Entry]:
+    """Every tensor that an encoder of that config needs."""
+    table = TABLES[kind]
+    for there, here, conversion in table.lines(config):
+        if "{}" not in there:
+            yield Entry(there, here, None, conversion)
+            continue
+        for i in range(table.layers(config, there)):
+            stacked = "{}" not in here
+            yield Entry(there.format(i), here.format(i), i if stacked else None, conversion)

@@ -1,0 +1,155 @@
+"""Named tensors of a folder of weights: safetensors without PyTorch, pickles with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import ml_dtypes  # noqa: F401  (teaches NumPy, and so safetensors, bfloat16)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from maven_jax.errors import UserError
+
+# In order of preference: safetensors need no PyTorch and cannot carry code.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of a checkpoint, read one at a time.
+
+    Attributes:
+        shapes: name -> shape.
+        read: name -> the tensor; floating point ones as float32.
+        sha256: of the file's bytes; of several shards, that of the lines "<name> <sha256>"
+            sorted by name.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    sha256: str
+
+
+def _as_float32(tensor: np.ndarray) -> np.ndarray:
+    """Half precision of either kind, and float64, as float32; others as they are."""
+    is_float = np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.name == "bfloat16"
+    return tensor.astype(np.float32) if is_float else tensor
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file is missing, no JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object")
+    return value
+
+
+def _shards(index: Path) -> tuple[dict[str, str], list[Path]]:
+    """The index's tensor name -> shard name, and the shards' paths."""
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise UserError(f"{index}: has no weight_map")
+    for name in where.values():
+        # An index is foreign data: it may name files beside it and no others.
+        plain = isinstance(name, str) and "\\" not in name and name not in ("", ".", "..")
+        if not plain or PurePosixPath(name).name != name:
+            raise UserError(f"{index}: shard name {name!r} is not that of a file beside it")
+    shards = [index.parent / name for name in sorted(set(where.values()))]
+    for shard in shards:
+        if not shard.is_file():
+            raise UserError(f"{shard}: this shard, named in {index.name}, is missing")
+    return where, shards
+
+
+def _read_safetensors(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
+    try:
+        file = safe_open(path, framework="numpy")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: truncated or no safetensors file ({error})") from None
+    return shapes, lambda name: _as_float32(file.get_tensor(name))
+
+
+def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{path}: reading it needs PyTorch (pip install torch); model.safetensors does not"
+        ) from None
+    import pickle
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: refused, it is damaged or holds more than tensors (loading it could run code)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise UserError(f"{path}: truncated or no PyTorch file ({first_line})") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}, not named tensors")
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+
+    def read(name: str) -> np.ndarray:
+        tensor = tensors[name].detach()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
+
+
+def read_tensors(folder: Path) -> Tensors:
+    """The weights in `folder`, from the first of `WEIGHT_FILES` that is there.
+
+    Raises:
+        UserError: there are none, a file is damaged, a shard is missing or outside the folder,
+            a pickle holds anything but tensors, or PyTorch is needed and not installed.
+    """
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
+    read_file = _read_safetensors if "safetensors" in path.name else _read_pickle
+    if path.suffix != ".json":
+        shapes, read = read_file(path)
+        return Tensors(shapes, read, _sha256(path))
+
+    where, shards = _shards(path)
+    by_shard = {shard.name: read_file(shard) for shard in shards}
+    for name, shard in where.items():
+        if name not in by_shard[shard][0]:
+            raise UserError(f"{path.parent / shard}: has no tensor {name}, which {path.name} names")
+    lines = "".join(f"{shard.name} {_sha256(shard)}\n" for shard in shards)
+    return Tensors(
+        {name: by_shard[shard][0][name] for name, shard in where.items()},
+        lambda name: by_shard[where[name]][1](name),
+        hashlib.sha256(lines.encode()).hexdigest(),
+    )
