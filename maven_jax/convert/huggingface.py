@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class LoadedEncoder:
         config: the whole config.json.
         module: `module.apply({"params": params}, ...)` runs it.
         params: plain arrays, float32.
-        sha256: of the weight files' bytes (`Tensors.sha256`); of untrained ones, of the arrays.
+        sha256: of the weight files' bytes (`Tensors.sha256`); of untrained ones, of the values.
         source: the folder or hub id it came from; "random" if untrained.
         folder: where its files lie (processor and tokenizer files beside the weights).
         revision: the hub's commit, if it came from there.
@@ -340,27 +341,49 @@ def load_encoder(
     )
 
 
+def _random_tensor(
+    entry: Entry, shape: tuple[int, ...], layer_scale: float, rng: np.random.Generator
+) -> np.ndarray:
+    """A start value in the checkpoint's layout, where a kernel's first axis is its output."""
+    leaf = entry.here.rpartition("/")[2]
+    if leaf == "kernel":
+        # Behind the convolutions follow rectifier-like activations, which halve the power.
+        gain = 2.0 if entry.here.startswith("conv") else 1.0
+        stddev = math.sqrt(gain / math.prod(shape[1:]))
+    elif leaf in ("embedding", "position_embedding", "relative_position_bias"):
+        stddev = 0.02
+    else:
+        constants = {"attention_scale": layer_scale, "mlp_scale": layer_scale}
+        value = constants.get(leaf, 1.0 if leaf.endswith("scale") else 0.0)
+        return np.full(shape, value, np.float32)
+    return rng.standard_normal(shape, np.float32) * np.float32(stddev)
+
+
 def random_encoder(
     kind: str, config: Mapping[str, Any], seed: int, dtype: DTypeLike = jnp.float32
 ) -> LoadedEncoder:
-    """An untrained encoder of that Hugging Face config.
+    """An untrained encoder of that Hugging Face config; the same bits on every machine.
 
     Raises:
         UserError: the kind is unknown, or the config is impossible.
     """
     module, about = _create(kind, config, dtype)
-    example = [jnp.zeros(x.shape, x.dtype) for x in _example(kind, about, config)]
-    variables = jax.jit(module.init)(jax.random.key(seed), *example)
-    params = nn.meta.unbox(variables)["params"]
-    digest = hashlib.sha256()
-    for path, value in sorted(flatten_dict(params, sep="/").items()):
-        digest.update(f"{path} {value.shape}\n".encode())
-        digest.update(np.asarray(value).tobytes())
+    shapes = _parameter_shapes(kind, module, about, config)
+    # NumPy's generator rather than the modules' own initialisers, which would first compile.
+    rng = np.random.default_rng(seed)
+    layer_scale = getattr(about, "layer_scale_init", 0.0)
+    wanted = list(entries(kind, about))
+    found, digest = {}, hashlib.sha256()
+    for entry in wanted:
+        shape = entry.shape_there(shapes[entry.here].shape)
+        value = _random_tensor(entry, shape, layer_scale, rng)
+        digest.update(f"{entry.there} {shape}\n".encode() + value.tobytes())
+        found[entry.there] = _Source(shape, lambda value=value: value, (entry.there,))
     return LoadedEncoder(
         kind=kind,
         config=dict(config),
         module=module,
-        params=params,
+        params=_assemble(wanted, found, shapes),
         sha256=digest.hexdigest(),
         source="random",
         untrained=True,
