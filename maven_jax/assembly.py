@@ -63,17 +63,27 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def open_store(path: str, modalities: tuple[str, ...]) -> Store:
-    """The store, known to hold the modalities.
+def open_store(config: ConfigDict) -> Store:
+    """The recipe's store, known to hold its modalities.
+
+    No modalities in the recipe means all that the store has; they are filled in.
 
     Raises:
         UserError: no store there, or it lacks a modality.
     """
-    store = Store(Path(path))
-    for name in modalities:
-        if name not in store.modalities:
-            hint = did_you_mean(name, list(store.modalities))
-            raise UserError(f"{path} has no modality {name!r}{hint} (config.data.modalities)")
+    store = Store(config.data.store)
+    if not config.data.modalities:
+        config.data.modalities = tuple(store.modalities)
+    for key, names in (
+        ("modalities", config.data.modalities),
+        ("single_vector", config.data.single_vector),
+    ):
+        for name in names:
+            if name not in store.modalities:
+                raise UserError(
+                    f"{config.data.store} has no modality {name!r} (config.data.{key})"
+                    + did_you_mean(name, list(store.modalities))
+                )
     return store
 
 

@@ -37,8 +37,8 @@ def evaluate(
     config = assembly.config_from_workdir(workdir)
     if store is not None:
         config.data.store = store
+    features = assembly.open_store(config)
     modalities = tuple(config.data.modalities)
-    features = assembly.open_store(config.data.store, modalities)
     # Weights fit any mesh: evaluation takes the devices that are here.
     config.mesh.update(data=-1, model=1)
     mesh, rules = assembly.build_mesh(config)

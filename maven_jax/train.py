@@ -50,9 +50,9 @@ def run(config: ConfigDict, workdir: Path, overrides: list[str] | None = None) -
             is not finite.
     """
     assembly.check_sections(config)
-    modalities = tuple(config.data.modalities)
     mesh, rules = assembly.build_mesh(config)
-    store = assembly.open_store(config.data.store, modalities)
+    store = assembly.open_store(config)
+    modalities = tuple(config.data.modalities)
     assembly.say_what_runs(store, config, mesh)
 
     windows = assembly.split_windows(store, config, config.data.train_split, train=True)
