@@ -142,7 +142,8 @@ def _decode_pts(path: Path) -> tuple[list[int | None], int]:
     failed = 0
     with _opened(path) as container:
         video = _video_stream(path, container)
-        video.thread_type = "AUTO"
+        # One frame after the other: threads over frames lose whole ones around a broken packet.
+        video.thread_type = "SLICE"
         try:
             for packet in container.demux(video):
                 try:
@@ -177,7 +178,9 @@ def _fill_missing(pts: list[int | None]) -> Float[np.ndarray, "n"]:
     known = np.flatnonzero(~np.isnan(values))
     if len(known) == 0:
         return np.arange(len(values), dtype=np.float64)
-    step = float(np.median(np.diff(values[known]))) if len(known) > 1 else 1.0
+    step = 1.0
+    if len(known) > 1:
+        step = float(np.median(np.diff(values[known]) / np.diff(known)))
     index = np.arange(len(values), dtype=np.float64)
     filled = np.interp(index, known, values[known])
     # np.interp holds the ends; frames there go on at the usual pace.

@@ -9,8 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
+from data_prep import check as check_module
 from data_prep import check_video as check_video_module
-from data_prep.check import check, check_video
+from data_prep.check import _check_safely, check, check_video
 from data_prep.corpus import scan
 from data_prep.problems import NOTE, REPAIRED, UNUSABLE
 from maven_jax.errors import UserError
@@ -257,6 +258,21 @@ def test_a_fault_in_the_check_costs_one_video(tmp_path, monkeypatch):
     (problem,) = report.problems
     assert "could not be checked: RuntimeError: unforeseen" in problem.message
     assert "\n" not in str(problem)
+
+
+def _dies_on_train_b(video, root, assume_fps):
+    """What a decoder that crashes does to its process."""
+    if video.name == "train_b":
+        os._exit(1)
+    return _check_safely(video, root, assume_fps)
+
+
+def test_a_process_that_dies_costs_one_video(tmp_path, monkeypatch):
+    corpus = scan(write_tiny_corpus(tmp_path, seconds=0.4))
+    monkeypatch.setattr(check_module, "_check_safely", _dies_on_train_b)
+    report = check(corpus, workers=2)
+    assert report.unusable == ["train_b"]
+    assert [p.message for p in report.problems] == ["the process that checked it died"]
 
 
 def test_assumed_frame_rate_replaces_a_missing_video(tmp_path):
