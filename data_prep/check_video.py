@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class VideoCheck:
     """What one video holds and what is wrong with it.
 
     Attributes:
-        video: the video.
+        video: the video; without `audio` if that proved to be an empty stream.
         num_frames: frames that exist: those of the annotation, without one those of the video
             (and those that the test template asks for).
         times_s: (num_frames,) time of each frame, seconds on the container's clock.
@@ -225,7 +225,11 @@ class _Checker:
                 self.report(NOTE, video.media, "no sound: audio is masked")
             return
         if video.audio == video.media:
-            if info is None or info.audio_end_s is None:
+            if info is None:
+                return
+            if info.audio_end_s is None:
+                self.check.video = replace(video, audio=None)
+                self.report(NOTE, video.audio, "its audio stream is empty: audio is masked")
                 return
             start_s, end_s = info.audio_start_s or 0.0, info.audio_end_s
         else:

@@ -251,6 +251,8 @@ def _named_videos(scan: _Scan, test_list: Path | None) -> list[tuple[Video, Path
     folder = scan.root / ANNOTATIONS
     named: list[tuple[Video, Path]] = []
     for split, sub in SPLIT_FOLDERS.items():
+        if not (folder / sub).is_dir():
+            scan.note(folder / sub, f"no such folder: no {split} videos")
         for path in scan.files(folder / sub, (".txt",)):
             named.append((Video(path.stem, path.stem, split, annotation=path), path))
     lists = [Path(test_list)] if test_list else []

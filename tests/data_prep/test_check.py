@@ -268,11 +268,25 @@ def _dies_on_train_b(video, root, assume_fps):
 
 
 def test_a_process_that_dies_costs_one_video(tmp_path, monkeypatch):
-    corpus = scan(write_tiny_corpus(tmp_path, seconds=0.4))
+    corpus = scan(write_tiny_corpus(tmp_path, seconds=1.0))
     monkeypatch.setattr(check_module, "_check_safely", _dies_on_train_b)
     report = check(corpus, workers=2)
     assert report.unusable == ["train_b"]
     assert [p.message for p in report.problems] == ["the process that checked it died"]
+
+
+def test_empty_audio_stream_is_no_sound(tmp_path):
+    write_tiny_corpus(tmp_path, {"a": "train"}, seconds=1.0)
+    (tmp_path / "audio" / "a.wav").unlink()
+    media = tmp_path / "videos/batch1/a.mkv"
+    write_video(media, frames=25, fps=25, sound_s=0.0)
+    media.with_suffix(".mp4").unlink()
+    (video,) = scan(tmp_path).videos
+    assert video.audio == media
+    found = check_video(video, tmp_path)
+    assert found.usable
+    assert found.video.audio is None
+    assert [p.message for p in found.problems] == ["its audio stream is empty: audio is masked"]
 
 
 def test_assumed_frame_rate_replaces_a_missing_video(tmp_path):

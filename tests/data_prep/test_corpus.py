@@ -209,6 +209,13 @@ def test_same_name_in_train_and_test(tmp_path):
     assert all(p.severity == UNUSABLE and p.video == "a" for p in problems)
 
 
+def test_missing_split_is_noted(tmp_path):
+    write_tiny_corpus(tmp_path, {"a": "train"}, seconds=0.4)
+    (tmp_path / ANNOTATIONS / "Validation_Set").rmdir()
+    (problem,) = scan(tmp_path).problems
+    assert problem.message == "no such folder: no validation videos"
+
+
 def test_files_that_belong_nowhere_are_noted(tmp_path):
     write_tiny_corpus(tmp_path, {"a": "train"}, seconds=0.4)
     write_wav(tmp_path / "audio" / "x.wav", 0.1)
