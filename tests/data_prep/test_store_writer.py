@@ -21,26 +21,26 @@ SPLITS = {"one": "train", "two/../x": "train", "three": "train", "four": "valida
 
 def open_writer(out: Path, **changes) -> StoreWriter:
     lengths = changes.pop("lengths", LENGTHS)
-    settings = dict(
-        videos=[PlannedVideo(v, SPLITS[v], n, v) for v, n in lengths.items()],
-        modalities={"m": ModalitySpec("m", 3, {"encoder": "e", "sizes": (1, 2)})},
-        chunk_frames=10,
-        shard_bytes=1200,
-        provenance={"by": "test"},
-    )
+    settings = {
+        "videos": [PlannedVideo(v, SPLITS[v], n, v) for v, n in lengths.items()],
+        "modalities": {"m": ModalitySpec("m", 3, {"encoder": "e", "sizes": (1, 2)})},
+        "chunk_frames": 10,
+        "shard_bytes": 1200,
+        "provenance": {"by": "test"},
+    }
     return StoreWriter(out, **(settings | changes))
 
 
 def frames_of(n: int, seed: int = 0, **changes) -> Frames:
     rng = np.random.default_rng(seed)
-    fields = dict(
-        time_s=np.arange(n) / 10.0,
-        targets=rng.uniform(-1, 1, (n, 2)).astype(np.float32),
-        target_mask=np.ones(n, bool),
-        segment_id=np.full(n, -1, np.int32),
-        features={"m": rng.normal(size=(n, 3)).astype(np.float32)},
-        masks={"m": np.ones(n, bool)},
-    )
+    fields = {
+        "time_s": np.arange(n) / 10.0,
+        "targets": rng.uniform(-1, 1, (n, 2)).astype(np.float32),
+        "target_mask": np.ones(n, bool),
+        "segment_id": np.full(n, -1, np.int32),
+        "features": {"m": rng.normal(size=(n, 3)).astype(np.float32)},
+        "masks": {"m": np.ones(n, bool)},
+    }
     return Frames(**(fields | changes))
 
 
@@ -203,13 +203,18 @@ def test_a_lost_shard_is_written_again(tmp_path):
 
 def test_nothing_of_a_failed_video_is_kept(tmp_path):
     writer = open_writer(tmp_path)
-    with pytest.raises(RuntimeError), writer.video("one", 10.0, 1.0) as out:
-        out.append(frames_of(25))
-        raise RuntimeError
+
+    def store(num_frames: int, error: Exception | None = None) -> None:
+        with writer.video("one", 10.0, 1.0) as out:
+            out.append(frames_of(num_frames))
+            if error:
+                raise error
+
+    with pytest.raises(RuntimeError, match="disk"):
+        store(25, RuntimeError("disk"))
     for wrong in (29, 31):
-        with pytest.raises(ValueError, match=f"{wrong} frames written, 30 planned"):  # noqa: SIM117
-            with writer.video("one", 10.0, 1.0) as out:
-                out.append(frames_of(wrong))
+        with pytest.raises(ValueError, match=f"{wrong} frames written, 30 planned"):
+            store(wrong)
     assert not writer.is_done("one")
     assert list((tmp_path / "parts").iterdir()) == []
 
@@ -331,9 +336,8 @@ def test_nothing_is_checked_where_nothing_was_observed(tmp_path):
         if video == "three":
             targets = np.where(unseen[:, None], [0.5, 0.5], -5).astype(np.float32)
             features = {"m": one_bad(np.nan)}
-            changes = dict(
-                features=features, masks={"m": unseen}, targets=targets, target_mask=unseen
-            )
+            changes = {"targets": targets, "target_mask": unseen}
+            changes |= {"features": features, "masks": {"m": unseen}}
         write(writer, video, **changes)
     store = writer.finish()
     read = store.read(store.videos("train")[2], 7, 8)

@@ -1,0 +1,207 @@
+"""Feature files made elsewhere, and their values at the times of a video's frames.
+
+    DIR/<modality>/<video>.npy     (T, c) numbers; row i is frame i, or lies at i / rate
+    DIR/<modality>/<video>.csv     a header with `time_s` and one column for each feature
+    DIR/<modality>/rate.txt        rows per second of the .npy files, if it is not the frame rate
+
+Rows with NaN or infinity were not observed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.import_grid import parse_number
+from data_prep.problems import InputError, printable, read_text
+from data_prep.store_plan import check_modality_name
+from maven_jax.errors import UserError
+
+SUFFIXES = (".npy", ".csv")
+RATE_FILE = "rate.txt"
+TIME_COLUMNS = ("time_s", "time", "timestamp", "seconds")
+# A .npy of this many rows more or fewer than frames is paired with them by index.
+TOLERATED_FRAMES, TOLERATED_SHARE = 5, 0.01
+# Between rows further apart than this many usual steps nothing is interpolated.
+GAP_STEPS = 3.0
+# Parts of a step within which a frame lies on a row: times are sums of rounded numbers.
+_ON_ROW = 1e-6
+_MAX_CSV_BYTES = 4 << 30
+
+
+@dataclass
+class FeatureRows:
+    """The rows of one file.
+
+    Attributes:
+        values: (T, c), on disk for .npy files.
+        time_s: (T,) increasing, or None if row i belongs to frame i.
+    """
+
+    values: np.ndarray
+    time_s: np.ndarray | None
+
+    def at(self, frames: slice, frame_time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, c) of some of a video's frames, and (n,) whether there are any.
+
+        Rows that are not finite come back as they are, marked as there.
+
+        Args:
+            frames: which frames.
+            frame_time_s: (n,) their times.
+        """
+        if self.time_s is None:
+            mask = np.arange(frames.start, frames.stop) < len(self.values)
+            dtype = np.result_type(self.values.dtype, np.float32)
+            features = np.zeros((len(mask), self.values.shape[1]), dtype)
+            features[mask] = self.values[frames.start : min(frames.stop, len(self.values))]
+            return features, mask
+        return self._interpolate(frame_time_s)
+
+    def _interpolate(self, frame_time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        time_s = self.time_s
+        assert time_s is not None
+        if len(time_s) == 1:
+            mask = np.abs(frame_time_s - time_s[0]) < _ON_ROW
+            return np.repeat(np.asarray(self.values, np.float64), len(mask), axis=0), mask
+        left = np.clip(np.searchsorted(time_s, frame_time_s, "right") - 1, 0, len(time_s) - 2)
+        step = time_s[left + 1] - time_s[left]
+        weight = (frame_time_s - time_s[left]) / step
+        weight = np.where(np.abs(weight) < _ON_ROW, 0, weight)
+        weight = np.where(np.abs(weight - 1) < _ON_ROW, 1, weight)
+        gap = (step > GAP_STEPS * np.median(np.diff(time_s))) & (weight > 0) & (weight < 1)
+        mask = (weight >= 0) & (weight <= 1) & ~gap
+        # A frame on a row takes nothing from the other one, which may hold NaN.
+        before = np.where((weight < 1)[:, None], self.values[left], 0).astype(np.float64)
+        after = np.where((weight > 0)[:, None], self.values[left + 1], 0).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return before * (1 - weight[:, None]) + after * weight[:, None], mask
+
+
+def find_features(folder: Path) -> dict[str, dict[str, Path]]:
+    """Modality -> video -> file, by name.
+
+    Raises:
+        UserError: no folder, no modality in it, a modality without files, a name that cannot be
+            used, or two files of one video.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected DIR/<modality>/<video>.npy or .csv")
+    found: dict[str, dict[str, Path]] = {}
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        check_modality_name(sub.name, f"{folder}: the folder of modality")
+        files = found[sub.name] = {}
+        for path in sorted(sub.iterdir()):
+            if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            if path.stem in files:
+                raise UserError(f"{path}: the same features are in {files[path.stem].name} too")
+            files[path.stem] = path
+        if not files:
+            raise UserError(f"{sub}: no .npy or .csv file; remove the folder, or fill it")
+    if not found:
+        raise UserError(f"{folder}: no folder in it; expected DIR/<modality>/<video>.npy or .csv")
+    return found
+
+
+def find_rates(folder: Path, modalities: list[str], rates: dict[str, float]) -> dict[str, float]:
+    """Rows per second of the modalities that have a rate of their own, given or in a file.
+
+    Raises:
+        UserError: a rate that is no positive number, or for a modality that is not there.
+    """
+    for name in rates:
+        if name not in modalities:
+            raise UserError(
+                f"--rate {name}: no such modality; {folder} has {', '.join(modalities)}"
+            )
+    found = {}
+    for name in modalities:
+        file = folder / name / RATE_FILE
+        if name in rates:
+            where, rate = f"--rate {name}", rates[name]
+        elif file.exists():
+            where, rate = str(file), parse_number(file, "", read_text(file, 4096, "a rate")[0])
+        else:
+            continue
+        if not (np.isfinite(rate) and rate > 0):
+            raise UserError(f"{where}: {rate:g} is not a rate in rows per second")
+        found[name] = float(rate)
+    return found
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """(T, c) array that stays on disk.
+
+    Raises:
+        InputError: not a .npy file of T rows of numbers.
+    """
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # the header is evaluated as Python, and fails in many ways
+        reason = printable(" ".join(str(error).split()), 120)
+        raise InputError(path, "", f"not a NumPy array of numbers: {reason}") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise InputError(path, "", f"holds {kind}, not an array of numbers")
+    if values.ndim != 2 or 0 in values.shape:
+        raise InputError(path, "", f"shape {values.shape}; (rows, features) is expected")
+    return values
+
+
+def csv_columns(path: Path) -> tuple[list[str], int]:
+    """Names of a .csv file's columns and which of them is the time; reads one line.
+
+    Raises:
+        InputError: no header, no time, or no features.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            line = file.readline(1 << 24)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, "line 1", f"cannot be read: {error}") from None
+    names = [name.strip().strip('"') for name in line.split(",")]
+    lower = [name.lower() for name in names]
+    if "time_s" in lower:
+        time = lower.index("time_s")
+    elif lower[0] in TIME_COLUMNS:
+        time = 0
+    else:
+        what = f"no column time_s (seconds) in the header {printable(line.strip(), 60)!r}"
+        raise InputError(path, "line 1", what)
+    if len(names) < 2:
+        raise InputError(path, "line 1", "no feature beside the time")
+    return names, time
+
+
+def read_csv(path: Path) -> FeatureRows:
+    """Reads a .csv file whole.
+
+    Raises:
+        InputError: names the line.
+    """
+    names, time_column = csv_columns(path)
+    text, _ = read_text(path, _MAX_CSV_BYTES, "features")
+    lines = text.rstrip().split("\n")[1:]
+    if not lines:
+        raise InputError(path, "", "no rows behind the header")
+    values = np.empty((len(lines), len(names)))
+    for i, line in enumerate(lines):
+        cells = line.split(",")
+        if len(cells) != len(names):
+            place = f"line {i + 2}"
+            raise InputError(path, place, f"{len(cells)} columns instead of {len(names)}")
+        try:
+            values[i] = [float(cell) if cell.strip() else np.nan for cell in cells]
+        except ValueError as error:
+            raise InputError(path, f"line {i + 2}", f"not numbers: {error}") from None
+    time_s = values[:, time_column]
+    bad = ~np.isfinite(time_s) | ~(np.diff(time_s, prepend=-np.inf) > 0)
+    if bad.any():
+        i = int(bad.argmax())
+        what = f"time {time_s[i]:g} s is not behind the line before it"
+        raise InputError(path, f"line {i + 2}", what)
+    return FeatureRows(np.delete(values, time_column, axis=1), time_s)
