@@ -21,7 +21,7 @@ VALENCE_MEAN, VALENCE_STD, VALENCE_VIDEO_STD = 0.21, 0.40, 0.10
 AROUSAL_MEAN, AROUSAL_STD, AROUSAL_VIDEO_STD = 0.22, 0.27, 0.07
 # Widths (s) of the two Gaussian kernels whose mixture makes the curves: minutes-long moods are
 # left out, because an expression that never changes teaches nothing in videos this short.
-SLOW_S, FAST_S = 2.2, 0.7
+SLOW_S, FAST_S = 1.8, 0.6
 
 # Noise of what is shown, relative to the curves' own scale: (valence, arousal), and its width (s).
 FACE_NOISE, FACE_NOISE_S = (0.17, 0.45), 0.45

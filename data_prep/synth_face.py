@@ -6,7 +6,7 @@ which a pose (2, 3) maps to pixels. Images are BGR, as OpenCV and JPEG writing h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,10 +22,11 @@ _ANGLE = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], axis=1)
 _ACROSS = np.linspace(-1, 1, 13)
 
-# BGR, fair to dark.
+# BGR, fair to dark. Small random encoders see colour before they see shape: the range of skins is
+# kept to what a flush (below) still stands out from.
 SKINS = (
-    (190, 210, 244), (165, 195, 235), (140, 175, 222), (115, 150, 205), (90, 125, 180),
-    (70, 98, 150), (55, 75, 120),
+    (159, 187, 229), (145, 178, 223), (131, 168, 217), (117, 155, 208), (103, 141, 194),
+    (92, 126, 178), (84, 114, 162),
 )  # fmt: skip
 HAIRS = ((25, 25, 30), (35, 50, 75), (60, 95, 140), (110, 165, 205), (150, 150, 155), (40, 60, 130))
 IRISES = ((70, 50, 30), (140, 95, 50), (60, 110, 70), (40, 70, 110))
@@ -114,7 +115,9 @@ def room(rng: np.random.Generator, width: int, height: int) -> Image:
         colour = tuple(float(c) for c in rng.uniform(30, 220, 3))
         first, last = (int(x), int(y)), (int(x + size[0]), int(y + size[1]))
         cv2.rectangle(image, first, last, colour, -1)
-    return cv2.GaussianBlur(image, (0, 0), 4).clip(0, 255).astype(np.uint8)
+    grey = image.mean(axis=2, keepdims=True)
+    muted = 128 + 0.4 * (grey - 128) + 0.25 * (image - grey)
+    return cv2.GaussianBlur(muted, (0, 0), 4).clip(0, 255).astype(np.uint8)
 
 
 def make_pose(centre: tuple[float, float], scale: float, roll: float) -> Pose:
@@ -155,7 +158,9 @@ def draw_person(image: Image, looks: Looks, pose: Pose, face: Expression) -> Non
     _draw_body(brush, looks, shade)
     brush.ellipse(-looks.width, 2, 5, 9, shade)
     brush.ellipse(looks.width, 2, 5, 9, shade)
-    brush.ellipse(0, 0, looks.width, looks.height, looks.skin)
+    skin = _complexion(looks.skin, face.smile)
+    looks = replace(looks, skin=skin)
+    brush.ellipse(0, 0, looks.width, looks.height, skin)
     _draw_fringe(brush, looks)
     dx, dy = 4 * face.turn[0], 3 * face.turn[1]
     _draw_cheeks(brush, looks, face, dx, dy)
@@ -178,7 +183,18 @@ def draw_back_of_head(image: Image, looks: Looks, pose: Pose) -> None:
     brush.ellipse(looks.width, 2, 5, 9, looks.skin)
     brush.ellipse(0, -2, looks.width + 2, looks.height + 1, looks.hair)
     x = 0.5 * looks.width * _ACROSS
-    brush.band(x, -30 + 8 * _ACROSS**2, -28 + 10 * _ACROSS**2, _mix(looks.hair, (255,) * 3, 0.2))
+    brush.band(
+        x, -30 + 8 * _ACROSS**2, -28 + 10 * _ACROSS**2, _mix(looks.hair, (255, 255, 255), 0.2)
+    )
+
+
+# What pleasure and its opposite do to a skin, and how much of it (share at full smile).
+FLUSHED, PALE, FLUSH = (105, 115, 238), (150, 168, 135), 0.5
+
+
+def _complexion(skin: Colour, smile: float) -> Colour:
+    """The skin flushed with pleasure or pale with its opposite."""
+    return _mix(skin, FLUSHED if smile > 0 else PALE, FLUSH * min(abs(smile), 1.3))
 
 
 def _draw_body(brush: _Brush, looks: Looks, shade: Colour) -> None:

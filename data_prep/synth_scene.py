@@ -175,10 +175,10 @@ def _shot(scene: Scene, i: int, times: Float[np.ndarray, "t"]) -> Shot:
             0.12 + 0.28 * arousal + 0.3 * flap,
             1.2 * valence + 0.15 * wander(0.5),
             blink * (0.62 + 0.38 * arousal + actor.looks.rest_eyes),
-            0.5 * wander(0.4),
             0.3 * wander(0.4),
-            0.5 * wander(0.8),
-            0.5 * wander(0.8),
+            0.2 * wander(0.4),
+            0.3 * wander(0.8),
+            0.3 * wander(0.8),
         ],
         axis=1,
     )
@@ -186,9 +186,9 @@ def _shot(scene: Scene, i: int, times: Float[np.ndarray, "t"]) -> Shot:
     x = actor.place[0] + 22 * narrow * wander(1.5)
     y = actor.place[1] + 8 * wander(1.5)
     scale = 0.95 * np.exp(0.05 * wander(2.0))
-    roll = 0.06 * wander(1.0)
-    jitter = [0.8 * wander(0.3) + 0.3 * rng.standard_normal(times.size) for _ in range(2)]
-    zoom, tilt = 0.015 * wander(0.5), 0.015 * wander(0.5)
+    roll = 0.04 * wander(1.0)
+    jitter = [0.4 * wander(0.3) + 0.2 * rng.standard_normal(times.size) for _ in range(2)]
+    zoom, tilt = 0.01 * wander(0.5), 0.01 * wander(0.5)
     pose, seen = np.empty((times.size, 2, 3)), np.empty((times.size, 2, 3))
     for t in range(times.size):
         pose[t] = make_pose((x[t], y[t]), scale[t], roll[t])

@@ -36,10 +36,10 @@ class Timbre:
 
 def draw_timbre(rng: np.random.Generator) -> Timbre:
     return Timbre(
-        pitch_hz=float(170 * np.exp(rng.normal(0, 0.09))),
-        tilt=float(rng.normal(0, 0.10)),
-        formant=float(np.exp(rng.normal(0, 0.08))),
-        breath=float(rng.uniform(0.02, 0.05)),
+        pitch_hz=float(170 * np.exp(rng.normal(0, 0.06))),
+        tilt=float(rng.normal(0, 0.06)),
+        formant=float(np.exp(rng.normal(0, 0.05))),
+        breath=float(rng.uniform(0.025, 0.04)),
     )
 
 
@@ -61,13 +61,13 @@ def voice_controls(
     """What the throat does at `time_s`, given what the voice shows and when it speaks (0 … 1)."""
     valence, arousal = shown.at(time_s).T
     arousal = np.clip(arousal, -1.2, 1.2)
-    pitch = timbre.pitch_hz * 2.0 ** (0.95 * arousal)
+    pitch = timbre.pitch_hz * 2.0 ** (1.05 * arousal)
     rate_hz = 3.6 * 2.0 ** (0.9 * arousal)
     syllable = 0.5 - 0.5 * np.cos(2 * np.pi * np.cumsum(rate_hz) * HOP_S)
     depth = np.clip(0.55 + 0.35 * arousal, 0.1, 0.95)
     envelope = speaking * (1 - depth + depth * syllable)
     loudness = 10.0 ** (0.55 * (arousal - 0.6))
-    tilt = 1.45 - 0.95 * arousal + timbre.tilt
+    tilt = 1.6 - 1.3 * arousal + timbre.tilt
     order = np.arange(1, NUM_HARMONICS + 1)
     formant_hz = 1100 * timbre.formant * 2.0 ** (0.45 * np.clip(valence, -1.5, 1.5))
     octaves = np.log2(order * pitch[:, None] / formant_hz[:, None])  # (k, harmonics)

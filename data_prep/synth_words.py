@@ -33,9 +33,9 @@ IRONY = ("obviously", "supposedly", "sarcasm", "pretend")
 
 LEXICON: tuple[str, ...] = (*POSITIVE, *NEGATIVE, *NEUTRAL, *IRONY)
 
-NEUTRAL_SHARE = 0.25
+NEUTRAL_SHARE = 0.30
 # Spread of a word's valence around the speaker's: the smaller, the more the words tell.
-SPREAD = 0.30
+SPREAD = 0.45
 IRONY_SHARE = 0.24  # of the time
 IRONY_EVERY = 3  # in an ironic utterance at least one word in so many is a marker
 
@@ -72,9 +72,9 @@ def plan_turns(
     Irony comes in runs of two or three utterances, `IRONY_SHARE` of the time on average.
     """
     turns: list[tuple[float, float, int, bool]] = []
-    start_s, speaker, ironic, left = float(rng.uniform(0.05, 0.3)), 0, False, int(rng.integers(5))
+    start_s, speaker, ironic, left = float(rng.uniform(0.05, 0.3)), 0, False, int(rng.integers(9))
     # Plain runs are so much longer than ironic ones (2.5 on average) that the shares come out.
-    plain_mean = 2.5 * (1 - IRONY_SHARE) / IRONY_SHARE
+    plain_mean = round(2.5 * (1 - IRONY_SHARE) / IRONY_SHARE)
     while start_s < seconds - 0.5:
         if left <= 0:
             ironic = not ironic
