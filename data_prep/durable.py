@@ -9,23 +9,25 @@ from pathlib import Path
 
 
 def sync_directory(folder: Path) -> None:
-    """Makes creations, renames and removals in `folder` permanent."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    """Makes creations and renames in `folder` outlast a power failure.
+
+    Called before something is removed that they replace.
+    """
+    _sync(folder)
 
 
 def publish(temporary: Path, final: Path) -> None:
     """Gives a completely written file its name; whoever sees the name sees all of its bytes."""
-    fd = os.open(temporary, os.O_RDONLY)
+    _sync(temporary)
+    os.replace(temporary, final)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.replace(temporary, final)
-    sync_directory(final.parent)
 
 
 def temporary_beside(final: Path, folder: Path) -> Path:

@@ -202,6 +202,7 @@ class StoreWriter:
         meta = self._meta(dropped)
         self._write_tfds_metadata(meta)
         write_file(self._out / STORE_FILE, _json_bytes(meta))
+        sync_directory(self._out)
         shutil.rmtree(self._parts, ignore_errors=True)
         for folder in (self._out, self._index):
             for leftover in folder.glob(TEMPORARY_JSON):
@@ -245,8 +246,12 @@ class StoreWriter:
             shard = self._whole_shard(split, index)
             if shard is None:
                 shard = self._join(split, index)
-            for video in shard["videos"]:
-                self._part(video).unlink(missing_ok=True)
+            parts = [p for p in map(self._part, shard["videos"]) if p.exists()]
+            if parts:
+                sync_directory(self._out)
+                sync_directory(self._index)
+            for part in parts:
+                part.unlink()
             return shard
 
     def _join(self, split: str, index: int) -> dict[str, Any]:
@@ -280,9 +285,9 @@ class StoreWriter:
                 # A part that is there is newer, or was unpacked before an interruption.
                 if not self._part(video).exists():
                     self._publish_records(own, self._part(video))
+            sync_directory(self._parts)
             self._shard_path(split, index).unlink()
             self._shard_index(split, index).unlink()
-            sync_directory(self._out)
 
     def _publish_records(self, records: Iterable[bytes], final: Path) -> int:
         """Writes a whole file of records, or none; returns how many there were."""
