@@ -375,6 +375,8 @@ def scan(
     if absent:
         raise UserError(f"{root}: no folder {' and '.join(absent)}; {LAYOUT}")
     state = _Scan(root)
+    if not (root / "transcripts").is_dir():
+        state.note(root / "transcripts", "no such folder: text is masked in all videos")
     named = _named_videos(state, test_list)
     if not named:
         raise UserError(

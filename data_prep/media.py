@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from data_prep.problems import REPAIRED, Fix, InputError
+from data_prep.problems import NOTE, REPAIRED, Fix, InputError
 
 MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 # What a demuxer may be: a playlist or a concatenation script under the name of a video could
@@ -28,6 +28,8 @@ _ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 # Sound whose timestamps leave a gap (or overlap) of more than this is padded (or cut).
 _GAP_S = 0.05
 _MAX_GAP_S = 3600.0
+# Frames further apart than this are worth a note: the clock may be broken.
+_PAUSE_S = 10.0
 
 
 def _reason(error: BaseException) -> str:
@@ -290,6 +292,11 @@ def probe(path: Path) -> MediaInfo:
     if repeated:
         what = f"{repeated} frames repeat the timestamp of another"
         fixes.append(Fix(REPAIRED, "", f"{what}: they share the time up to the next one evenly"))
+    pauses = np.flatnonzero(np.diff(times_s) > _PAUSE_S)
+    if len(pauses):
+        longest = float(np.diff(times_s).max())
+        what = f"no frame for {longest:.1f} s" if len(pauses) == 1 else f"{len(pauses)} pauses"
+        fixes.append(Fix(NOTE, f"frame {pauses[0] + 1}", f"{what} behind this frame: kept"))
     duration_s = float(times_s[-1]) + median_interval(times_s)
     return MediaInfo(times_s, mean_fps(times_s), duration_s, start_s, end_s, fixes)
 
@@ -403,7 +410,7 @@ class AudioSource:
         """Streams the sound from its first sample as mono float32.
 
         Resampled by soxr (HQ), equal to one pass over the whole; n samples at the file's rate
-        become exactly round(n * sample_rate_hz / rate). Holds about one block in memory. May be
+        become n * sample_rate_hz / rate, rounded to the nearest (halves up). Holds about one block in memory. May be
         called again for another pass.
 
         Args:
@@ -430,15 +437,9 @@ class AudioSource:
         resampler = soxr.ResampleStream(
             self.sample_rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ"
         )
-        read = made = 0
         for piece in self._native():
-            read += len(piece)
-            out = resampler.resample_chunk(piece)
-            made += len(out)
-            yield out
-        total = round(read * sample_rate_hz / self.sample_rate_hz)
-        out = resampler.resample_chunk(np.zeros(0, np.float32), last=True)[: total - made]
-        yield np.concatenate([out, np.zeros(total - made - len(out), np.float32)])
+            yield resampler.resample_chunk(piece)
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def open_audio(path: Path) -> AudioSource:

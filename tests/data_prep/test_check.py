@@ -208,6 +208,7 @@ def test_counts(report):
     assert (good.num_frames, good.missing_crops, good.unlabelled) == (25, 1, 1)
     assert good.fps == pytest.approx(25.0)
     assert by_name["cut_jpeg"].broken_crops == 3
+    assert by_name["beyond"].missing_crops == by_name["short"].missing_crops == 1
     assert by_name["beyond"].length_difference == {"crops_beyond": 1}
     assert by_name["long_wav"].length_difference["sound_minus_video_s"] == pytest.approx(2.0)
     assert by_name["short"].length_difference["annotation_minus_video_frames"] == -4

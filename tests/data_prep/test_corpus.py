@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from data_prep.check import check_video
 from data_prep.corpus import name_fault, scan
 from data_prep.problems import NOTE, UNUSABLE
 from maven_jax.errors import UserError
@@ -71,8 +72,13 @@ def test_video_without_sound_or_transcript(tmp_path):
     write_video(tmp_path / "videos/batch1/a.mp4", frames=10)
     shutil.rmtree(tmp_path / "audio")
     shutil.rmtree(tmp_path / "transcripts")
-    (video,) = scan(tmp_path).videos
+    corpus = scan(tmp_path)
+    (video,) = corpus.videos
     assert (video.audio, video.transcript) == (None, None)
+    assert [p.file for p in corpus.problems] == ["transcripts"]
+    # One note for the whole corpus, not one for each of its videos.
+    said = check_video(video, tmp_path).problems
+    assert [p.message for p in said] == ["no sound: audio is masked"]
 
 
 def test_preferred_transcript(tmp_path):
