@@ -45,7 +45,7 @@ class CorpusReport:
         unusable = set(self.unusable)
         return [check for check in self.checks if check.video.name not in unusable]
 
-    def counts(self, split: str | None = None) -> dict[str, float]:
+    def counts(self, split: str | None = None) -> dict[str, float | int]:
         """The numbers of one split, or of all."""
         checks = [c for c in self.checks if split in (None, c.video.split)]
         unusable = set(self.unusable)

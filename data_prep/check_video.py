@@ -60,7 +60,7 @@ class VideoCheck:
     missing_crops: int = 0
     broken_crops: int = 0
     unlabelled: int = 0
-    length_difference: dict[str, float] = field(default_factory=dict)
+    length_difference: dict[str, float | int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property

@@ -410,8 +410,8 @@ class AudioSource:
         """Streams the sound from its first sample as mono float32.
 
         Resampled by soxr (HQ), equal to one pass over the whole; n samples at the file's rate
-        become n * sample_rate_hz / rate, rounded to the nearest (halves up). Holds about one block in memory. May be
-        called again for another pass.
+        become n * sample_rate_hz / rate, rounded to the nearest (halves up). Holds
+        about one block in memory. May be called again for another pass.
 
         Args:
             sample_rate_hz: of the blocks.
