@@ -1,0 +1,112 @@
+"""Small batches and models that the model tests share."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maven_jax.losses import make_loss
+from maven_jax.models.registry import create
+
+WIDTHS = {"visual": 10, "audio": 6, "text": 7}
+
+MAVEN = {
+    "embed_dim": 16,
+    "num_heads": 2,
+    "dropout_rate": 0.1,
+    "shared_norm": False,
+    "refine_dim": 24,
+    "num_stacks": 2,
+    "beit_layers": 2,
+    "beit_heads": 4,
+    "beit_mlp_dim": 32,
+    "layer_scale_init": 0.1,
+    "relative_position": "1d",
+    "beit_dropout_rate": 0.1,
+    "stochastic_depth_rate": 0.1,
+    "remat": False,
+    "head_dims": (16, 8),
+    "head_dropout_rate": 0.2,
+    "head": "polar",
+    "readout": "frame",
+}
+RELEASED = {
+    "embed_dim": 16,
+    "num_heads": 2,
+    "dropout_rate": 0.1,
+    "head_dims": (16, 8),
+    "head_dropout_rates": (0.5, 0.3),
+    "refine_dim": 24,
+    "beit_layers": 2,
+    "beit_heads": 4,
+    "beit_mlp_dim": 32,
+}
+CONCAT = {"embed_dim": 16, "hidden_dims": (16, 8), "dropout_rate": 0.2, "head": "va"}
+
+# name in the tests -> (name in the registry, attributes)
+SMALL = {
+    "maven": ("maven", MAVEN),
+    "maven_pooled": ("maven", MAVEN | {"readout": "pooled", "head": "va", "shared_norm": True}),
+    "maven_released_mlp": ("maven_released", RELEASED | {"variant": "mlp"}),
+    "maven_released_beit": ("maven_released", RELEASED | {"variant": "beit"}),
+    "concat_mlp": ("concat_mlp", CONCAT),
+}
+
+
+def small_model(name, modalities=tuple(WIDTHS), **changes):
+    registered, attributes = SMALL[name]
+    return create(registered, modalities=modalities, **(attributes | changes))
+
+
+def random_batch(b=3, t=8, *, single=(), seed=0, widths=WIDTHS):
+    """Returns (features, modality_masks, frame_mask); `single` modalities have one vector."""
+    key = jax.random.key(seed)
+    features, masks = {}, {}
+    for index, (name, width) in enumerate(widths.items()):
+        s = 1 if name in single else t
+        k1, k2 = jax.random.split(jax.random.fold_in(key, index))
+        features[name] = jax.random.normal(k1, (b, s, width))
+        masks[name] = jax.random.bernoulli(k2, 0.7, (b, s))
+    lengths = t - jnp.arange(b) % 3
+    return features, masks, jnp.arange(t) < lengths[:, None]
+
+
+def random_params(model, *args, seed=5, **kwargs):
+    """Returns parameters of the right shapes with nothing zero, without compiling an init."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *args, **kwargs))
+    leaves, tree = jax.tree.flatten_with_path(nn.meta.unbox(shapes))
+    params = []
+    for index, (path, leaf) in enumerate(leaves):
+        noise = np.random.default_rng((seed, index)).standard_normal(leaf.shape)
+        size = 0.3 if leaf.ndim < 2 else np.prod(leaf.shape) ** -0.25
+        around = 1.0 if path[-1].key == "scale" else 0.0
+        params.append(jnp.asarray(around + size * noise, leaf.dtype))
+    return jax.tree.unflatten(tree, params)
+
+
+LOSS = make_loss({"ccc": 1.0, "mse": 1.0})
+
+
+@functools.cache
+def compiled(name, single):
+    """Returns (params, run); run(params, *batch) gives predictions, loss and all gradients.
+
+    Compiled once for all tests of a model.
+    """
+    model = small_model(name)
+    params = random_params(model, *random_batch(single=single), train=False)
+
+    def forward(params, *batch):
+        frame_mask = batch[2]
+        targets = jnp.sin(jnp.arange(frame_mask.size * 2.0)).reshape(*frame_mask.shape, 2)
+        prediction = model.apply(params, *batch, train=False)
+        return LOSS(prediction, targets, frame_mask)[0], prediction.va
+
+    @jax.jit
+    def run(params, *batch):
+        (loss, va), gradients = jax.value_and_grad(forward, has_aux=True)(params, *batch)
+        return va, loss, gradients
+
+    return params, run
