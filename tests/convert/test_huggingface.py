@@ -1,0 +1,347 @@
+"""Checkpoints as they are found: sharded, prefixed, old, half precision, damaged, hostile."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
+
+from maven_jax.convert import huggingface
+from maven_jax.convert.encoder_tables import TABLES, entries
+from maven_jax.convert.huggingface import load_encoder, random_encoder
+from maven_jax.errors import UserError
+
+ROBERTA = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 20,
+}
+HUBERT = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "conv_dim": [6, 4],
+    "conv_kernel": [10, 3],
+    "conv_stride": [5, 2],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+SWIN = {"image_size": 16, "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 2}
+BEIT = {
+    "image_size": 32,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+}
+CONFIGS = {"swin": SWIN, "hubert": HUBERT, "roberta": ROBERTA, "beit": BEIT}
+
+
+def assert_same(ours, expected, **tolerance):
+    ours, expected = flatten_dict(ours), flatten_dict(expected)
+    assert ours.keys() == expected.keys()
+    for path in ours:
+        np.testing.assert_allclose(ours[path], expected[path], **tolerance, err_msg=str(path))
+
+
+@pytest.fixture
+def hubert(tmp_path):
+    torch.manual_seed(0)
+    transformers.HubertModel(transformers.HubertConfig(**HUBERT)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def roberta(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.RobertaConfig(**ROBERTA)
+    transformers.RobertaModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def rewrite(folder, change):
+    """Replaces model.safetensors by what `change` makes of its tensors."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_parameter_has_its_place_in_the_table(kind):
+    encoder = random_encoder(kind, CONFIGS[kind], 0)
+    about = encoder.module if kind == "beit" else encoder.module.config
+    filled = {}
+    for entry in entries(kind, about):
+        filled.setdefault(entry.here, []).append(entry.layer)
+    parameters = flatten_dict(encoder.params, sep="/")
+    assert filled.keys() == parameters.keys()
+    for path, layers in filled.items():
+        stacked = "layers/" in path
+        assert layers == (list(range(len(parameters[path]))) if stacked else [None])
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (
+            lambda: transformers.SwinForImageClassification(transformers.SwinConfig(**SWIN)),
+            {"classifier.weight", "classifier.bias"},
+        ),
+        (
+            lambda: transformers.HubertForCTC(transformers.HubertConfig(**HUBERT)),
+            {"lm_head.weight", "lm_head.bias", "hubert.masked_spec_embed"},
+        ),
+        (
+            lambda: transformers.RobertaForTokenClassification(
+                transformers.RobertaConfig(**ROBERTA)
+            ),
+            {"classifier.weight", "classifier.bias"},
+        ),
+    ],
+    ids=["swin", "hubert", "roberta"],
+)
+def test_task_heads_are_left_out_and_listed(tmp_path, model, head):
+    whole = model()
+    whole.save_pretrained(tmp_path / "head")
+    whole.base_model.save_pretrained(tmp_path / "bare")
+    with_head, bare = load_encoder(tmp_path / "head"), load_encoder(tmp_path / "bare")
+    assert set(with_head.unused) == head
+    assert_same(with_head.params, bare.params)
+    assert with_head.sha256 != bare.sha256
+    assert not with_head.untrained
+
+
+def test_shards_load_as_one_file_does(roberta, tmp_path):
+    whole = load_encoder(roberta)
+    model = transformers.RobertaModel.from_pretrained(roberta, add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="3KB")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 1
+    sharded = load_encoder(tmp_path / "shards")
+    assert_same(sharded.params, whole.params)
+    assert len(sharded.sha256) == 64
+    assert sharded.sha256 == load_encoder(tmp_path / "shards").sha256 != whole.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../model.safetensors", "is not that of a file beside it"),
+        ("/etc/passwd", "is not that of a file beside it"),
+        ("..\\model.safetensors", "is not that of a file beside it"),
+        (3, "is not that of a file beside it"),
+        ("model-9.safetensors", "this shard, named in model.safetensors.index.json, is missing"),
+    ],
+)
+def test_index_may_name_only_files_beside_it(roberta, name, message):
+    (roberta / "model.safetensors").rename(roberta / "part.safetensors")
+    index = {"weight_map": {"embeddings.word_embeddings.weight": name}}
+    (roberta / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=message):
+        load_encoder(roberta)
+
+
+def test_index_that_names_a_tensor_its_shard_lacks(roberta):
+    (roberta / "model.safetensors").rename(roberta / "part.safetensors")
+    index = {"weight_map": {"no.such.tensor": "part.safetensors"}}
+    (roberta / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"part\.safetensors: has no tensor no\.such\.tensor"):
+        load_encoder(roberta)
+
+
+def test_old_and_new_weight_norm_names(hubert):
+    new = load_encoder(hubert)
+    names = {"parametrizations.weight.original0": "weight_g",
+             "parametrizations.weight.original1": "weight_v"}  # fmt: skip
+
+    def old_names(tensors):
+        assert any("parametrizations" in name for name in tensors)
+        for there, old in names.items():
+            tensors = {name.replace(there, old): value for name, value in tensors.items()}
+        return tensors
+
+    rewrite(hubert, old_names)
+    old = load_encoder(hubert)
+    assert_same(old.params, new.params)
+    assert old.unused == new.unused == ["masked_spec_embed"]
+
+
+def test_old_layer_norm_names(roberta):
+    new = load_encoder(roberta)
+
+    def old_names(tensors):
+        return {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            ): value
+            for name, value in tensors.items()
+        }
+
+    rewrite(roberta, old_names)
+    old = load_encoder(roberta)
+    assert_same(old.params, new.params)
+    assert old.unused == []
+
+
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_becomes_float32(roberta, half):
+    exact = load_encoder(roberta)
+    rewrite(roberta, lambda tensors: {name: v.astype(half) for name, v in tensors.items()})
+    loaded = load_encoder(roberta)
+    assert all(v.dtype == jnp.float32 for v in jax.tree.leaves(loaded.params))
+    assert_same(loaded.params, exact.params, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["swin", "beit"])
+def test_state_dicts_saved_by_torch_itself(tmp_path, kind):
+    config = getattr(transformers, f"{kind.capitalize()}Config")(**CONFIGS[kind])
+    model = getattr(transformers, f"{kind.capitalize()}Model")(config)
+    model.save_pretrained(tmp_path)
+    expected = load_encoder(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"state_dict": model.half().state_dict()}, tmp_path / "pytorch_model.bin")
+    assert_same(load_encoder(tmp_path).params, expected.params, rtol=1e-2, atol=1e-4)
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_pickles_that_hold_more_than_tensors_are_refused(roberta):
+    (roberta / "model.safetensors").unlink()
+    torch.save({"weight": Hostile(str(roberta / "owned"))}, roberta / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: refused, .* more than tensors") as e:
+        load_encoder(roberta)
+    assert "\n" not in str(e.value)
+    assert not (roberta / "owned").exists()
+
+
+def test_pickles_without_torch_ask_for_it(roberta, monkeypatch):
+    safe = load_encoder(roberta)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert_same(load_encoder(roberta).params, safe.params)
+    (roberta / "model.safetensors").rename(roberta / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"needs PyTorch \(pip install torch\)"):
+        load_encoder(roberta)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -2])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_truncated_weights_are_named(roberta, name, kept):
+    source = roberta / "model.safetensors"
+    if name == "pytorch_model.bin":
+        torch.save({"a": torch.zeros(100)}, roberta / name)
+        source.unlink()
+        source = roberta / name
+    source.write_bytes(source.read_bytes()[:kept])
+    with pytest.raises(UserError, match=name) as error:
+        load_encoder(roberta)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_misshaped_tensors_are_listed_with_shapes(roberta):
+    def damage(tensors):
+        del tensors["encoder.layer.1.attention.self.key.weight"]
+        tensors["encoder.layer.0.intermediate.dense.weight"] = np.zeros((8, 12), np.float32)
+        return tensors
+
+    rewrite(roberta, damage)
+    with pytest.raises(UserError) as error:
+        load_encoder(roberta)
+    message = str(error.value)
+    assert "1 tensors are missing: encoder.layer.1.attention.self.key.weight (8, 8)" in message
+    assert "encoder.layer.0.intermediate.dense.weight has shape (8, 12), not (12, 8)" in message
+
+
+def test_missing_token_types_are_zeros_and_listed(roberta):
+    name = "embeddings.token_type_embeddings.weight"
+    rewrite(roberta, lambda tensors: {k: v for k, v in tensors.items() if k != name})
+    encoder = load_encoder(roberta)
+    assert encoder.missing == [name]
+    assert (encoder.params["embeddings"]["type"]["embedding"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"model_type": "bert"}', "model_type 'bert' is not one of"),
+        ('{"model_type": "roberta", "hidden_size": "8"}', "config.json: hidden_size is '8'"),
+        ('{"model_type": "swin"}', "model_type is 'swin', not 'roberta'"),
+    ],
+)
+def test_bad_configs_are_named(roberta, config, message):
+    (roberta / "config.json").write_text(config)
+    with pytest.raises(UserError, match=message) as error:
+        load_encoder(roberta, kind="roberta" if "swin" in config else None)
+    assert str(roberta) in str(error.value)
+
+
+def test_folders_without_config_or_weights(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json: no such file"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"} | ROBERTA))
+    with pytest.raises(UserError, match=r"no weights; expected one of model\.safetensors"):
+        load_encoder(tmp_path)
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """The hub out of reach, its cache a folder of ours."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_hub_out_of_reach_says_what_to_do(offline):
+    with pytest.raises(UserError, match="hf download nobody/nothing --local-dir DIR") as error:
+        load_encoder("nobody/nothing")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such folder, and not a hub id"):
+        load_encoder("/no/such/folder")
+
+
+def test_hub_snapshots_in_the_cache_work_offline(roberta, offline):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = offline / "models--someone--encoder"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    # The cache's snapshots are links to blobs elsewhere.
+    for name in ("config.json", "model.safetensors"):
+        Path(snapshot / name).symlink_to(roberta / name)
+    encoder = load_encoder("someone/encoder")
+    assert (encoder.source, encoder.revision) == ("someone/encoder", commit)
+    assert encoder.sha256 == load_encoder(roberta).sha256
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_untrained_encoders_follow_their_seed(kind):
+    a, b, c = (random_encoder(kind, CONFIGS[kind], seed) for seed in (0, 0, 1))
+    assert_same(a.params, b.params)
+    assert a.sha256 == b.sha256 != c.sha256
+    assert a.untrained
+    assert a.source == "random"
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(UserError, match="encoder kind 'bert' is not one of swin, hubert"):
+        huggingface.random_encoder("bert", {}, 0)
