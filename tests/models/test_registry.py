@@ -1,0 +1,50 @@
+"""Creating models by name."""
+
+import jax
+import numpy as np
+import pytest
+from small_models import CONCAT, random_batch
+
+from maven_jax.errors import UserError
+from maven_jax.models.registry import create
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(UserError, match="did you mean 'maven_released'"):
+        create("maven_relased", modalities=("visual",))
+
+
+def test_stray_and_lacking_attributes_are_type_errors():
+    with pytest.raises(TypeError, match="num_recursions"):
+        create("concat_mlp", modalities=("visual",), num_recursions=2, **CONCAT)
+    with pytest.raises(TypeError, match="embed_dim"):
+        create("maven", modalities=("visual",))
+
+
+@pytest.mark.parametrize("modalities", [(), ("audio", "audio")])
+def test_modalities_must_be_different_names(modalities):
+    with pytest.raises(UserError, match="modalities"):
+        create("concat_mlp", modalities=modalities, **CONCAT)
+
+
+def test_the_mean_goes_only_where_it_is_wanted():
+    model = create("concat_mlp", modalities=["audio"], target_mean=(0.2, 0.1), **CONCAT)
+    assert not hasattr(model, "target_mean")
+    with pytest.raises(UserError, match="target_mean"):
+        create("constant_mean", modalities=("audio",))
+
+
+def test_the_constant_mean_predicts_it_without_parameters():
+    batch = random_batch()
+    mean = np.array([0.2, -0.1])
+    model = create("constant_mean", modalities=tuple(batch[0]), target_mean=mean.tolist())
+    variables = model.init(jax.random.key(0), *batch, train=True)
+    assert jax.tree.leaves(variables) == []
+    for empty in ({}, {"params": {}}):
+        va = model.apply(empty, *batch, train=False).va
+        np.testing.assert_allclose(va, np.broadcast_to(mean, (3, 8, 2)), rtol=1e-6)
+
+
+def test_lists_from_a_config_become_hashable():
+    lists = CONCAT | {"hidden_dims": [16, 8]}
+    assert hash(create("concat_mlp", modalities=["a", "b"], **lists))
