@@ -10,6 +10,7 @@
 |          | annotation over 20 % (and 25 frames) longer than the video: not the same recording | |
 |          | the same name in two splits, or two media files of one stem | |
 |          | names that lead to other folders, symbolic links that leave the corpus | |
+|          | a malformed line in the test template | |
 | repaired | annotation longer than the video | times go on by the median frame interval |
 |          | video longer than the annotation | its last frames are unused |
 |          | crop behind the last frame | unused |

@@ -98,6 +98,8 @@ def faulty(tmp_path_factory):
     shutil.copy(crops / "names" / "00001.jpg", crops / "names" / "1.jpg")
     shutil.copy(crops / "names" / "00001.jpg", crops / "names" / "00000.jpg")
     (crops / "names" / "Thumbs.db").write_bytes(b"x")
+    # Of a name in two splits: checked twice, said once.
+    (crops / "both" / "00001.jpg").write_bytes(b"")
     shutil.rmtree(crops / "no_crops")
     write_crops(crops / "orphan_crops", [0, 1])
     outside = base / "outside.jpg"
@@ -148,6 +150,7 @@ PLANTED = [
     (REPAIRED, "cropped_aligned/cut_jpeg/00012.jpg", "", "zero bytes"),
     (REPAIRED, "cropped_aligned/cut_jpeg/00013.jpg", "", "not a JPEG"),
     (REPAIRED, "cropped_aligned/cut_jpeg/00014.jpg", "", "96 x 96"),
+    (REPAIRED, "cropped_aligned/both/00001.jpg", "", "zero bytes"),
     (REPAIRED, "cropped_aligned/beyond/00031.jpg", "", "behind the last frame (00025.jpg)"),
     (NOTE, "cropped_aligned/names/1.jpg", "", "not a crop's name"),
     (NOTE, "cropped_aligned/names/00000.jpg", "", "not a crop's name"),

@@ -92,7 +92,7 @@ def test_preferred_transcript(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "\ufeffimage_location,valence,arousal\r\nx/00001.jpg,,\r\ny/00002.jpg,0,0\r\nx/00003.jpg",
+        "\ufeffimage_location,valence,arousal\r\nx/00003.jpg,,\r\ny/00002.jpg,0,0\r\nx/00001.jpg",
         "x\ny.mp4\n\nx\n",
         "x.txt\ny\n",
     ],
