@@ -16,7 +16,9 @@ from maven_jax.errors import UserError
 
 # One record per group, so that one can be read without its neighbours. zstd at level 1 takes
 # a third off (text vectors repeat within a segment) and still inflates at over 2 GB/s a core.
-RECORD_OPTIONS = "group_size:1,zstd:1"
+SHARD_OPTIONS = "group_size:1,zstd:1"
+# Parts are read once, soon.
+PART_OPTIONS = "group_size:1,uncompressed"
 
 
 def record_features(
@@ -105,10 +107,10 @@ class RunningMoments:
 class RecordFile:
     """ArrayRecord file under construction."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, options: str):
         self.path = path
         self.records = 0
-        self._writer = ArrayRecordWriter(str(path), RECORD_OPTIONS)
+        self._writer = ArrayRecordWriter(str(path), options)
 
     def write(self, record: bytes) -> None:
         self._writer.write(record)
@@ -279,16 +281,19 @@ class VideoWriter:
         self, modality: str, values: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Values as float16, 0 where not observed, and the mask."""
-        values = np.where(mask[:, None], values, 0)
+        if not mask.all():
+            values = np.where(mask[:, None], values, 0)
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float16)
+        if np.isfinite(stored).all():
+            return stored, mask
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
             if not self._mask_nonfinite:
                 raise UserError(f"{self._place(modality, int(bad.argmax()))}: not a finite number")
             self.nonfinite[modality] += int(bad.sum())
             mask = mask & ~bad
-            values[bad] = 0
-        with np.errstate(over="ignore"):
-            stored = values.astype(np.float16)
+            stored[bad] = 0
         over = ~np.isfinite(stored)
         if over.any():
             i, j = (int(k[0]) for k in np.nonzero(over))

@@ -39,7 +39,14 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_prep.durable import publish, sync_directory, temporary_beside, write_file
-from data_prep.store_parts import RecordFile, RunningMoments, VideoWriter, record_features
+from data_prep.store_parts import (
+    PART_OPTIONS,
+    SHARD_OPTIONS,
+    RecordFile,
+    RunningMoments,
+    VideoWriter,
+    record_features,
+)
 from data_prep.store_plan import Plan, PlannedVideo, check_same_plan, file_key, make_plan
 from maven_jax.data.store import (
     FORMAT,
@@ -133,7 +140,7 @@ class StoreWriter:
         if video not in self.plan.videos:
             raise ValueError(f"{video!r} is not a planned video")
         self._parts.mkdir(exist_ok=True)
-        file = RecordFile(temporary_beside(self._part(video), self._parts))
+        file = RecordFile(temporary_beside(self._part(video), self._parts), PART_OPTIONS)
         try:
             writer = VideoWriter(
                 self.plan.videos[video],
@@ -259,7 +266,9 @@ class StoreWriter:
         joined = self._parts / f"{final.name}.whole"
         videos = [v for v in self.plan.shards[split][index] if self.is_done(v)]
         records = self._publish_records(
-            itertools.chain.from_iterable(_records(self._part(v)) for v in videos), joined
+            itertools.chain.from_iterable(_records(self._part(v)) for v in videos),
+            joined,
+            SHARD_OPTIONS,
         )
         shard = {
             "file": final.name,
@@ -284,14 +293,14 @@ class StoreWriter:
                 own = list(itertools.islice(records, count))
                 # A part that is there is newer, or was unpacked before an interruption.
                 if not self._part(video).exists():
-                    self._publish_records(own, self._part(video))
+                    self._publish_records(own, self._part(video), PART_OPTIONS)
             sync_directory(self._parts)
             self._shard_path(split, index).unlink()
             self._shard_index(split, index).unlink()
 
-    def _publish_records(self, records: Iterable[bytes], final: Path) -> int:
+    def _publish_records(self, records: Iterable[bytes], final: Path, options: str) -> int:
         """Writes a whole file of records, or none; returns how many there were."""
-        file = RecordFile(temporary_beside(final, self._parts))
+        file = RecordFile(temporary_beside(final, self._parts), options)
         try:
             for record in records:
                 file.write(record)

@@ -1,9 +1,12 @@
 """Reads a feature store: per-frame features, annotations and times of every video of a corpus.
 
 A store is a TFDS folder (`tfds.builder_from_directory(path).as_data_source(split)` opens it too)
-with `store.json` beside TFDS's own metadata. One record is one chunk of `chunk_frames` consecutive
-frames of one video, the last one padded with zeros, and a video's records follow each other, so a
-window of frames costs exactly the records that it overlaps. `data_prep.store_writer` writes it.
+with `store.json` beside TFDS's own metadata. If it was written to `ROOT/NAME/1.0.0`, TFDS finds it
+by name as well: `tfds.data_source(NAME, split=..., data_dir=ROOT)`, or `tfds.load` where TensorFlow
+is installed. `data_prep.store_writer` writes it.
+
+One record is one chunk of `chunk_frames` consecutive frames of one video, the last one padded with
+zeros. A video's records follow each other, so a window costs exactly the records it overlaps.
 """
 
 from __future__ import annotations

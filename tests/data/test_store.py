@@ -171,6 +171,7 @@ def test_pickles_after_reading(written):
     assert len(packed) < 20_000
     copy = pickle.loads(packed)
     assert copy.fingerprint == store.fingerprint
+    assert copy._sources == {}  # open files do not travel to workers
     np.testing.assert_array_equal(copy.read(entry, 5, 20).time_s, content["e"].time_s[5:20])
 
 

@@ -180,6 +180,16 @@ def test_interpolation_stays_within_its_rows():
     np.testing.assert_allclose(values[mask, 0], [0, 2.5, 29.99, 30, 130])
 
 
+def test_a_frame_on_a_row_takes_nothing_from_its_neighbour():
+    values = np.arange(12.0)[:, None]
+    values[7] = np.nan
+    rows = FeatureRows(values, np.arange(12) / 10)
+    # Sums of 0.1: the eighth is 0.7999999999999999, just before its row.
+    found, mask = rows.at(slice(0, 10), np.cumsum(np.full(10, 0.1)))
+    assert mask.all()
+    np.testing.assert_allclose(found[:, 0], [1, 2, 3, 4, 5, 6, np.nan, 8, 9, 10])
+
+
 def test_a_row_of_nan_is_not_interpolated(folders):
     features, root, out = folders
     values = np.arange(0.0, 21)[:, None] * [1, 1]

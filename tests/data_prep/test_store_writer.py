@@ -140,7 +140,6 @@ def test_killed_anywhere_the_same_bytes_result(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     counts = dict(line.split() for line in run.stdout.splitlines())
     assert int(counts["steps"]) > 30
-    assert int(counts["times"]) > 1
     # Another process seeds protobuf's map order differently; the bytes are the same all the same.
     write_all(tmp_path / "here")
     assert content(tmp_path / "here") == content(tmp_path / "whole")
