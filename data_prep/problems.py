@@ -13,10 +13,8 @@ UNUSABLE, REPAIRED, NOTE = "unusable", "repaired", "note"
 
 def printable(text: str, limit: int = 80) -> str:
     """`text` as one short line: control characters escaped, the middle of long text left out."""
-    line = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text
-    )
-    line = line.encode("utf-8", "backslashreplace").decode()
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    line = "".join(escaped)
     return line if len(line) <= limit else f"{line[: limit - 21]}…{line[-20:]}"
 
 
