@@ -297,6 +297,9 @@ def run(
             except UserError as error:
                 writer.drop(grid.video, str(error))
                 say(f"not stored: {grid.video}: {error}")
+            except OSError as error:
+                # Reading raises UserErrors; this is the store's disk, and the next video's too.
+                raise UserError(f"{error}; the same command continues") from error
             progress.advance()
     store = writer.finish(allow_missing)
     _show_masked(store)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,35 +109,50 @@ class RunningMoments:
 
 
 class RecordFile:
-    """ArrayRecord file under construction."""
+    """ArrayRecord file under construction.
+
+    All methods but `abandon` raise OSError when the file cannot be written, for instance because
+    the disk is full; which write it is that fails is a matter of buffers.
+    """
 
     def __init__(self, path: Path, options: str):
         self.path = path
         self.records = 0
-        self._writer = ArrayRecordWriter(str(path), options)
+        with _write_errors(path):
+            self._writer = ArrayRecordWriter(str(path), options)
 
     def write(self, record: bytes) -> None:
-        self._writer.write(record)
+        """Adds a record."""
+        with _write_errors(self.path):
+            self._writer.write(record)
         self.records += 1
 
     def close(self) -> None:
-        """Raises OSError if the file did not become whole, for instance on a full disk."""
-        if self._writer.is_open():
+        """Completes the file."""
+        with _write_errors(self.path):
             self._writer.close()
-        reader = ArrayRecordReader(str(self.path), "")
-        try:
-            if reader.num_records() != self.records:
-                raise OSError(f"{self.path}: {reader.num_records()} of {self.records} records")
-        finally:
+            reader = ArrayRecordReader(str(self.path), "")
+            found = reader.num_records()
             reader.close()
+        if found != self.records:
+            raise OSError(errno.EIO, f"{found} of {self.records} records were written", self.path)
 
     def abandon(self) -> None:
         """Closes and removes the file."""
-        try:
-            if self._writer.is_open():
-                self._writer.close()
-        finally:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), _write_errors(self.path):
+            self._writer.close()
+        self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Makes array_record's errors the OSErrors that they were before it put them into words."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+        code = next((c for c in codes if os.strerror(c) in str(error)), errno.EIO)
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 class VideoWriter:
@@ -157,8 +176,10 @@ class VideoWriter:
         self._mask_nonfinite = mask_nonfinite
         features = record_features(chunk_frames, modalities)
         self._serialize = RecordSerializer(features)
-        self._chunk = {
-            name: np.zeros(f.shape, f.np_dtype) for name, f in features.items() if f.shape
+        self._chunk: dict[str, np.ndarray] = {
+            name: np.zeros(tuple(f.shape), np.dtype(f.np_dtype))  # type: ignore[arg-type]
+            for name, f in features.items()
+            if f.shape
         }
         self._fill = 0
         self._last_time_s = -np.inf

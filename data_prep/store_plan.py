@@ -116,7 +116,7 @@ def make_plan(
     # Features, their masks, time, targets and their mask, segment.
     frame_bytes = sum(2 * m.dim + 1 for m in modalities.values()) + 8 + 9 + 4
     return Plan(
-        name=_dataset_name(out),
+        name=dataset_identity(out)[0],
         chunk_frames=chunk_frames,
         modalities={
             n: ModalitySpec(n, m.dim, json.loads(json.dumps(m.spec))) for n, m in modalities.items()
@@ -147,13 +147,16 @@ def _check_video(video: PlannedVideo) -> None:
         raise UserError(f"video {video.video!r} has no frames")
 
 
-def _dataset_name(out: Path) -> str:
-    """`NAME` if the store is `.../NAME/1.0.0`, where `tfds.builder(NAME, data_dir=...)` looks."""
+def dataset_identity(out: Path) -> tuple[str, str]:
+    """TFDS name and version: of `.../NAME/1.0.0`, where `tfds.builder(NAME, data_dir=...)` looks.
+
+    In any other folder they are fixed, and the store can be opened by its path alone.
+    """
     out = out.absolute()
     parent = out.parent.name
     if re.fullmatch(r"\d+\.\d+\.\d+", out.name) and re.fullmatch(r"[A-Za-z]\w*", parent, re.ASCII):
-        return parent
-    return DEFAULT_NAME
+        return parent, out.name
+    return DEFAULT_NAME, "1.0.0"
 
 
 def _distribute(videos: Sequence[PlannedVideo], shard_frames: int) -> tuple[tuple[str, ...], ...]:

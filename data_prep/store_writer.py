@@ -47,7 +47,14 @@ from data_prep.store_parts import (
     VideoWriter,
     record_features,
 )
-from data_prep.store_plan import Plan, PlannedVideo, check_same_plan, file_key, make_plan
+from data_prep.store_plan import (
+    Plan,
+    PlannedVideo,
+    check_same_plan,
+    dataset_identity,
+    file_key,
+    make_plan,
+)
 from maven_jax.data.store import (
     FORMAT,
     FORMAT_VERSION,
@@ -354,12 +361,14 @@ class StoreWriter:
         folder = self._parts / "tfds"
         folder.mkdir(exist_ok=True)
         template = tfds.core.ShardedFileTemplate(
-            data_dir=self._out, dataset_name=self.plan.name, filetype_suffix="array_record"
+            data_dir=self._out,  # type: ignore[arg-type]
+            dataset_name=self.plan.name,
+            filetype_suffix="array_record",
         )
-        version = self._out.name if self.plan.name == self._out.absolute().parent.name else "1.0.0"
+        name, version = dataset_identity(self._out)
         info = tfds.core.DatasetInfo(
             builder=tfds.core.dataset_info.DatasetIdentity(
-                name=self.plan.name,
+                name=name,
                 version=tfds.core.Version(version),
                 data_dir=os.fspath(self._out),
                 module_name="",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep.store_parts import RunningMoments
-from data_prep.store_plan import check_modality_name, make_plan
+from data_prep.store_plan import check_modality_name, dataset_identity, make_plan
 from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.errors import UserError
@@ -403,6 +403,18 @@ def test_bad_plans_are_refused(tmp_path):
         make_plan(tmp_path, [video], {}, 10, 100)
 
 
+@pytest.mark.parametrize(
+    ("folder", "identity"),
+    [
+        ("emotions/1.2.3", ("emotions", "1.2.3")),
+        ("my-features/1.2.3", ("maven_features", "1.0.0")),
+        ("maven_features/first", ("maven_features", "1.0.0")),
+    ],
+)
+def test_only_a_version_below_a_name_is_a_dataset_of_that_name(tmp_path, folder, identity):
+    assert dataset_identity(tmp_path / folder) == identity
+
+
 def test_shards_hold_whole_videos_in_order_and_are_even(tmp_path):
     rng = np.random.default_rng(0)
     lengths = rng.integers(50, 500, 200)
@@ -431,3 +443,43 @@ def test_moments_keep_their_digits():
     other.merge_json(json.loads(json.dumps(merged.to_json())))
     np.testing.assert_allclose(other.mean, values.mean(0), rtol=1e-14)
     np.testing.assert_allclose(other.std(), values.std(0), rtol=1e-9)
+
+
+FULL = """
+import errno, resource, signal, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[2]]
+import numpy as np
+import test_store_writer as t
+
+# The system refuses to let files grow, as it does when the disk is full.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+out = Path(sys.argv[1])
+writer = t.open_writer(out, modalities={"m": t.ModalitySpec("m", 3000, {})}, shard_bytes=10**9)
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+features = np.random.default_rng(0).normal(size=(30, 3000)).astype(np.float32)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+try:
+    with writer.video("one", 1.0, 1.0) as video:
+        video.append(t.frames_of(30, features={"m": features}))
+except OSError as error:
+    assert error.errno == errno.EFBIG, error
+else:
+    raise AssertionError("the video was written")
+assert not writer.is_done("one")
+assert list((out / "parts").iterdir()) == []
+resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+with writer.video("one", 1.0, 1.0) as video:
+    video.append(t.frames_of(30, features={"m": features}))
+assert writer.is_done("one")
+"""
+
+
+def test_a_full_disk_ends_in_an_error_and_leaves_nothing_behind(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "s"), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
