@@ -97,7 +97,7 @@ def split_windows(store: Store, config: ConfigDict, split: str, *, train: bool) 
         raise UserError(
             f"{config.data.store} has no split {split!r}{did_you_mean(split, store.splits)}"
         )
-    section = dict(config.data.window)
+    section = recipes.plain(config.data.window)
     if not train:
         section["hop"] = config.eval.hop
     return recipes.call(
@@ -120,7 +120,7 @@ def build_model(config: ConfigDict, store: Store) -> nn.Module:
     Raises:
         UserError: unknown name, or a key that the model does not have.
     """
-    section = dict(config.model)
+    section = recipes.plain(config.model)
     name = section.pop("name")
     if name in registry.MODELS:
         recipes.check_keys(registry.MODELS[name], section, "model", ("modalities", "target_mean"))
@@ -134,12 +134,12 @@ def build_model(config: ConfigDict, store: Store) -> nn.Module:
 
 
 def build_transform(config: ConfigDict) -> InputTransform:
-    return recipes.call(InputTransform, dict(config.inputs), "inputs")
+    return recipes.call(InputTransform, config.inputs, "inputs")
 
 
 def build_mesh(config: ConfigDict) -> tuple[Mesh, Rules]:
     """The mesh and the rules that lay parameters on it."""
-    section = dict(config.mesh)
+    section = recipes.plain(config.mesh)
     fsdp = section.pop("fsdp")
     return recipes.call(make_mesh, section, "mesh"), logical_rules(fsdp)
 

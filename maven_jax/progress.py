@@ -22,7 +22,7 @@ def say(message: str) -> None:
     sys.stdout.flush()
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float | int) -> str:
     """`75 -> "1:15"`, `3675 -> "1:01:15"`."""
     minutes, s = divmod(round(max(seconds, 0.0)), 60)
     hours, m = divmod(minutes, 60)
@@ -38,7 +38,12 @@ class Meter:
     """
 
     def __init__(
-        self, label: str, total: float, unit: str, initial: float = 0, every_s: float = 10.0
+        self,
+        label: str,
+        total: float | int,
+        unit: str,
+        initial: float | int = 0,
+        every_s: float = 10.0,
     ):
         self.label, self.total, self.unit, self.done = label, total, unit, initial
         self._initial, self._every_s = initial, every_s
@@ -69,7 +74,7 @@ class Meter:
             f"{self.rate:,.1f} {self.unit}/s, {format_duration(left)} left"
         )
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
+    def advance(self, amount: float | int = 1, note: str = "") -> None:
         self.done += amount
         if self._bar is not None:
             rate = f"{self.rate:,.1f} {self.unit}/s {note}"
@@ -84,7 +89,7 @@ class Meter:
 
 
 @contextmanager
-def meter(label: str, total: float, unit: str, initial: float = 0) -> Iterator[Meter]:
+def meter(label: str, total: float | int, unit: str, initial: float | int = 0) -> Iterator[Meter]:
     """A `Meter` that ends with a line saying how much was done in which time."""
     m = Meter(label, total, unit, initial)
     try:

@@ -149,6 +149,11 @@ def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "config
     return done
 
 
+def plain(section: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """A section and those within it as dicts."""
+    return {k: plain(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in section.items()}
+
+
 def check_keys(
     function: Callable[..., Any], section: Mapping[str, Any], where: str, given: Sequence[str] = ()
 ) -> None:
@@ -181,7 +186,10 @@ def check_keys(
         raise UserError(f"config.{where} lacks {', '.join(missing)}")
 
 
-def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> Any:
+def call(
+    function: Callable[..., Any], section: ConfigDict | Mapping[str, Any], where: str, **given: Any
+) -> Any:
     """`function(**section, **given)` once `check_keys` finds nothing wrong."""
+    section = plain(section)
     check_keys(function, section, where, tuple(given))
     return function(**section, **given)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from maven_jax.ccc import CccState, ccc_video_mean
@@ -47,7 +48,7 @@ def score(tracks: Sequence[Track]) -> tuple[dict[str, Any], np.ndarray]:
         video's ccc, (v, 2).
     """
     states = [video_state(track) for track in tracks]
-    by_video = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+    by_video = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     total = jax.device_get(_merge_all(by_video).compute())
     scores: dict[str, Any] = {}
     for name, values, suffix in (

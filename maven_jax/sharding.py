@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from maven_jax.errors import UserError
@@ -61,7 +61,9 @@ def logical_rules(fsdp: bool) -> Rules:
     )
 
 
-def _sharding(mesh: Mesh, spec: P, shape: tuple[int, ...], rules: dict[str, str | None]):
+def _sharding(
+    mesh: Mesh | AbstractMesh, spec: P, shape: tuple[int, ...], rules: dict[str, str | None]
+):
     """One leaf's sharding; an axis that a mesh axis does not divide stays whole."""
     axes: list[str | None] = []
     for size, name in zip(shape, tuple(spec) + (None,) * (len(shape) - len(spec))):

@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.sharding import Rules, tree_shardings
@@ -24,12 +24,12 @@ class Weights:
     Attributes:
         params: parameters of the model.
         model_state: its other variables (`batch_stats`, …); empty for most models.
-        statistics: of the features that the model was trained on.
+        statistics: `FeatureStatistics` of the features that the model was trained on.
     """
 
     params: Any
     model_state: Any
-    statistics: FeatureStatistics
+    statistics: Any
 
 
 @struct.dataclass
@@ -37,16 +37,16 @@ class TrainState:
     """All that a step changes.
 
     Attributes:
-        step: steps taken.
-        weights: of the model.
+        step: () steps taken.
+        weights: the model's `Weights`.
         opt_state: state of the optimiser.
-        lr_scale: multiple of the scheduled learning rate, set by the plateau rule.
+        lr_scale: () multiple of the scheduled learning rate, set by the plateau rule.
     """
 
-    step: Int[Array, ""]
-    weights: Weights
+    step: Any
+    weights: Any
     opt_state: Any
-    lr_scale: Float[Array, ""]
+    lr_scale: Any
 
 
 def init_weights(model: nn.Module, batch: Batch, statistics: FeatureStatistics, key: Array):
@@ -84,6 +84,19 @@ def create_weights(
     return _create(create, mesh, rules, jax.random.key(seed), statistics)
 
 
+def _state_maker(model: nn.Module, tx: optax.GradientTransformation, batch: Batch):
+    def create(key: Array, statistics: FeatureStatistics) -> TrainState:
+        weights = init_weights(model, batch, statistics, key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            weights=weights,
+            opt_state=tx.init(weights.params),
+            lr_scale=jnp.ones((), jnp.float32),
+        )
+
+    return create
+
+
 def create_state(
     model: nn.Module,
     tx: optax.GradientTransformation,
@@ -104,17 +117,21 @@ def create_state(
         rules: logical axis -> mesh axis.
         seed: of the initial weights.
     """
-
-    def create(key: Array, statistics: FeatureStatistics) -> TrainState:
-        weights = init_weights(model, batch, statistics, key)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            weights=weights,
-            opt_state=tx.init(weights.params),
-            lr_scale=jnp.ones((), jnp.float32),
-        )
-
+    create = _state_maker(model, tx, batch)
     return _create(create, mesh, rules, jax.random.key(seed), statistics)
+
+
+def abstract_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    batch: Batch,
+    statistics: FeatureStatistics,
+    mesh: Mesh,
+    rules: Rules,
+) -> tuple[TrainState, Any]:
+    """The shapes and shardings of what `create_state` makes, without making it."""
+    abstract = jax.eval_shape(_state_maker(model, tx, batch), jax.random.key(0), statistics)
+    return nn.meta.unbox(abstract), tree_shardings(mesh, abstract, rules)
 
 
 def count_parameters(params: Any) -> int:

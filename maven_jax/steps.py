@@ -104,7 +104,7 @@ def make_train_step(
             params = state.weights.params
             updates, opt_state = tx.update(grads, state.opt_state, params)
             updates = jax.tree.map(lambda u: u * state.lr_scale.astype(u.dtype), updates)
-            metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **parts}
+            metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
             state = state.replace(
                 step=state.step + 1,
                 weights=state.weights.replace(

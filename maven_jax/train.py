@@ -75,18 +75,18 @@ def run(config: ConfigDict, workdir: Path, overrides: list[str] | None = None) -
     model = assembly.build_model(config, store)
     tx, rate = recipes.call(
         make_optimizer,
-        dict(config.optimizer),
+        config.optimizer,
         "optimizer",
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
-    plateau = recipes.call(Plateau, dict(config.train.plateau), "train.plateau")
+    plateau = recipes.call(Plateau, config.train.plateau, "train.plateau")
     example = to_batch(jax.tree.map(lambda x: np.stack([x] * rows), source[0]))
     statistics = assembly.feature_statistics(store, modalities)
     state, shardings = create_state(model, tx, example, statistics, mesh, rules, config.seed)
     step_fn = make_train_step(
         model,
-        recipes.call(make_loss, dict(config.loss), "loss"),
+        recipes.call(make_loss, config.loss, "loss"),
         assembly.build_transform(config),
         tx,
         mesh=mesh,
@@ -107,7 +107,7 @@ def run(config: ConfigDict, workdir: Path, overrides: list[str] | None = None) -
     record = workdirs.claim(workdir, config, store.fingerprint, overrides or [])
     checkpoints = recipes.call(
         Checkpoints,
-        dict(config.checkpoint.keep),
+        config.checkpoint.keep,
         "checkpoint.keep",
         workdir=workdir,
         read_only=False,
@@ -248,9 +248,7 @@ def main(argv: list[str]) -> int:
     if config.data.synthetic is not None:
         from maven_jax.synthetic import ensure_store
 
-        recipes.call(
-            ensure_store, dict(config.data.synthetic), "data.synthetic", store=config.data.store
-        )
+        recipes.call(ensure_store, config.data.synthetic, "data.synthetic", store=config.data.store)
     began = time.monotonic()
     run(config, args.workdir, overrides)
     from maven_jax.evaluate import evaluate

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maven_jax.data.transforms import FeatureStatistics, InputTransform, drop_modalities
+from maven_jax.errors import UserError
+from maven_jax.types import Batch
+
+
+def batch(x, mask) -> Batch:
+    b, t = x.shape[:2]
+    return Batch(
+        features={"visual": jnp.asarray(x, jnp.float16)},
+        modality_masks={"visual": jnp.asarray(mask)},
+        frame_mask=jnp.ones((b, t), bool),
+        targets=jnp.zeros((b, t, 2)),
+        target_mask=jnp.ones((b, t), bool),
+        window=jnp.arange(b),
+    )
+
+
+def transform(**changes) -> InputTransform:
+    values = dict(standardize="store", noise_std=0.0, noise_always=False, modality_dropout=0.0)
+    return InputTransform(**(values | changes))
+
+
+STATISTICS = FeatureStatistics(
+    mean={"visual": jnp.array([1.0, -2.0])}, std={"visual": jnp.array([2.0, 0.5])}
+)
+KEY = jax.random.key(0)
+
+
+def test_store_statistics_standardise_each_channel():
+    x = np.random.default_rng(0).normal(size=(2, 5, 2))
+    out = transform()(batch(x, np.ones((2, 5), bool)), STATISTICS, KEY, train=True)
+    np.testing.assert_allclose(out.features["visual"], (x - [1, -2]) / [2, 0.5], atol=5e-3)
+
+
+@pytest.mark.parametrize("standardize", ["store", "window", "none"])
+def test_unobserved_frames_give_zero_and_change_nothing_even_as_nan(standardize):
+    x = np.random.default_rng(0).normal(size=(2, 6, 2))
+    mask = np.random.default_rng(1).random((2, 6)) < 0.6
+    poisoned = np.where(mask[..., None], x, np.nan)
+    t = transform(standardize=standardize)
+    clean = t(batch(x, mask), STATISTICS, KEY, train=False).features["visual"]
+    out = t(batch(poisoned, mask), STATISTICS, KEY, train=False).features["visual"]
+    np.testing.assert_array_equal(out, clean)
+    assert not np.asarray(out)[~mask].any()
+
+
+def test_window_standardisation_is_over_all_observed_values_of_a_window():
+    x = np.random.default_rng(0).normal(3, 2, size=(2, 50, 2))
+    mask = np.random.default_rng(1).random((2, 50)) < 0.7
+    out = transform(standardize="window")(batch(x, mask), STATISTICS, KEY, train=False)
+    for row, kept in zip(np.asarray(out.features["visual"]), mask):
+        assert row[kept].mean() == pytest.approx(0, abs=1e-3)
+        assert row[kept].std() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("always", "train", "noisy"), [(False, True, True), (False, False, False), (True, False, True)]
+)
+def test_noise_is_for_training_unless_asked_for(always, train, noisy):
+    t = transform(standardize="none", noise_std=0.1, noise_always=always)
+    out = t(batch(np.zeros((2, 400, 2)), np.ones((2, 400), bool)), STATISTICS, KEY, train=train)
+    assert np.asarray(out.features["visual"]).std() == pytest.approx(0.1 if noisy else 0, abs=0.01)
+
+
+def test_dropped_modalities_leave_at_least_one_that_was_observed():
+    rng = np.random.default_rng(0)
+    present = rng.random((4000, 3)) < 0.7
+    masks = {m: jnp.asarray(np.repeat(present[:, i, None], 4, 1)) for i, m in enumerate("abc")}
+    out = drop_modalities(KEY, masks, 0.4)
+    kept = np.stack([np.asarray(out[m]).any(1) for m in "abc"], 1)
+    assert not (kept & ~present).any()
+    np.testing.assert_array_equal(kept.any(1), present.any(1))
+    alone = present.sum(1) == 1
+    np.testing.assert_array_equal(kept[alone], present[alone])
+    three = present.all(1)
+    # One of three is always kept: the share of dropped ones is below the rate, and far from 0.
+    assert 0.25 < 1 - kept[three].mean() < 0.4
+
+
+def test_no_modality_is_dropped_outside_training():
+    t = transform(modality_dropout=0.9)
+    b = batch(np.ones((8, 3, 2)), np.ones((8, 3), bool))
+    b = b.replace(
+        features=b.features | {"audio": b.features["visual"]},
+        modality_masks=b.modality_masks | {"audio": b.modality_masks["visual"]},
+    )
+    two = FeatureStatistics(
+        mean=STATISTICS.mean | {"audio": STATISTICS.mean["visual"]},
+        std=STATISTICS.std | {"audio": STATISTICS.std["visual"]},
+    )
+    assert all(m.all() for m in t(b, two, KEY, train=False).modality_masks.values())
+    assert not all(m.all() for m in t(b, two, KEY, train=True).modality_masks.values())
+
+
+def test_impossible_values_are_refused():
+    with pytest.raises(UserError, match="standardize"):
+        transform(standardize="batch")
+    with pytest.raises(UserError, match="modality_dropout"):
+        transform(modality_dropout=1.0)

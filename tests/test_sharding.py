@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from maven_jax import assembly, recipes
+from maven_jax.errors import UserError
+from maven_jax.sharding import _sharding, logical_rules, make_mesh, rows_per_process
+from tests.recipes_for_tests import small_recipe
+from tests.stores import write_small_store
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+    with pytest.raises(UserError, match="device"):
+        make_mesh(data=jax.device_count() + 1, model=1)
+    with pytest.raises(UserError, match="device"):
+        make_mesh(data=-1, model=jax.device_count() + 1)
+
+
+def test_a_batch_must_split_over_the_data_axis():
+    mesh = make_mesh(data=-1, model=1)
+    assert rows_per_process(8 * mesh.shape["data"], mesh, "train.batch_size")
+    with pytest.raises(UserError, match=r"config\.train\.batch_size=0"):
+        rows_per_process(0, mesh, "train.batch_size")
+
+
+def test_an_axis_that_does_not_divide_stays_whole():
+    mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
+    rules = dict(logical_rules(fsdp=True))
+    assert _sharding(mesh, P("embed", "mlp"), (8, 6), rules).spec == P("data", "model")
+    assert _sharding(mesh, P("embed", "mlp"), (6, 5), rules).spec == P(None, None)
+    with pytest.raises(ValueError, match="no rule for the logical axis 'embde'"):
+        _sharding(mesh, P("embde"), (8,), rules)
+
+
+@pytest.mark.parametrize(
+    "name", ["maven", "maven_released:mlp", "maven_released:beit", "features", "baseline:concat"]
+)
+def test_every_parameter_axis_has_a_rule_and_large_kernels_are_split(name, tmp_path):
+    store = write_small_store(
+        tmp_path / "s", videos=2, frames=60, modalities={"visual": 32, "audio": 16, "text": 16}
+    )
+    config = recipes.load(name)
+    config.data.store = str(tmp_path / "s")
+    config.data.modalities = tuple(store.modalities)
+    model = assembly.build_model(config, store)
+    batch = assembly.example_batch(store, config, "train")
+    abstract = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0),
+            {m: jnp.asarray(x, jnp.float32) for m, x in batch.features.items()},
+            jax.tree.map(jnp.asarray, batch.modality_masks),
+            jnp.asarray(batch.frame_mask),
+            train=False,
+        )["params"]
+    )
+    mesh = jax.sharding.AbstractMesh((1, 2), ("data", "model"))
+    rules = dict(logical_rules(fsdp=False))
+    specs = jax.tree.leaves(nn.get_partition_spec(abstract), is_leaf=lambda x: isinstance(x, P))
+    leaves = jax.tree.leaves(nn.meta.unbox(abstract))
+    split = sum(
+        leaf.size
+        for spec, leaf in zip(specs, leaves, strict=True)
+        if "model" in _sharding(mesh, spec, leaf.shape, rules).spec
+    )
+    total = sum(leaf.size for leaf in leaves)
+    if "beit" in name or name == "maven":
+        assert split > 0.9 * total
+
+
+def test_unknown_sections_are_named(tmp_path):
+    config = small_recipe(tmp_path)
+    config.optimiser = config.optimizer
+    with pytest.raises(UserError, match="did you mean 'optimizer'"):
+        assembly.check_sections(config)
