@@ -46,6 +46,16 @@ from maven_jax.errors import UserError
 from maven_jax.progress import console, meter, say
 
 BLOCK_FRAMES = 2000
+# Rows of the table, in this order.
+RULES = (
+    "row = frame",
+    "rows too many",
+    "rows too few",
+    "interpolated",
+    "none: masked",
+    "unusable",
+    "without annotation",
+)
 
 
 @dataclass
@@ -101,6 +111,7 @@ class _Import:
                         widths[modality][video] = len(csv_columns(path)[0]) - 1
                 except InputError as error:
                     self.problems.append(from_error(error, self.features, video))
+                    self.kinds[modality]["unusable"] += 1
             if not widths[modality]:
                 raise UserError(
                     f"{self.features / modality}: not one file belongs to a video with annotation"
@@ -139,6 +150,7 @@ class _Import:
             if width is not None and width != self.dims[modality]:
                 expected = f"{width} features a row, the others have {self.dims[modality]}"
                 self.note(UNUSABLE, path, video, expected)
+                kinds["unusable"] += 1
             elif modality in self.rates or path.suffix.lower() == ".csv":
                 kinds["interpolated"] += 1
             elif (modality, video) in rows:
@@ -162,14 +174,11 @@ class _Import:
 
     def show(self) -> None:
         """Prints the table and everything that was found."""
-        table = Table(title=None)
-        names = ["row = frame", "rows too many", "rows too few", "interpolated", "none: masked"]
-        for name in ["modality", "features", "files", *names, "without annotation"]:
-            table.add_column(name, justify="left" if name == "modality" else "right")
-        for modality, kinds in self.kinds.items():
-            counts = [str(kinds[name]) for name in [*names, "without annotation"]]
-            dim, files = self.dims[modality], len(self.files[modality])
-            table.add_row(modality, str(dim), str(files), *counts)
+        table = Table("", *self.kinds)
+        table.add_row("features", *(str(dim) for dim in self.dims.values()))
+        table.add_row("files", *(str(len(files)) for files in self.files.values()))
+        for rule in RULES:
+            table.add_row(rule, *(str(kinds[rule]) for kinds in self.kinds.values()))
         console.print(table)
         for severity in (UNUSABLE, REPAIRED, NOTE):
             found = [p for p in self.problems if p.severity == severity]
