@@ -1,7 +1,8 @@
 """The voice of a synthetic person: harmonics of a gliding pitch, syllables, breath.
 
-Arousal raises pitch, loudness and syllable rate and brightens the spectrum; valence moves a
-formant a little. Normalising the loudness of a file, as speech encoders do, leaves all but one.
+Arousal raises pitch, loudness and syllable rate, brightens the spectrum and makes it hoarse;
+valence moves a formant a little. Normalising a file's loudness, as speech encoders do, takes only
+one of these away.
 """
 
 from __future__ import annotations
@@ -66,15 +67,17 @@ def voice_controls(
     syllable = 0.5 - 0.5 * np.cos(2 * np.pi * np.cumsum(rate_hz) * HOP_S)
     depth = np.clip(0.55 + 0.35 * arousal, 0.1, 0.95)
     envelope = speaking * (1 - depth + depth * syllable)
-    loudness = 10.0 ** (0.55 * (arousal - 0.6))
+    loudness = 10.0 ** (0.3 * (arousal - 0.6))
     tilt = 1.6 - 1.3 * arousal + timbre.tilt
     order = np.arange(1, NUM_HARMONICS + 1)
-    formant_hz = 1100 * timbre.formant * 2.0 ** (0.45 * np.clip(valence, -1.5, 1.5))
+    formant_hz = 1100 * timbre.formant * 2.0 ** (0.2 * np.clip(valence, -1.5, 1.5))
     octaves = np.log2(order * pitch[:, None] / formant_hz[:, None])  # (k, harmonics)
-    resonance = 0.35 + 1.3 * np.exp(-0.5 * (octaves / 0.45) ** 2)
+    resonance = 0.5 + 0.8 * np.exp(-0.5 * (octaves / 0.45) ** 2)
     spectrum = order ** -tilt[:, None] * resonance
     spectrum *= (loudness * envelope)[:, None]
-    breath = timbre.breath * (0.25 + speaking * (0.5 + loudness * np.clip(0.6 + arousal, 0.1, 2)))
+    # Excited voices are hoarse: noise, at all frequencies, that overtakes the harmonics.
+    hoarse = 6 * np.clip(arousal + 0.3, 0.0, 2.0) ** 1.5
+    breath = timbre.breath * (0.25 + speaking * (0.2 + hoarse))
     return Controls(pitch, spectrum, breath)
 
 

@@ -11,7 +11,7 @@ from data_prep.synth_face import Expression, draw_looks, draw_person, make_pose
 from data_prep.synth_plan import plan_corpus, split_sizes
 from data_prep.synth_scene import direct
 from data_prep.synth_voice import draw_timbre, voice_controls
-from data_prep.synth_words import LEXICON, NEGATIVE, POSITIVE, choose_word
+from data_prep.synth_words import IRONY, LEXICON, NEGATIVE, POSITIVE, choose_word
 
 
 def ccc(x, y):
@@ -120,6 +120,44 @@ def test_words_follow_valence():
         assert set(words) <= set(LEXICON)
         means.append(np.mean([scores[w] for w in words if w in scores]))
     assert means[0] + 0.3 < means[1] < means[2] - 0.3
+
+
+def test_no_modality_suffices_and_fusing_helps():
+    """Linear probes on what the modalities show; the product of face and irony is the fusion."""
+    scores = POSITIVE | NEGATIVE
+    train, validation = [], []
+    for media in plan_corpus(48, 0):
+        if media.split == "test":
+            continue
+        scene = direct(media, 40, 0)
+        time_s = np.arange(0.5, 39.5, 0.2)
+        words = [w for u in scene.utterances for w in u.words]
+        near = np.array([[abs(w.start_s - t) < 1.5 for w in words] for t in time_s])
+        scored = np.array([w.text in scores for w in words])
+        score = near @ np.array([scores.get(w.text, 0.0) for w in words])
+        score = score / np.maximum((near & scored).sum(axis=1), 1)
+        now = np.array([any(u.start_s <= t < u.end_s + 0.2 and set(u.text.split()) & set(IRONY)
+                            for u in scene.utterances) for t in time_s])  # fmt: skip
+        actor = scene.actors[0]
+        face, voice = actor.face.at(time_s), actor.voice.at(time_s)
+        text = np.stack([score, now], axis=1)
+        cues = {"face": face, "voice": voice, "words": text}
+        cues["all"] = np.concatenate([face, voice, text, face * now[:, None]], axis=1)
+        (train if media.split == "train" else validation).append((cues, actor.feeling.at(time_s)))
+
+    def probe(name):
+        def table(videos):
+            x = np.concatenate([cues[name] for cues, _ in videos])
+            return np.c_[x, np.ones(len(x))], np.concatenate([y for _, y in videos])
+
+        (x, y), (x_validation, y_validation) = table(train), table(validation)
+        predicted = x_validation @ np.linalg.lstsq(x, y, rcond=None)[0]
+        return np.mean([ccc(predicted[:, k], y_validation[:, k]) for k in (0, 1)])
+
+    result = {name: probe(name) for name in ("face", "voice", "words", "all")}
+    fused = result.pop("all")
+    assert fused > 0.72
+    assert max(result.values()) < fused - 0.15, (result, fused)
 
 
 def test_writing_a_corpus_does_not_import_jax():
