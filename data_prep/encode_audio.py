@@ -293,7 +293,7 @@ class AudioEncoder:
 
     def _times(self, first: int, count: int) -> np.ndarray:
         """Centres of `count` frames from `first` on, seconds behind the first sample."""
-        return self.config.frame_times_s(count, self.sample_rate_hz) + first * self.step_s
+        return self.config.frame_times_s(count, float(self.sample_rate_hz)) + first * self.step_s
 
 
 def _first_kernel(loaded: LoadedEncoder) -> tuple[np.ndarray, np.ndarray | None]:

@@ -296,6 +296,28 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    """`--features DIR`: features made elsewhere."""
+    for name in ("check_only", "assume_fps", "limit_videos", "part"):
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} does not go with --features")
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r}")
+    from data_prep import import_features
+
+    _say_store(
+        import_features.run(
+            args.features,
+            args.root,
+            args.out,
+            rates=dict(_rates(args.rate)),
+            fps=args.fps,
+            allow_missing=args.allow_missing,
+        )
+    )
+    return 0
+
+
 def _say_store(store: Store) -> None:
     for split in store.splits:
         videos = store.videos(split)

@@ -1,0 +1,126 @@
+"""Transcripts to words to frames: whose vector, at which time, through which windows."""
+
+import numpy as np
+import pytest
+
+from data_prep.device import Clock
+from data_prep.encode_text import TextEncoder, words_of
+from data_prep.lexicon_tokenizer import lexicon_tokenizer
+from data_prep.synth_words import LEXICON
+from data_prep.transcripts import Segment, Word
+from maven_jax import recipes
+
+
+def make(**changes):
+    config = recipes.load("tiny", group="encoders").text.to_dict()
+    return TextEncoder(**(config | changes))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return make()
+
+
+def segment(start_s, end_s, text, words=()):
+    return Segment(start_s, end_s, text, tuple(words))
+
+
+def test_lexicon_is_one_token_a_word_and_nothing_is_unknown():
+    tokenizer = lexicon_tokenizer(LEXICON)
+    for word in LEXICON:
+        assert len(tokenizer.encode(f"{word} {word}", add_special_tokens=False).ids) == 2
+    text = " supposedly Ünïcode, 東京 &%"
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert tokenizer.token_to_id("<unk>") not in ids
+    assert tokenizer.decode(ids).strip() == text.strip()
+    assert lexicon_tokenizer(LEXICON).to_str() == tokenizer.to_str()
+
+
+def test_words_without_times_are_spread_and_timed_ones_are_ordered():
+    texts, centres = words_of(segment(10.0, 16.0, "  ab c  def "))
+    assert texts == ["ab", "c", "def"]
+    np.testing.assert_allclose(centres, [11.0, 12.5, 14.5])
+    timed = [Word(2.0, 3.0, " late "), Word(1.0, 1.5, "early"), Word(1.5, 2.0, " ")]
+    texts, centres = words_of(segment(0.0, 4.0, "early late", timed))
+    assert texts == ["early", "late"]
+    np.testing.assert_allclose(centres, [1.25, 2.5])
+
+
+def test_sub_words_are_averaged_per_word(encoder):
+    texts = ["good", "xyzzy", "bad", "ümlaut"]
+    ids, owner = encoder._tokens(texts)
+    assert len(ids) > 4
+    assert owner.tolist() == sorted(owner.tolist())
+    pieces = [[t for t, o in zip(ids, owner) if o == w] for w in range(4)]
+    assert [encoder._tokenizer.decode(p).strip() for p in pieces] == texts
+    track = encoder.encode([segment(0.0, 4.0, " ".join(texts))], Clock())
+    (hidden,) = encoder._hidden([ids])
+    expected = np.stack([hidden[owner == w].mean(0) for w in range(4)])
+    found, _, _ = track.at(words_of(segment(0.0, 4.0, " ".join(texts)))[1])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_frames_between_words_are_interpolated_and_masked_outside_segments(encoder):
+    words = [Word(1.0, 2.0, "good"), Word(2.0, 3.0, "bad"), Word(3.0, 4.0, "day")]
+    segments = [segment(1.0, 4.0, "good bad day", words), segment(5.0, 6.0, "love")]
+    track = encoder.encode(segments, Clock())
+    at = np.array([0.9, 1.0, 1.5, 2.0, 2.5, 2.75, 3.5, 3.99, 4.0, 4.9, 5.0, 5.5, 6.0])
+    values, mask, ids = track.at(at)
+    assert ids.tolist() == [-1, 0, 0, 0, 0, 0, 0, 0, -1, -1, 1, 1, -1]
+    np.testing.assert_array_equal(mask, ids >= 0)
+    good, bad, day, love = values[2], values[4], values[6], values[10]
+    np.testing.assert_allclose(values[1], good)  # constant before the first word's middle
+    np.testing.assert_allclose(values[3], (good + bad) / 2, atol=1e-6)
+    np.testing.assert_allclose(values[5], 0.75 * bad + 0.25 * day, atol=1e-6)
+    np.testing.assert_allclose(values[7], day)
+    np.testing.assert_allclose(values[11], love)
+    assert (values[~mask] == 0).all()
+    # Segments are encoded by themselves: another neighbour changes nothing.
+    alone = encoder.encode(segments[1:], Clock()).at(at)[0]
+    np.testing.assert_allclose(alone[10], love, atol=1e-5)
+
+
+def test_segments_without_words_keep_their_number_and_are_masked(encoder):
+    track = encoder.encode([segment(0.0, 1.0, " "), segment(1.0, 2.0, "good")], Clock())
+    values, mask, ids = track.at(np.array([0.5, 1.5]))
+    assert ids.tolist() == [0, 1]
+    assert mask.tolist() == [False, True]
+    assert (values[0] == 0).all()
+
+
+def test_no_transcript_is_all_masked(encoder):
+    values, mask, ids = encoder.encode((), Clock()).at(np.arange(5.0))
+    assert values.shape == (5, encoder.dim)
+    assert not mask.any()
+    assert (ids == -1).all()
+
+
+def test_long_segments_go_through_in_overlapping_windows():
+    # A window of 20 tokens is what 22 positions behind the padding's hold with <s> and </s>.
+    config = recipes.load("tiny", group="encoders").text.to_dict()
+    short = make(overlap_tokens=8, model=config["model"] | {"max_position_embeddings": 24})
+    assert short._window == 20
+    words = [LEXICON[i % len(LEXICON)] for i in range(95)]
+    ids, _ = short._tokens(words)
+    assert len(ids) == 95
+    (hidden,) = short._hidden([ids])
+    assert hidden.shape == (95, short.dim)
+    # The middle of a window's own part is what that window gives alone …
+    (first,) = short._hidden([ids[:20]])
+    np.testing.assert_allclose(hidden[:12], first[:12], atol=1e-5)
+    (second,) = short._hidden([ids[12:32]])
+    np.testing.assert_allclose(hidden[20:24], second[8:12], atol=1e-5)
+    # … and in the overlap the two are mixed, the later one ever more.
+    for i in range(12, 20):
+        weight = (i - 11) / 9
+        mixed = first[i] * (1 - weight) + second[i - 12] * weight
+        np.testing.assert_allclose(hidden[i], mixed, atol=1e-5)
+
+
+def test_padding_buckets_and_batches_do_not_matter():
+    words = list(LEXICON)
+    segments = [segment(i, i + 1.0, " ".join(words[: 3 + 15 * i])) for i in range(4)]
+    at = np.arange(0, 4, 0.1)
+    one = make(batch_size=1, length_buckets=1).encode(segments, Clock()).at(at)[0]
+    many = make(batch_size=4, length_buckets=4).encode(segments, Clock()).at(at)[0]
+    np.testing.assert_allclose(one, many, atol=2e-5)

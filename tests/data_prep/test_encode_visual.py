@@ -1,0 +1,175 @@
+"""Crops to features: pre-processing as published, order, masks, batches, devices."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from transformers import ViTImageProcessorPil
+
+from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
+from data_prep.encode_visual import ImagePreprocessor, VisualEncoder
+from data_prep.faces import Crops
+from maven_jax.errors import UserError
+
+
+def picture(seed):
+    """A crop with structure at all scales."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.integers(0, 256, (7, 7, 3), np.uint8), (112, 112))
+    return (coarse // 2 + rng.integers(0, 128, (112, 112, 3), np.uint8)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("size", [224, 56])
+def test_preprocessing_equals_the_hugging_face_processor_bit_for_bit(resample, size):
+    settings = {
+        "do_resize": True,
+        "size": size,
+        "resample": resample,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "image_processor_type": "ViTImageProcessor",
+    }
+    image = picture(resample)
+    ours = ImagePreprocessor(settings)
+    theirs = ViTImageProcessorPil(**{k: v for k, v in settings.items() if "_type" not in k})
+    expected = theirs(images=[image], return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    found = np.asarray(ours.normalise(ours.resize(image)))
+    np.testing.assert_array_equal(found, expected)
+    assert (ours.height, ours.width) == (size, size)
+
+
+def test_preprocessing_that_is_not_understood_is_refused():
+    with pytest.raises(UserError, match="crop"):
+        ImagePreprocessor({"size": 56, "do_center_crop": True, "crop_size": 48})
+    with pytest.raises(UserError, match="height, width"):
+        ImagePreprocessor({"size": {"shortest_edge": 56}})
+
+
+# A compilation costs more than what is tested with it: small, and one encoder shared.
+SMALL = {
+    "source": "random",
+    "dtype": "float32",
+    "batch_buckets": 1,
+    "workers": 2,
+    "seed": 0,
+    "model": {
+        "image_size": 32,
+        "patch_size": 8,
+        "embed_dim": 16,
+        "depths": (1, 1),
+        "num_heads": (2, 2),
+        "window_size": 2,
+    },
+    "preprocessor": {"size": 32, "resample": 2},
+}
+
+
+@functools.cache
+def encoder(batch_size):
+    return VisualEncoder(**SMALL, batch_size=batch_size)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """40 frames; 0, 7-11 and 33-39 have no crop, that of 20 does not decode."""
+    folder = tmp_path_factory.mktemp("crops")
+    for frame in range(40):
+        if frame not in (0, 7, 8, 9, 10, 11) and frame < 33:
+            cv2.imwrite(str(folder / f"{frame + 1:05d}.jpg"), picture(frame))
+    (folder / "00021.jpg").write_bytes((folder / "00021.jpg").read_bytes()[:700])
+    return folder
+
+
+def test_features_stand_at_their_own_frames(crops):
+    visual = encoder(8)
+    blocks = list(visual.encode(Crops(crops), 40, Clock(), max_block=6))
+    assert max(len(mask) for _, mask in blocks) <= 6
+    features = np.concatenate([f for f, _ in blocks])
+    mask = np.concatenate([m for _, m in blocks])
+    missing = [0, 7, 8, 9, 10, 11, 20, *range(33, 40)]
+    assert np.flatnonzero(~mask).tolist() == missing
+    assert (features[missing] == 0).all()
+    # Every frame alone, in a folder of its own batch, gives the same vector.
+    for frame in (1, 6, 12, 19, 21, 32):
+        alone = visual._prep.resize(Crops(crops).load(frame))
+        single = visual._run(np.stack([alone, *[np.zeros_like(alone)] * 7]))
+        np.testing.assert_allclose(features[frame], np.asarray(single)[0], atol=2e-5)
+
+
+def test_batch_size_does_not_matter_and_frames_beyond_the_end_are_unused(crops):
+    def run(batch_size, frames):
+        blocks = list(encoder(batch_size).encode(Crops(crops), frames, Clock()))
+        return np.concatenate([f for f, _ in blocks]), np.concatenate([m for _, m in blocks])
+
+    small, small_mask = run(8, 30)
+    large, large_mask = run(32, 40)
+    assert small.shape == (30, 32)
+    np.testing.assert_array_equal(small_mask, large_mask[:30])
+    np.testing.assert_allclose(small, large[:30], atol=2e-5)
+
+
+def test_a_folder_without_crops_is_masked(tmp_path):
+    ((features, mask),) = encoder(8).encode(Crops(tmp_path), 9, Clock())
+    assert features.shape == (9, 32)
+    assert not mask.any()
+
+
+def test_buckets_are_few_and_hold_everything():
+    assert buckets(64, 3) == (16, 32, 64)
+    assert buckets(64, 3, multiple=24) == (24, 48, 72)
+    assert buckets(1, 3) == (1,)
+    assert [bucket_of(n, (16, 32, 64)) for n in (1, 16, 17, 64)] == [16, 16, 32, 64]
+
+
+def test_a_shape_is_compiled_once_and_said(capsys):
+    run = DeviceFunction("test", lambda scale, x: x * scale, jnp.float32(2))
+    for n in (2, 2, 4, 2):
+        np.testing.assert_array_equal(np.asarray(run(np.ones((n, 3), np.float32))), 2)
+    said = [line for line in capsys.readouterr().out.splitlines() if "compiled" in line]
+    assert len(said) == 2
+    assert "2×3" in said[0]
+
+
+def test_clock_counts_nested_stages_once():
+    clock = Clock()
+    with clock("outer"):
+        before = clock.seconds["outer"]
+        with clock("inner"):
+            sum(range(100_000))
+        assert clock.seconds["outer"] >= before
+    assert clock.seconds["inner"] > 0
+
+
+DEVICES = """
+import json, sys, numpy as np, jax
+from pathlib import Path
+from data_prep.device import Clock
+from data_prep.encode_visual import VisualEncoder
+from data_prep.faces import Crops
+assert len(jax.local_devices()) == 4
+visual = VisualEncoder(**json.loads(sys.argv[3]), batch_size=6)
+blocks = list(visual.encode(Crops(Path(sys.argv[1])), 40, Clock()))
+np.save(sys.argv[2], np.concatenate([f for f, _ in blocks]))
+"""
+
+
+@pytest.mark.multiprocess
+def test_four_devices_give_what_one_gives(crops, tmp_path):
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+    }
+    out = tmp_path / "features.npy"
+    subprocess.run(
+        [sys.executable, "-c", DEVICES, crops, out, json.dumps(SMALL)], check=True, env=env
+    )
+    one = np.concatenate([f for f, _ in encoder(8).encode(Crops(crops), 40, Clock())])
+    np.testing.assert_allclose(np.load(out), one, atol=2e-5)
