@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class ConcatMlp(nn.Module):
         train: bool,
     ) -> Prediction:
         """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embeddings, _ = EmbedModalities(self.modalities, self.embed_dim, name="embed", **dtypes)(
             features, modality_masks, frame_mask
         )

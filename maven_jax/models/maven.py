@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ class Maven(nn.Module):
         """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
         if self.readout not in ("frame", "pooled"):
             raise ValueError(f"readout is {self.readout!r}; choose 'frame' or 'pooled'")
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embeddings, masks = EmbedModalities(
             self.modalities, self.embed_dim, name="embed", **dtypes
         )(features, modality_masks, frame_mask)

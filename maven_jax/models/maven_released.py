@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -84,7 +84,7 @@ class MavenReleased(nn.Module):
             features, modality_masks, frame_mask = _as_observed_zeros(
                 features, modality_masks, frame_mask
             )
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embeddings, masks = EmbedModalities(
             self.modalities, self.embed_dim, name="embed", **dtypes
         )(features, modality_masks, frame_mask)

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from small_models import SMALL, compiled, random_batch, random_params, small_model
 
-MODELS = pytest.mark.parametrize("name", list(SMALL))
+
+def grouped(name, *values):
+    """One worker takes all tests of a model, so that it is compiled once."""
+    return pytest.param(name, *values, marks=pytest.mark.xdist_group(f"masks_{name}"))
+
+
+MODELS = pytest.mark.parametrize("name", [grouped(name) for name in SMALL])
+MODELS_AND_SINGLE_VECTORS = pytest.mark.parametrize(
+    ("name", "single"),
+    [*(grouped(name, ()) for name in SMALL), grouped("maven", ("audio", "text"))],
+)
 
 
 def assert_same(found, expected, atol=1e-6):
@@ -26,9 +36,7 @@ def with_garbage(batch, garbage):
     return replaced, masks, frame_mask
 
 
-@pytest.mark.parametrize(
-    ("name", "single"), [*((name, ()) for name in SMALL), ("maven", ("audio", "text"))]
-)
+@MODELS_AND_SINGLE_VECTORS
 def test_features_that_were_not_observed_may_hold_anything(name, single):
     params, run = compiled(name, single)
     batch = with_garbage(random_batch(single=single), 0.5)
@@ -83,9 +91,7 @@ def test_windows_of_a_batch_do_not_see_each_other(name):
     np.testing.assert_allclose(run(params, *mixed)[0][1:], expected[1:], atol=5e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "single"), [*((name, ()) for name in SMALL), ("maven", ("audio", "text"))]
-)
+@MODELS_AND_SINGLE_VECTORS
 def test_a_modality_that_is_missing_altogether(name, single):
     params, run = compiled(name, single)
     features, masks, frame_mask = random_batch(single=single)
