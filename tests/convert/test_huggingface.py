@@ -178,6 +178,20 @@ def test_old_and_new_weight_norm_names(hubert):
     assert old.unused == new.unused == ["masked_spec_embed"]
 
 
+def test_of_several_encoders_the_one_named_so_is_taken(roberta):
+    alone = load_encoder(roberta)
+
+    def two(tensors):
+        ours = {f"model.roberta.{name}": value for name, value in tensors.items()}
+        return ours | {f"a.{name}": value + 1 for name, value in tensors.items()}
+
+    rewrite(roberta, two)
+    both = load_encoder(roberta)
+    assert_same(both.params, alone.params)
+    assert both.unused
+    assert all(name.startswith("a.") for name in both.unused)
+
+
 def test_old_layer_norm_names(roberta):
     new = load_encoder(roberta)
 

@@ -25,8 +25,13 @@ TINY = {
 LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 
 
+# Compiling takes longer than running here.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
 def run(encoder, waveform, *args):
-    return np.asarray(jax.jit(encoder.module.apply)({"params": encoder.params}, waveform, *args))
+    apply = jax.jit(encoder.module.apply, compiler_options=FAST_COMPILE)
+    return np.asarray(apply({"params": encoder.params}, waveform, *args))
 
 
 def moments_of(encoder, *args):

@@ -29,8 +29,13 @@ def tokens(rng, lengths, vocabulary=50):
     return ids
 
 
+# Compiling takes longer than running here.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
 def run(encoder, ids):
-    return np.asarray(jax.jit(encoder.module.apply)({"params": encoder.params}, ids, ids != 1))
+    apply = jax.jit(encoder.module.apply, compiler_options=FAST_COMPILE)
+    return np.asarray(apply({"params": encoder.params}, ids, ids != 1))
 
 
 def reference(model, ids):

@@ -14,8 +14,13 @@ from maven_jax.errors import UserError
 TINY = {"image_size": 32, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
 
 
+# Compiling takes longer than running here.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
 def run(encoder, pixels):
-    return jax.jit(encoder.module.apply)({"params": encoder.params}, pixels)
+    apply = jax.jit(encoder.module.apply, compiler_options=FAST_COMPILE)
+    return apply({"params": encoder.params}, pixels)
 
 
 @pytest.mark.parametrize(
