@@ -183,6 +183,8 @@ class VideoWriter:
         }
         self._fill = 0
         self._last_time_s = -np.inf
+        self._last_segment: int | None = None
+        self._segment_starts: list[int] = []
         self._moments = {m: RunningMoments(spec.dim) for m, spec in modalities.items()}
         self._moments[TARGETS] = RunningMoments(2)
         self.num_frames = 0
@@ -196,6 +198,7 @@ class VideoWriter:
             ValueError: the block does not have the planned modalities or widths.
         """
         fields = self._check(frames)
+        self._note_segments(frames.segment_id)
         taken = 0
         while taken < len(frames):
             step = min(self._chunk_frames - self._fill, len(frames) - taken)
@@ -227,8 +230,19 @@ class VideoWriter:
             "num_annotated": self._moments[TARGETS].count,
             "observed": {m: self._moments[m].count for m in self._modalities},
             "nonfinite": self.nonfinite,
+            "segments": list(
+                zip(self._segment_starts, [*self._segment_starts[1:], self.num_frames])
+            ),
             "moments": {name: m.to_json() for name, m in self._moments.items()},
         }
+
+    def _note_segments(self, segment_id: np.ndarray) -> None:
+        """Keeps the frames at which another segment begins."""
+        if len(segment_id):
+            changed = np.flatnonzero(np.diff(segment_id)) + 1
+            begins = [] if segment_id[0] == self._last_segment else [0]
+            self._segment_starts += [self.num_frames + int(i) for i in [*begins, *changed]]
+            self._last_segment = int(segment_id[-1])
 
     def _flush(self) -> None:
         for values in self._chunk.values():

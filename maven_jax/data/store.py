@@ -70,6 +70,8 @@ class VideoEntry:
         stem: name of the media file it comes from; two faces of one video share it.
         observed: modality -> frames in which it was observed.
         nonfinite: modality -> frames that held NaN or infinity and were masked for that.
+        segments: (start, stop) frames of each run of one `segment_id`, gaps between transcript
+            segments included, in order: together they are the whole video.
     """
 
     video: str
@@ -82,6 +84,7 @@ class VideoEntry:
     stem: str
     observed: dict[str, int]
     nonfinite: dict[str, int]
+    segments: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,10 @@ class Store:
         )
         self.provenance: dict[str, Any] = self._meta["provenance"]
         self._videos = {
-            split: tuple(VideoEntry(split=split, **v) for v in s["videos"])
+            split: tuple(
+                VideoEntry(split=split, **(v | {"segments": tuple(map(tuple, v["segments"]))}))
+                for v in s["videos"]
+            )
             for split, s in self._meta["splits"].items()
         }
         for split in self.splits:

@@ -262,3 +262,26 @@ def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="not finished"):
         Store(tmp_path / "s")
     assert store.untrained is False
+
+
+def test_the_index_knows_the_runs_of_segments_whatever_the_block_lengths(tmp_path):
+    ids = np.repeat(np.array([-1, 0, 1, -1, 2], np.int32), [3, 120, 1, 76, 50])
+    stores = []
+    for name, blocks in (("a", [250]), ("b", [3, 100, 21, 126]), ("c", [1] * 250)):
+        planned = PlannedVideo("v", "train", len(ids), "v")
+        writer = StoreWriter(
+            tmp_path / name,
+            videos=[planned],
+            modalities={m: ModalitySpec(m, c, {}) for m, c in DIMS.items()},
+            provenance={},
+        )
+        frames = random_frames(len(ids), 0)
+        frames.segment_id = ids
+        with writer.video("v", 25.0, 10.0) as sink:
+            for stop in np.cumsum(blocks):
+                start = sink.num_frames
+                sink.append(cut(frames, start, int(stop)))
+        stores.append(writer.finish())
+    for store in stores:
+        (entry,) = store.videos("train")
+        assert entry.segments == ((0, 3), (3, 123), (123, 124), (124, 200), (200, 250))
