@@ -195,6 +195,7 @@ def make_loss(
 
     def loss(prediction, targets, mask):
         parts = {name: known[name](prediction, targets, mask) for name in chosen}
-        return sum(chosen[name] * part for name, part in parts.items()), parts
+        total = sum((chosen[name] * part for name, part in parts.items()), jnp.zeros(()))
+        return total, parts
 
     return loss

@@ -55,7 +55,7 @@ class RegressionHead(nn.Module):
                 param_dtype=self.param_dtype,
             )(x)
             x = nn.Dropout(rate, deterministic=deterministic)(nn.relu(x))
-            axes = axes[::-1]
+            axes = (axes[1], axes[0])
         output = dense(
             2, (axes[0], None), name="output", dtype=jnp.float32, param_dtype=self.param_dtype
         )(x.astype(jnp.float32))
