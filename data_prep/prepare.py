@@ -145,7 +145,7 @@ def _say_absent(checks: Sequence[VideoCheck], modalities: Sequence[str]) -> None
 
 def _recipe_record(encoders: ConfigDict, modalities: Sequence[str]) -> dict[str, Any]:
     """The sections of the recipe that were used, as plain JSON."""
-    return {name: json.loads(encoders[name].to_json(default=list)) for name in modalities}
+    return json.loads(json.dumps({name: encoders[name].to_dict() for name in modalities}))
 
 
 def _rates(words: Sequence[str]) -> Mapping[str, float]:

@@ -1,8 +1,10 @@
 """Small encoders with random weights, for the quickstart and for tests: nothing to download.
 
 Command: maven-jax prepare --root ROOT --out STORE --encoders tiny
-Random features keep what they see linearly decodable as long as layers are few, which suits the
-synthetic corpus; for real faces, voices and words use `base`. The store says `untrained`.
+Random projections keep what they see decodable, random attention only mixes it. So picture and
+sound go through the encoders' own patch merging and convolutions without attention layers, words
+through one. That suits the synthetic corpus; for real faces, voices and words use `base`. The
+store says `untrained`.
 """
 
 from ml_collections import ConfigDict
@@ -24,19 +26,18 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_buckets": 2,
             "seed": 0,
             "model": {
-                "image_size": 56,
-                "patch_size": 7,
-                "embed_dim": 64,
-                "depths": (1, 1),
-                "num_heads": (2, 4),
+                # 4×4 patches merge to a single one, so nothing of where things are is averaged
+                # away.
+                "image_size": 64,
+                "patch_size": 16,
+                "embed_dim": 128,
+                "depths": (0, 0, 0),
+                "num_heads": (2, 4, 8),
                 "window_size": 4,
-                "mlp_ratio": 2.0,
-                # Patches are told apart by place: the mean over them then shows where things are.
-                "use_absolute_embeddings": True,
             },
             "preprocessor": {
                 "do_resize": True,
-                "size": {"height": 56, "width": 56},
+                "size": {"height": 64, "width": 64},
                 "resample": 2,
                 "do_rescale": True,
                 "do_normalize": True,
@@ -50,20 +51,20 @@ def get_config(arg: str = "") -> ConfigDict:
             "source": "random",
             "dtype": "float32",
             "batch_size": 8,
-            "batch_buckets": 3,
-            "chunk_s": 20.0,
-            "overlap_s": 4.0,
+            "batch_buckets": 4,
+            "chunk_s": 10.0,
+            "overlap_s": 2.0,
             "seed": 0,
             "model": {
-                "hidden_size": 64,
-                "num_hidden_layers": 1,
+                "hidden_size": 128,
+                "num_hidden_layers": 0,
                 "num_attention_heads": 4,
                 "intermediate_size": 128,
                 # 320 samples a frame, 50 Hz, as HuBERT has it.
-                "conv_dim": (64, 64, 64),
-                "conv_kernel": (80, 8, 8),
+                "conv_dim": (128, 128, 128),
+                "conv_kernel": (200, 8, 8),
                 "conv_stride": (20, 4, 4),
-                "num_conv_pos_embeddings": 16,
+                "num_conv_pos_embeddings": 4,
                 "num_conv_pos_embedding_groups": 16,
             },
             "preprocessor": {"sampling_rate": 16000, "do_normalize": True},
