@@ -50,8 +50,8 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "source": "random",
             "dtype": "float32",
-            "batch_size": 8,
-            "batch_buckets": 4,
+            "batch_size": 2,
+            "batch_buckets": 2,
             "chunk_s": 10.0,
             "overlap_s": 2.0,
             "seed": 0,
