@@ -32,7 +32,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.num_threads = 8
 
     c.inputs = ConfigDict(
-        dict(standardize="store", noise_std=0.0, noise_always=False, modality_dropout=0.1)
+        dict(
+            standardize="store",
+            noise_std=0.0,
+            noise_always=False,
+            offset_std=0.0,
+            modality_dropout=0.1,
+        )
     )
     c.model = ConfigDict(
         dict(

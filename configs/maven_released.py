@@ -38,7 +38,13 @@ def get_config(arg: str = "mlp") -> ConfigDict:
     c.data.num_threads = 8
 
     c.inputs = ConfigDict(
-        dict(standardize="window", noise_std=0.01, noise_always=False, modality_dropout=0.0)
+        dict(
+            standardize="window",
+            noise_std=0.01,
+            noise_always=False,
+            offset_std=0.0,
+            modality_dropout=0.0,
+        )
     )
     c.model = ConfigDict(
         dict(

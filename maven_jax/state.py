@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,14 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.sharding import Rules, tree_shardings
 from maven_jax.types import Batch
 
 
+@no_type_check
 @struct.dataclass
 class Weights:
     """All that prediction needs.
@@ -29,9 +30,10 @@ class Weights:
 
     params: Any
     model_state: Any
-    statistics: Any
+    statistics: FeatureStatistics
 
 
+@no_type_check
 @struct.dataclass
 class TrainState:
     """All that a step changes.
@@ -43,10 +45,10 @@ class TrainState:
         lr_scale: () multiple of the scheduled learning rate, set by the plateau rule.
     """
 
-    step: Any
-    weights: Any
+    step: Int[Array, ""]
+    weights: Weights
     opt_state: Any
-    lr_scale: Any
+    lr_scale: Float[Array, ""]
 
 
 def init_weights(model: nn.Module, batch: Batch, statistics: FeatureStatistics, key: Array):

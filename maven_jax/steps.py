@@ -132,7 +132,7 @@ def make_predict_step(
     shardings: Any,
     seed: int,
 ) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
-    """A jitted prediction: (weights, batch) -> (b, t, 2) valence and arousal, clipped to [-1, 1]."""
+    """A jitted prediction: (weights, batch) -> (b, t, 2) valence, arousal, clipped to [-1, 1]."""
 
     def predict(weights: Weights, batch: Batch) -> Float[Array, "b t 2"]:
         with nn.logical_axis_rules(rules):

@@ -30,7 +30,6 @@ def ensure_store(
     else:
         return
     from data_prep.prepare import prepare
-
     from data_prep.synth import write_corpus
 
     say(f"making a synthetic corpus of {videos} videos of {seconds:g} s in {root}")

@@ -1,8 +1,5 @@
 """The data that models, losses and metrics exchange.
 
-Fields of pytrees are `Any`: JAX rebuilds them with shapes, shardings or specs in place of arrays.
-Docstrings give their shapes, and the functions that take the arrays check them.
-
 One glossary for shapes: b windows, t frames, s context frames of a modality (t, or 1 for a
 single vector per window), c raw channels of a modality, d embedding, h heads, m modalities.
 """
@@ -10,10 +7,10 @@ single vector per window), c raw channels of a modality, d embedding, h heads, m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, no_type_check
+from typing import no_type_check
 
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 VALENCE, AROUSAL = 0, 1
 
@@ -22,8 +19,8 @@ Features = Mapping[str, Float[Array, "b _ _"]]
 ModalityMasks = Mapping[str, Bool[Array, "b _"]]
 
 
-# JAX rebuilds these trees with shapes, shardings or None in place of arrays: the annotations hold
-# where arrays are, so the constructors are not checked.
+# JAX rebuilds trees with shapes, shardings or None in place of arrays: their annotations hold where
+# arrays are, so the constructors are not checked. So too in state.py and data/transforms.py.
 
 
 @no_type_check
@@ -40,12 +37,12 @@ class Batch:
         window: (b,) position in the split's list of windows; -1 for a padded row.
     """
 
-    features: dict[str, Any]
-    modality_masks: dict[str, Any]
-    frame_mask: Any
-    targets: Any
-    target_mask: Any
-    window: Any
+    features: dict[str, Float[Array, "b _ _"]]
+    modality_masks: dict[str, Bool[Array, "b _"]]
+    frame_mask: Bool[Array, "b t"]
+    targets: Float[Array, "b t 2"]
+    target_mask: Bool[Array, "b t"]
+    window: Int[Array, "b"]
 
 
 @no_type_check
@@ -58,5 +55,5 @@ class Prediction:
         polar: (b, t, 2) the head's own (intensity, angle in radians), for heads that are polar.
     """
 
-    va: Any
-    polar: Any = None
+    va: Float[Array, "b t 2"]
+    polar: Float[Array, "b t 2"] | None = None

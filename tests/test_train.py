@@ -200,6 +200,7 @@ def test_the_iterators_position_is_restored(store):
 
 def test_a_run_learns_and_leaves_its_record(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", train__num_epochs=30.0)
+    config.train.eval_every_epochs = 15.0
     scores = train.run(config, tmp_path / "run")
     assert scores["ccc"] > 0.5
     rows = read_metrics(tmp_path / "run")

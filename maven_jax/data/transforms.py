@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from maven_jax.errors import UserError
 from maven_jax.types import Batch
 
 
+@no_type_check
 @struct.dataclass
 class FeatureStatistics:
     """Mean and standard deviation of each channel, over the training split's observed frames.
@@ -23,8 +24,8 @@ class FeatureStatistics:
         std: modality -> (c,).
     """
 
-    mean: Any
-    std: Any
+    mean: dict[str, Float[Array, "_"]]
+    std: dict[str, Float[Array, "_"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,9 @@ class InputTransform:
             values, as MAVEN's release does (it removes what differs between windows); `none`.
         noise_std: standard deviation of Gaussian noise added to the standardised features.
         noise_always: add it outside training too, as MAVEN's release does.
+        offset_std: standard deviation of Gaussian noise that is the same for all frames of a
+            window, in training. It stands for what differs between people and recordings but
+            not within one (a face's shape, a microphone), which a small corpus has few of.
         modality_dropout: probability with which a window loses each of its modalities in
             training; at least one that was observed is always kept.
     """
@@ -44,6 +48,7 @@ class InputTransform:
     standardize: str
     noise_std: float
     noise_always: bool
+    offset_std: float
     modality_dropout: float
 
     def __post_init__(self):
@@ -58,7 +63,7 @@ class InputTransform:
         self, batch: Batch, statistics: FeatureStatistics, key: Array, *, train: bool
     ) -> Batch:
         """The batch as the model takes it: float32 features, zero where nothing was observed."""
-        noise_key, drop_key = jax.random.split(key)
+        noise_key, offset_key, drop_key = jax.random.split(key, 3)
         features = {}
         for i, (name, x) in enumerate(batch.features.items()):
             mask = batch.modality_masks[name][..., None]
@@ -71,6 +76,10 @@ class InputTransform:
             if self.noise_std and (train or self.noise_always):
                 noise = jax.random.normal(jax.random.fold_in(noise_key, i), x.shape)
                 x = x + self.noise_std * noise
+            if self.offset_std and train:
+                shape = (x.shape[0], 1, x.shape[2])
+                offset = jax.random.normal(jax.random.fold_in(offset_key, i), shape)
+                x = x + self.offset_std * offset
             features[name] = jnp.where(mask, x, 0.0)
         masks = dict(batch.modality_masks)
         if train and self.modality_dropout and len(masks) > 1:

@@ -80,7 +80,7 @@ def write_report(
     scores: Mapping[str, Any],
     by_video: np.ndarray,
 ) -> Path:
-    """Writes `eval/<split>.json`, `eval/<split>/<video>.csv` and the plots; returns the JSON's path.
+    """Writes `eval/<split>.json`, `eval/<split>/<video>.csv` and plots; returns the JSON's path.
 
     Args:
         workdir: folder of the run.

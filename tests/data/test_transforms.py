@@ -23,7 +23,9 @@ def batch(x, mask) -> Batch:
 
 
 def transform(**changes) -> InputTransform:
-    values = dict(standardize="store", noise_std=0.0, noise_always=False, modality_dropout=0.0)
+    values = dict(
+        standardize="store", noise_std=0.0, noise_always=False, offset_std=0.0, modality_dropout=0.0
+    )
     return InputTransform(**(values | changes))
 
 
@@ -67,6 +69,15 @@ def test_noise_is_for_training_unless_asked_for(always, train, noisy):
     t = transform(standardize="none", noise_std=0.1, noise_always=always)
     out = t(batch(np.zeros((2, 400, 2)), np.ones((2, 400), bool)), STATISTICS, KEY, train=train)
     assert np.asarray(out.features["visual"]).std() == pytest.approx(0.1 if noisy else 0, abs=0.01)
+
+
+def test_an_offset_is_shared_by_the_frames_of_a_window_and_only_added_in_training():
+    t = transform(standardize="none", offset_std=0.5)
+    b = batch(np.zeros((400, 3, 2)), np.ones((400, 3), bool))
+    out = np.asarray(t(b, STATISTICS, KEY, train=True).features["visual"])
+    np.testing.assert_array_equal(out, np.repeat(out[:, :1], 3, 1))
+    assert out[:, 0].std() == pytest.approx(0.5, abs=0.05)
+    assert not np.asarray(t(b, STATISTICS, KEY, train=False).features["visual"]).any()
 
 
 def test_dropped_modalities_leave_at_least_one_that_was_observed():
