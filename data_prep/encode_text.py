@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +14,8 @@ from data_prep.align import crossfade, overlapping, segment_ids, spread_words
 from data_prep.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
 from data_prep.lexicon_tokenizer import lexicon_tokenizer
 from data_prep.model_files import identity, open_encoder, read_tokenizer, tokenizer_sha256
+from data_prep.transcripts import Segment
 from maven_jax.errors import UserError
-
-
-class TimedWord(Protocol):
-    """A word (`data_prep.transcripts.Word`)."""
-
-    start_s: float
-    end_s: float
-    text: str
-
-
-class TimedSegment(Protocol):
-    """A segment (`data_prep.transcripts.Segment`); no words if only the segment is timed."""
-
-    start_s: float
-    end_s: float
-    text: str
-    words: Sequence[TimedWord]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +70,7 @@ class TextTrack:
         return out, mask, ids
 
 
-def words_of(segment: TimedSegment) -> tuple[list[str], np.ndarray]:
+def words_of(segment: Segment) -> tuple[list[str], np.ndarray]:
     """The words of a segment in order, and the middle of each (n,) in seconds.
 
     Words without times of their own are spread over the segment's (`align.spread_words`).
@@ -168,7 +152,7 @@ class TextEncoder:
             dtype=dtype,
         )
 
-    def encode(self, segments: Sequence[TimedSegment], clock: Clock) -> TextTrack:
+    def encode(self, segments: Sequence[Segment], clock: Clock) -> TextTrack:
         """Encodes every segment of a transcript by itself."""
         with clock("text"):
             words = [words_of(segment) for segment in segments]

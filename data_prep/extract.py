@@ -79,7 +79,7 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
     def create(name: str, kind: type, **given: Any) -> Any:
         if name not in modalities:
             return None
-        section = config[name].to_dict()
+        section = config.to_dict()[name]
         encoder = recipes.call(kind, section, f"encoders.{name}", **given)
         say(f"{name}: {_describe(encoder.spec)}, {encoder.dim} per frame")
         return encoder

@@ -145,7 +145,8 @@ def _say_absent(checks: Sequence[VideoCheck], modalities: Sequence[str]) -> None
 
 def _recipe_record(encoders: ConfigDict, modalities: Sequence[str]) -> dict[str, Any]:
     """The sections of the recipe that were used, as plain JSON."""
-    return json.loads(json.dumps({name: encoders[name].to_dict() for name in modalities}))
+    sections = encoders.to_dict()
+    return json.loads(json.dumps({name: sections[name] for name in modalities}))
 
 
 def _rates(words: Sequence[str]) -> Mapping[str, float]:
@@ -267,7 +268,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     args, rest = parser().parse_known_args(argv)
-    if args.out is None and not args.check_only:
+    out: Path | None = args.out
+    if out is None and not args.check_only:
         raise UserError("--out STORE is wanted (or --check-only)")
     if args.features is not None:
         return _import(args, rest)
@@ -276,13 +278,13 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--{name} goes with --features")
     encoders = recipes.load(args.encoders, group="encoders")
     recipes.override(encoders, rest, prefix="encoders")
-    if args.check_only:
+    if args.check_only or out is None:
         report = run_check(args.root, args.assume_fps, args.workers)
         checked_videos(report, args.allow_missing)
         return 0
     store = prepare(
         args.root,
-        args.out,
+        out,
         encoders,
         modalities=tuple(m.strip() for m in args.modalities.split(",")),
         allow_missing=args.allow_missing,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers import processors
 
 from data_prep.device import Clock
 from data_prep.encode_text import TextEncoder, words_of
@@ -58,6 +59,17 @@ def test_sub_words_are_averaged_per_word(encoder):
     expected = np.stack([hidden[owner == w].mean(0) for w in range(4)])
     found, _, _ = track.at(words_of(segment(0.0, 4.0, " ".join(texts)))[1])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("trim_offsets", [True, False])
+def test_a_token_that_is_but_a_space_belongs_to_the_word_behind_it(trim_offsets):
+    encoder = make()
+    encoder._tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets
+    )
+    ids, owner = encoder._tokens(["good", "zz", "day"])
+    assert encoder._tokenizer.id_to_token(ids[1]) == "Ġ"
+    assert owner.tolist() == [0, 1, 1, 1, 2]
 
 
 def test_frames_between_words_are_interpolated_and_masked_outside_segments(encoder):

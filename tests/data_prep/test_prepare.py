@@ -1,6 +1,7 @@
 """Corpus to store: every frame at its place and time, whatever happens on the way."""
 
 import hashlib
+import inspect
 import os
 import shutil
 import signal
@@ -17,6 +18,9 @@ import soundfile
 from data_prep import prepare
 from data_prep.check import check
 from data_prep.corpus import scan
+from data_prep.encode_audio import AudioEncoder
+from data_prep.encode_text import TextEncoder
+from data_prep.encode_visual import VisualEncoder
 from data_prep.extract import extract, open_encoders
 from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax import recipes
@@ -308,6 +312,31 @@ def test_unknown_modalities_and_recipe_keys_are_named(root, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("recipe", ["tiny", "base", "base:bfloat16"])
+def test_recipes_have_every_key_that_their_encoder_needs_and_no_other(recipe):
+    encoders = recipes.load(recipe, group="encoders")
+    kinds = {"visual": VisualEncoder, "audio": AudioEncoder, "text": TextEncoder}
+    assert set(encoders) == set(kinds)
+    for name, kind in kinds.items():
+        parameters = inspect.signature(kind).parameters
+        needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+        assert needed - {"workers"} <= set(encoders[name]) <= set(parameters)
+        assert encoders[name].dtype == ("bfloat16" if "bfloat16" in recipe else "float32")
+
+
+def test_bfloat16_stays_near_float32(root, store, tmp_path):
+    encoders = recipes.load("tiny", group="encoders")
+    for name in encoders:
+        encoders[name].dtype = "bfloat16"
+    made = prepare.prepare(root, tmp_path / "store", encoders, workers=1, limit_videos=1)
+    assert made.modalities["visual"].spec["dtype"] == "bfloat16"
+    for name in made.modalities:
+        full = by_name(store)["train_a"].features[name].astype(np.float32)
+        half = by_name(made)["train_a"].features[name].astype(np.float32)
+        difference = np.sqrt(np.square(half - full).mean() / np.square(full).mean())
+        assert 1e-5 < difference < 0.05, name
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
@@ -319,5 +348,6 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
         said, _ = process.communicate()
         assert process.returncode == 0, said
         peaks.append(float(said.split("peak memory ")[1].split(" MiB")[0].replace(",", "")))
+    print(f"peak memory of one minute and of six: {peaks} MiB")
     # Six minutes of features and pictures would be hundreds of MiB more.
     assert peaks[1] < peaks[0] + 64, peaks
