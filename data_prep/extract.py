@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import av
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -203,14 +202,6 @@ def extract(
             before = progress.done
             try:
                 _extract_one(check, encoders, writer, clock, progress)
-            except (UserError, OSError, av.FFmpegError, ArithmeticError, EOFError) as error:
-                if isinstance(error, OSError) and error.errno in _FATAL:
-                    raise UserError(f"{error}; the same command continues") from error
-                reason = " ".join(str(error).split()) or type(error).__name__
-                failed[video.name] = reason
-                writer.drop(video.name, reason)
-                say(f"FAILED {video.name}: {reason}")
-                progress.advance(before + check.num_frames - progress.done)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
@@ -218,8 +209,21 @@ def extract(
                     "the device's memory is full; set a smaller --encoders.visual.batch_size or "
                     "--encoders.audio.batch_size"
                 ) from error
+            except Exception as error:  # hours of others' work are not lost to one odd file
+                if isinstance(error, OSError) and error.errno in _FATAL:
+                    raise UserError(f"{error}; the same command continues") from error
+                failed[video.name] = reason = _reason(error)
+                writer.drop(video.name, reason)
+                say(f"FAILED {video.name}: {reason}")
+                progress.advance(before + check.num_frames - progress.done)
     say(time_table(clock))
     return failed
+
+
+def _reason(error: Exception) -> str:
+    """One line; for errors that nobody foresaw, with their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def _extract_one(
