@@ -2,8 +2,9 @@
 
     maven-jax train --config quickstart --workdir runs/quickstart
 
-Variants: `:visual`, `:audio`, `:text` (one modality alone), `:concat` (the modalities side by side
-and an MLP), `:mean` (the training mean, which scores 0). All share one corpus and one store.
+Variants: `:visual`, `:audio`, `:text` (one modality alone), `:polar` (the paper's head, intensity
+and angle, instead of valence and arousal), `:concat` (the modalities side by side and an MLP),
+`:mean` (the training mean, which scores 0). All share one corpus and one store.
 Hardware: 2 CPU cores. Encoders: tiny ones with random weights.
 """
 
@@ -15,26 +16,26 @@ MODALITIES = ("visual", "audio", "text")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    check_arg(arg, ("", *MODALITIES, "concat", "mean"))
+    check_arg(arg, ("", *MODALITIES, "polar", "concat", "mean"))
     c = ConfigDict()
     c.seed = 0
 
     c.data = ConfigDict()
     c.data.store = "runs/synthetic/store"
     c.data.synthetic = ConfigDict(
-        dict(root="runs/synthetic/corpus", videos=32, seconds=30.0, seed=0, encoders="tiny")
+        dict(root="runs/synthetic/corpus", videos=96, seconds=24.0, seed=0, encoders="tiny")
     )
     c.data.modalities = (arg,) if arg in MODALITIES else MODALITIES
     c.data.single_vector = ConfigDict()
     c.data.train_split = "train"
     c.data.eval_split = "validation"
-    c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=50))
+    c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=100))
     c.data.num_threads = 2
 
     c.inputs = ConfigDict(
         dict(
             standardize="store",
-            noise_std=0.0,
+            noise_std=0.5,
             noise_always=False,
             offset_std=0.0,
             modality_dropout=0.1,
@@ -53,9 +54,9 @@ def get_config(arg: str = "") -> ConfigDict:
         c.model = ConfigDict(
             dict(
                 name="maven",
-                embed_dim=64,
+                embed_dim=16,
                 num_heads=2,
-                dropout_rate=0.1,
+                dropout_rate=0.3,
                 shared_norm=True,
                 refine_dim=96,
                 num_stacks=2,
@@ -64,12 +65,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 beit_mlp_dim=192,
                 layer_scale_init=0.1,
                 relative_position="1d",
-                beit_dropout_rate=0.1,
+                beit_dropout_rate=0.2,
                 stochastic_depth_rate=0.0,
                 remat=False,
                 head_dims=(64, 64),
                 head_dropout_rate=0.2,
-                head="polar",
+                head="polar" if arg == "polar" else "va",
                 readout="frame",
                 dtype="float32",
             )
@@ -89,7 +90,7 @@ def get_config(arg: str = "") -> ConfigDict:
             learning_rate=1e-3,
             schedule_kind="cosine",
             warmup_epochs=0.5,
-            weight_decay=1e-2,
+            weight_decay=0.5,
             decay_all=False,
             b1=0.9,
             b2=0.999,
@@ -99,11 +100,11 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.train = ConfigDict(
         dict(
-            batch_size=16,
-            num_epochs=20.0,
+            batch_size=8,
+            num_epochs=16.0,
             accumulate_steps=1,
             eval_every_epochs=2.0,
-            log_every_steps=20,
+            log_every_steps=32,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-3, stop_patience=None),
         )
     )

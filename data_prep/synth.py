@@ -23,7 +23,7 @@ from data_prep.synth_plan import SPLITS, Media, plan_corpus, split_sizes
 from maven_jax.errors import UserError
 from maven_jax.progress import meter, say
 
-FORMAT = 1  # of the content: another one means other bytes for the same parameters
+FORMAT = 2  # of the content: another one means other bytes for the same parameters
 PARAMETERS = Path("truth/parameters.json")
 PLANTED = Path("truth/planted.json")
 TEMPLATE = CHALLENGE / "VA_test_template.txt"

@@ -25,7 +25,6 @@ from data_prep.synth_curves import (
     smooth_noise,
 )
 from data_prep.synth_face import (
-    FACE_UNITS,
     Expression,
     Image,
     Looks,
@@ -41,6 +40,9 @@ from data_prep.synth_words import Utterance, ironic_intervals, plan_turns, speak
 
 FRAME_WIDTH, FRAME_HEIGHT = 320, 240
 CROP_SIZE = 112
+# What a crop shows, in units of the face's plane: the face without hair and shoulders, as face
+# aligners cut it; its middle lies a little below the eyes.
+CROP_UNITS, CROP_MIDDLE = 80, (0.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class Shot:
     def crop(self, image: Image, t: int) -> Image:
         """The aligned 112 x 112 crop of the face."""
         seen = self.seen_pose[t]
-        matrix = seen * (FACE_UNITS / CROP_SIZE, FACE_UNITS / CROP_SIZE, 1)
-        matrix[:, 2] += seen[:, :2] @ np.full(2, -FACE_UNITS / 2 + 0.5)
+        matrix = seen * (CROP_UNITS / CROP_SIZE, CROP_UNITS / CROP_SIZE, 1)
+        matrix[:, 2] += seen[:, :2] @ (np.array(CROP_MIDDLE) - CROP_UNITS / 2 + 0.5)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         size = (CROP_SIZE, CROP_SIZE)
         return cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)

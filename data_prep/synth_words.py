@@ -35,9 +35,9 @@ LEXICON: tuple[str, ...] = (*POSITIVE, *NEGATIVE, *NEUTRAL, *IRONY)
 
 NEUTRAL_SHARE = 0.25
 # Spread of a word's valence around the speaker's: the smaller, the more the words tell.
-SPREAD = 0.33
-IRONY_SHARE = 0.24  # of the time
-IRONY_EVERY = 3  # in an ironic utterance at least one word in so many is a marker
+SPREAD = 0.28
+IRONY_SHARE = 0.18  # of the time
+IRONY_EVERY = 2  # in an ironic utterance one word in so many is a marker
 
 
 @dataclass(frozen=True)

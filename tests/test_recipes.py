@@ -109,9 +109,9 @@ def test_a_stray_and_a_missing_key_are_named():
         return width * depth
 
     assert recipes.call(function, {"width": 3}, "model") == 6
-    with pytest.raises(UserError, match=r"config.model has a key 'widht'; did you mean 'width'"):
+    with pytest.raises(UserError, match=r"config\.model has a key 'widht'; did you mean 'width'"):
         recipes.call(function, {"widht": 3}, "model")
-    with pytest.raises(UserError, match="config.model lacks width"):
+    with pytest.raises(UserError, match=r"config\.model lacks width"):
         recipes.call(function, {}, "model")
     with pytest.raises(UserError, match="has a key 'depth'"):
         recipes.call(function, {"width": 3, "depth": 1}, "model", depth=4)

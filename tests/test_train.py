@@ -293,16 +293,18 @@ from maven_jax.evaluate import evaluate
 from pathlib import Path
 from tests.recipes_for_tests import small_recipe
 config = small_recipe(
-    Path(sys.argv[1]), "quickstart", train__num_epochs=4.0, checkpoint__every_steps=2
+    Path(sys.argv[1]), sys.argv[3], train__num_epochs=4.0, checkpoint__every_steps=2
 )
 train.run(config, Path(sys.argv[2]))
 evaluate(Path(sys.argv[2]), "validation")
 """
 
 
-def start(store: Store, workdir: Path, **environment: str) -> subprocess.Popen:
+def start(
+    store: Store, workdir: Path, recipe: str = "quickstart:concat", **environment: str
+) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(store.path), str(workdir)],
+        [sys.executable, "-c", PROGRAM, str(store.path), str(workdir), recipe],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -340,9 +342,9 @@ def test_a_killed_run_continues_to_the_same_numbers(store, tmp_path):
 
 @pytest.mark.multiprocess
 def test_eight_devices_compute_what_one_does(store, tmp_path):
-    one = start(store, tmp_path / "one")
-    finish(one)
-    finish(start(store, tmp_path / "eight", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    eight = "--xla_force_host_platform_device_count=8"
+    finish(start(store, tmp_path / "one", "quickstart"))
+    finish(start(store, tmp_path / "eight", "quickstart", XLA_FLAGS=eight))
     (rows, scores), (rows8, scores8) = results(tmp_path / "one"), results(tmp_path / "eight")
     assert [r["step"] for r in rows] == [r["step"] for r in rows8]
     for a, b in zip(rows, rows8):

@@ -14,6 +14,18 @@ from maven_jax.models.layers import dense
 from maven_jax.types import Prediction
 
 
+def _start_at(*values: float):
+    return lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.array(values, dtype), shape)
+
+
+# At intensity 0 the angle has no gradient: polar heads start at a mild, pleasant, active emotion.
+_START = {
+    "va": nn.initializers.zeros_init(),
+    "polar": _start_at(0.3, jnp.pi / 4),
+    "polar_angle_first": _start_at(jnp.pi / 4, 0.3),
+}
+
+
 class RegressionHead(nn.Module):
     """A ReLU MLP per frame, whose two outputs are (valence, arousal) or polar coordinates.
 
@@ -57,7 +69,12 @@ class RegressionHead(nn.Module):
             x = nn.Dropout(rate, deterministic=deterministic)(nn.relu(x))
             axes = (axes[1], axes[0])
         output = dense(
-            2, (axes[0], None), name="output", dtype=jnp.float32, param_dtype=self.param_dtype
+            2,
+            (axes[0], None),
+            name="output",
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+            bias_init=_START[self.outputs],
         )(x.astype(jnp.float32))
         if self.outputs == "va":
             return Prediction(va=output)

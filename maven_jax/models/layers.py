@@ -18,12 +18,13 @@ def dense(
     name: str,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros,
 ) -> nn.Dense:
     """Returns a linear layer whose kernel carries the logical axis names `axes`."""
     return nn.Dense(
         features,
         kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), axes),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (axes[1],)),
+        bias_init=nn.with_logical_partitioning(bias_init, (axes[1],)),
         dtype=dtype,
         param_dtype=param_dtype,
         name=name,

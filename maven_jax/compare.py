@@ -1,0 +1,90 @@
+"""One table of the scores of several runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from maven_jax.errors import UserError
+from maven_jax.progress import console, say
+
+
+def read_scores(workdir: Path, split: str) -> dict[str, Any]:
+    """What an evaluation wrote into a workdir.
+
+    Raises:
+        UserError: the split was not evaluated there.
+    """
+    path = workdir / "eval" / f"{split}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: not there; `maven-jax evaluate --workdir {workdir} --split {split}` writes it"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def comparison(workdirs: Sequence[Path], split: str) -> Table:
+    """The runs as rows, in the order given; refuses scores of different sets of frames.
+
+    Raises:
+        UserError: a run was not evaluated, or on other frames than the first.
+    """
+    table = Table(title=f"CCC on {split}", title_justify="left")
+    for name, side in (
+        ("run", "left"),
+        ("model", "left"),
+        ("modalities", "left"),
+        ("parameters", "right"),
+        ("valence", "right"),
+        ("arousal", "right"),
+        ("mean", "right"),
+        ("mean over videos", "right"),
+    ):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    first: dict[str, Any] | None = None
+    for workdir in workdirs:
+        scores = read_scores(workdir, split)
+        first = first or scores
+        if (scores["num_frames"], set(scores["videos"])) != (
+            first["num_frames"],
+            set(first["videos"]),
+        ):
+            raise UserError(
+                f"{workdir} was scored on other frames of {split} than {workdirs[0]} "
+                f"({scores['num_frames']:,} and {first['num_frames']:,}): not comparable"
+            )
+        table.add_row(
+            workdir.name,
+            scores["model"],
+            " ".join(scores["modalities"]),
+            f"{scores['num_parameters']:,}",
+            *(f"{scores[k]:.3f}" for k in ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")),
+        )
+    return table
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax compare`."""
+    p = argparse.ArgumentParser(
+        prog="maven-jax compare",
+        description="The scores of several workdirs side by side. CCC is over all annotated frames "
+        "of the split concatenated; the last column is the mean of each video's.",
+    )
+    p.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="folders of runs")
+    p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
+    args = p.parse_args(argv)
+    table = comparison(args.workdirs, args.split)
+    console.print(table)
+    scores = read_scores(args.workdirs[0], args.split)
+    say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
+    if scores["untrained_encoders"]:
+        say(f"note: untrained encoders ({', '.join(scores['untrained_encoders'])})")
+    return 0
