@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from maven_jax import recipes
 from maven_jax.data.pipeline import WindowSource, to_batch
@@ -22,6 +21,7 @@ from maven_jax.errors import UserError, did_you_mean
 from maven_jax.inference import Predictor
 from maven_jax.models import registry
 from maven_jax.progress import say
+from maven_jax.recipes import Config
 from maven_jax.sharding import Rules, logical_rules, make_mesh
 from maven_jax.steps import make_predict_step
 from maven_jax.types import Batch
@@ -30,7 +30,7 @@ SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "ch
 CONFIG_FILE = "config.json"
 
 
-def check_sections(config: ConfigDict) -> None:
+def check_sections(config: Config) -> None:
     """Raises UserError if a section is missing or unknown."""
     known = (*SECTIONS, "seed")
     for key in config:
@@ -41,7 +41,7 @@ def check_sections(config: ConfigDict) -> None:
         raise UserError(f"the recipe lacks {', '.join(missing)}")
 
 
-def config_from_workdir(workdir: Path) -> ConfigDict:
+def config_from_workdir(workdir: Path) -> Config:
     """The resolved config that a run left.
 
     Raises:
@@ -51,19 +51,12 @@ def config_from_workdir(workdir: Path) -> ConfigDict:
     if not path.exists():
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
     try:
-        return ConfigDict(_tuples(json.loads(path.read_text())["config"]))
+        return recipes.from_json(json.loads(path.read_text())["config"])
     except (json.JSONDecodeError, KeyError) as error:
         raise UserError(f"{path}: not a config that a run wrote ({error})") from error
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists are the tuples of recipes."""
-    if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def open_store(config: ConfigDict) -> Store:
+def open_store(config: Config) -> Store:
     """The recipe's store, known to hold its modalities.
 
     No modalities in the recipe means all that the store has; they are filled in.
@@ -87,7 +80,7 @@ def open_store(config: ConfigDict) -> Store:
     return store
 
 
-def split_windows(store: Store, config: ConfigDict, split: str, *, train: bool) -> Windows:
+def split_windows(store: Store, config: Config, split: str, *, train: bool) -> Windows:
     """The windows of a split: as recipe `data.window` says; at `eval.hop` outside training.
 
     Raises:
@@ -114,7 +107,7 @@ def feature_statistics(store: Store, modalities: tuple[str, ...]) -> FeatureStat
     )
 
 
-def build_model(config: ConfigDict, store: Store) -> nn.Module:
+def build_model(config: Config, store: Store) -> nn.Module:
     """The model of the recipe.
 
     Raises:
@@ -133,11 +126,11 @@ def build_model(config: ConfigDict, store: Store) -> nn.Module:
     )
 
 
-def build_transform(config: ConfigDict) -> InputTransform:
+def build_transform(config: Config) -> InputTransform:
     return recipes.call(InputTransform, config.inputs, "inputs")
 
 
-def build_mesh(config: ConfigDict) -> tuple[Mesh, Rules]:
+def build_mesh(config: Config) -> tuple[Mesh, Rules]:
     """The mesh and the rules that lay parameters on it."""
     section = recipes.plain(config.mesh)
     fsdp = section.pop("fsdp")
@@ -145,7 +138,7 @@ def build_mesh(config: ConfigDict) -> tuple[Mesh, Rules]:
 
 
 def build_predictor(
-    config: ConfigDict,
+    config: Config,
     store: Store,
     model: nn.Module,
     split: str,
@@ -174,7 +167,7 @@ def build_predictor(
     )
 
 
-def say_what_runs(store: Store, config: ConfigDict, mesh: Mesh) -> None:
+def say_what_runs(store: Store, config: Config, mesh: Mesh) -> None:
     """Start-up lines: devices, data, and whether the features mean anything."""
     say(
         f"{jax.process_count()} process(es) x {jax.local_device_count()} "
@@ -188,7 +181,7 @@ def say_what_runs(store: Store, config: ConfigDict, mesh: Mesh) -> None:
         say(f"note: the encoders of {', '.join(untrained)} are untrained (random weights)")
 
 
-def example_batch(store: Store, config: ConfigDict, split: str) -> Batch:
+def example_batch(store: Store, config: Config, split: str) -> Batch:
     """A batch of one window, for its shapes."""
     source = WindowSource(
         store,

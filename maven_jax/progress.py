@@ -59,7 +59,7 @@ class Meter:
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task(label, total=total, completed=initial, rate="")
+            self._task = self._bar.add_task(label, total=total, completed=int(initial), rate="")
             self._bar.start()
 
     @property

@@ -19,6 +19,8 @@ from ml_collections import ConfigDict
 
 from maven_jax.errors import UserError, did_you_mean
 
+# A ConfigDict; static checkers know nothing of the types of its values.
+Config = Any
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -26,6 +28,17 @@ def folder() -> Path:
     """The folder of recipes: beside the package in a clone, inside it when installed as a wheel."""
     beside = _PACKAGE.parent / "configs"
     return beside if (beside / "encoders").is_dir() else _PACKAGE / "configs"
+
+
+def from_json(config: dict[str, Any]) -> Config:
+    """The config that was written as JSON; JSON's lists are the tuples of recipes."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: tuples(v) for k, v in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(config))
 
 
 def find(name: str, group: str = "") -> tuple[Path, str]:
@@ -53,7 +66,7 @@ def find(name: str, group: str = "") -> tuple[Path, str]:
     raise UserError(f"no recipe {text!r}{did_you_mean(text, known)}")
 
 
-def load(name: str, group: str = "") -> ConfigDict:
+def load(name: str, group: str = "") -> Config:
     """Reads the recipe `name` (see `find`).
 
     Raises:
@@ -106,7 +119,7 @@ def _parse(text: str, old: Any, key: str) -> Any:
     return value
 
 
-def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "config") -> list[str]:
+def override(config: Config, arguments: Sequence[str], prefix: str = "config") -> list[str]:
     """Sets values by `--config.section.key=value`, in place.
 
     A value has the type of the one it replaces; tuples are written `a,b`.
@@ -133,7 +146,7 @@ def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "config
                 raise UserError(f"--{key} has no value")
             text = words.pop(0)
         *path, last = key.split(".")[1:]
-        node = config
+        node: Any = config
         for depth, part in enumerate([*path, last]):
             if not isinstance(node, ConfigDict) or part not in node:
                 known = list(node) if isinstance(node, ConfigDict) else []
@@ -141,15 +154,16 @@ def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "config
                 raise UserError(f"--{key}: {at} has no {part!r}{did_you_mean(part, known)}")
             if depth < len(path):
                 node = node[part]
-        if isinstance(node[last], ConfigDict) and text != "None":
-            raise UserError(f"--{key} is a section; set one of {', '.join(node[last])}")
+        old: Any = node[last]
+        if isinstance(old, ConfigDict) and text != "None":
+            raise UserError(f"--{key} is a section; set one of {', '.join(list(old))}")
         with node.ignore_type():
-            node[last] = None if text == "None" else _parse(text, node[last], key)
+            node[last] = None if text == "None" else _parse(text, old, key)
         done.append(f"{'.'.join([*path, last])}={text}")
     return done
 
 
-def plain(section: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+def plain(section: Config) -> dict[str, Any]:
     """A section and those within it as dicts."""
     return {k: plain(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in section.items()}
 
@@ -186,9 +200,7 @@ def check_keys(
         raise UserError(f"config.{where} lacks {', '.join(missing)}")
 
 
-def call(
-    function: Callable[..., Any], section: ConfigDict | Mapping[str, Any], where: str, **given: Any
-) -> Any:
+def call(function: Callable[..., Any], section: Config, where: str, **given: Any) -> Any:
     """`function(**section, **given)` once `check_keys` finds nothing wrong."""
     section = plain(section)
     check_keys(function, section, where, tuple(given))

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from maven_jax import assembly, recipes
 from maven_jax import workdir as workdirs
@@ -20,6 +19,7 @@ from maven_jax.errors import UserError
 from maven_jax.losses import make_loss
 from maven_jax.optimizer import Plateau, make_optimizer
 from maven_jax.progress import format_duration, say
+from maven_jax.recipes import Config
 from maven_jax.report import plots
 from maven_jax.scoring import score
 from maven_jax.sharding import place_batch, rows_per_process
@@ -32,7 +32,7 @@ class NonFiniteLoss(UserError):
     """The loss became NaN or infinite."""
 
 
-def run(config: ConfigDict, workdir: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     """Trains, evaluating as it goes, and continues where an earlier call in `workdir` stopped.
 
     The order within the loop is kept: evaluate, save, take the next batch, step.
@@ -167,7 +167,7 @@ class _Reporter:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: Config,
         writer: MetricWriter,
         rate: Any,
         start: int,

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from maven_jax import __version__
 from maven_jax.assembly import CONFIG_FILE
 from maven_jax.errors import UserError
+from maven_jax.recipes import Config
 from maven_jax.writers import write_json
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -68,7 +68,7 @@ def provenance(overrides: list[str]) -> dict[str, Any]:
     }
 
 
-def claim(workdir: Path, config: ConfigDict, fingerprint: str, overrides: list[str]) -> dict:
+def claim(workdir: Path, config: Config, fingerprint: str, overrides: list[str]) -> dict:
     """Makes the workdir this run's; returns what describes the run, for its checkpoints.
 
     Args:

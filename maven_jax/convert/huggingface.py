@@ -145,7 +145,7 @@ def _parameter_shapes(
     """Path -> shape of every parameter."""
     example = _example(kind, about, config)
     variables = jax.eval_shape(module.init, jax.random.key(0), *example)
-    return flatten_dict(nn.meta.unbox(variables)["params"], sep="/")
+    return dict(flatten_dict(nn.meta.unbox(variables)["params"], sep="/"))  # pyright: ignore
 
 
 def _fold_weight_norm(g: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -186,7 +186,8 @@ class BeitStack(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast if rates is None else 0),
+            # Linen's annotation knows integers only.
+            in_axes=(nn.broadcast, nn.broadcast if rates is None else 0),  # pyright: ignore
             length=self.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(

@@ -276,7 +276,8 @@ class EncoderStack(nn.Module):
             EncoderLayer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            # Linen's annotation knows integers only.
+            in_axes=nn.broadcast,  # pyright: ignore
             length=self.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
