@@ -186,7 +186,8 @@ class _Checker:
             if beyond:
                 check.length_difference["crops_beyond"] = len(beyond)
                 message = f"behind the last frame ({crop_name(check.num_frames - 1)}): unused"
-                self._named(REPAIRED, folder, beyond, message)
+                place = f"to {beyond[-1]}" if len(beyond) > 1 else ""
+                self.report(REPAIRED, folder / beyond[0], message, place)
             frames = frames[frames < check.num_frames]
             check.missing_crops = check.num_frames - len(frames)
         self._pictures(folder, [crop_name(int(frame)) for frame in frames])

@@ -31,6 +31,11 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any]:
         raise UserError(f"{path}: not JSON ({error})") from error
 
 
+def _short(modalities: Sequence[str]) -> str:
+    """One name in full, several by their first letters: `visual`, `v a t`."""
+    return modalities[0] if len(modalities) == 1 else " ".join(m[0] for m in modalities)
+
+
 def comparison(workdirs: Sequence[Path], split: str) -> Table:
     """The runs as rows, in the order given; refuses scores of different sets of frames.
 
@@ -41,14 +46,14 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
     for name, side in (
         ("run", "left"),
         ("model", "left"),
-        ("modalities", "left"),
+        ("from", "left"),
         ("parameters", "right"),
         ("valence", "right"),
         ("arousal", "right"),
         ("mean", "right"),
-        ("mean over videos", "right"),
+        ("video mean", "right"),
     ):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
+        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
     first: dict[str, Any] | None = None
     for workdir in workdirs:
         scores = read_scores(workdir, split)
@@ -64,7 +69,7 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
         table.add_row(
             workdir.name,
             scores["model"],
-            " ".join(scores["modalities"]),
+            _short(scores["modalities"]),
             f"{scores['num_parameters']:,}",
             *(f"{scores[k]:.3f}" for k in ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")),
         )

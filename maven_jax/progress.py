@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
-console = Console(soft_wrap=True, highlight=False)
+# Tables in a file or a pipe are as wide as this project's text; on a terminal, as wide as it is.
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
 def say(message: str) -> None:
