@@ -41,8 +41,8 @@ def check_sections(config: Config) -> None:
         raise UserError(f"the recipe lacks {', '.join(missing)}")
 
 
-def config_from_workdir(workdir: Path) -> Config:
-    """The resolved config that a run left.
+def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
+    """What a run wrote of itself: its resolved config, and the whole record.
 
     Raises:
         UserError: there is none.
@@ -51,7 +51,8 @@ def config_from_workdir(workdir: Path) -> Config:
     if not path.exists():
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
     try:
-        return recipes.from_json(json.loads(path.read_text())["config"])
+        record = json.loads(path.read_text())
+        return recipes.from_json(record["config"]), record
     except (json.JSONDecodeError, KeyError) as error:
         raise UserError(f"{path}: not a config that a run wrote ({error})") from error
 
@@ -78,6 +79,30 @@ def open_store(config: Config) -> Store:
                     + did_you_mean(name, list(store.modalities))
                 )
     return store
+
+
+def feature_kinds(store: Store, modalities: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What has to be the same in another store for a model to understand it: JSON."""
+    return {
+        m: {"dim": s.dim, "encoder": s.spec.get("encoder"), "sha256": s.spec.get("sha256")}
+        for m, s in ((m, store.modalities[m]) for m in modalities)
+    }
+
+
+def check_features(store: Store, trained_on: dict[str, dict[str, Any]]) -> None:
+    """Raises UserError if the store's features are not of the kind that a model was trained on."""
+    for name, kind in feature_kinds(store, tuple(trained_on)).items():
+        wanted = trained_on[name]
+        if kind["dim"] != wanted["dim"]:
+            raise UserError(
+                f"{store.path}: {name} is {kind['dim']} wide there, the model takes {wanted['dim']}"
+            )
+        if kind != wanted:
+            raise UserError(
+                f"{store.path}: {name} comes from another encoder or other weights than those "
+                f"the model was trained on ({kind['encoder']} {str(kind['sha256'])[:12]}, "
+                f"not {wanted['encoder']} {str(wanted['sha256'])[:12]})"
+            )
 
 
 def split_windows(store: Store, config: Config, split: str, *, train: bool) -> Windows:

@@ -3,7 +3,7 @@
 Convention, used by every head and loss: intensity I = sqrt(valence² + arousal²) is at least 0 for
 targets (a network's raw intensity may be negative: it names the point opposite); the angle is in
 radians, 0 along positive valence, π/2 along positive arousal, within [-π, π]. At the origin, where
-the angle means nothing, it is 0. Source: MAVEN (CVPRW 2025), section 3.6.
+the angle means nothing, it is 0. Source: MAVEN (CVPRW 2025).
 """
 
 from __future__ import annotations

@@ -34,11 +34,12 @@ def evaluate(
     Raises:
         UserError: no run, no such checkpoint, no such split, or features of another kind.
     """
-    config = assembly.config_from_workdir(workdir)
+    config, record = assembly.read_record(workdir)
     if store is not None:
         config.data.store = store
     features = assembly.open_store(config)
     modalities = tuple(config.data.modalities)
+    assembly.check_features(features, record["features"])
     # Weights fit any mesh: evaluation takes the devices that are here.
     config.mesh.update(data=-1, model=1)
     mesh, rules = assembly.build_mesh(config)
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> int:
     )
     p.add_argument("--store", help="another store with the same kind of features")
     args = p.parse_args(argv)
-    config = assembly.config_from_workdir(args.workdir)
+    config, _ = assembly.read_record(args.workdir)
     split = args.split or config.data.eval_split
     if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():
         raise UserError(

@@ -104,7 +104,7 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
         f"{steps_per_epoch} steps per epoch, {total_steps} steps"
     )
 
-    record = workdirs.claim(workdir, config, store.fingerprint, overrides or [])
+    record = workdirs.claim(workdir, config, store, overrides or [])
     checkpoints = recipes.call(
         Checkpoints,
         config.checkpoint.keep,

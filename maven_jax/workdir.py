@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 from maven_jax import __version__
-from maven_jax.assembly import CONFIG_FILE
+from maven_jax.assembly import CONFIG_FILE, feature_kinds
+from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
 from maven_jax.writers import write_json
@@ -68,25 +69,30 @@ def provenance(overrides: list[str]) -> dict[str, Any]:
     }
 
 
-def claim(workdir: Path, config: Config, fingerprint: str, overrides: list[str]) -> dict:
+def claim(workdir: Path, config: Config, store: Store, overrides: list[str]) -> dict[str, Any]:
     """Makes the workdir this run's; returns what describes the run, for its checkpoints.
 
     Args:
         workdir: folder of the run; made if it is not there.
         config: the resolved recipe.
-        fingerprint: of the store.
+        store: what it trains on.
         overrides: values set on the command line.
 
     Raises:
         UserError: the folder belongs to a run with another config or other features.
     """
     resolved = json.loads(config.to_json_best_effort())
-    record = {"config": resolved, "store_fingerprint": fingerprint, **provenance(overrides)}
+    record = {
+        "config": resolved,
+        "store_fingerprint": store.fingerprint,
+        "features": feature_kinds(store, tuple(config.data.modalities)),
+        **provenance(overrides),
+    }
     path = workdir / CONFIG_FILE
     if path.exists():
         earlier = json.loads(path.read_text())
         _compare(workdir, earlier["config"], resolved)
-        if earlier["store_fingerprint"] != fingerprint:
+        if earlier["store_fingerprint"] != store.fingerprint:
             raise UserError(
                 f"{workdir} was trained on other features than {config.data.store} holds now; "
                 "take another --workdir"

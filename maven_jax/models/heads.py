@@ -29,7 +29,7 @@ _START = {
 class RegressionHead(nn.Module):
     """A ReLU MLP per frame, whose two outputs are (valence, arousal) or polar coordinates.
 
-    Source: MAVEN (CVPRW 2025), section 3.6. A polar head's (valence, arousal) has no seam at ±π.
+    Source: MAVEN (CVPRW 2025). A polar head's (valence, arousal) has no seam at ±π.
 
     Attributes:
         hidden_dims: widths of the hidden layers; two of them make the paper's three-layer head.

@@ -23,7 +23,7 @@ class Maven(nn.Module):
 
     Any modalities, of any widths; each with one feature per frame, or with a single vector per
     window, which stays single until the modalities are put side by side. Source: MAVEN (CVPRW
-    2025), sections 3.3 to 3.6, with one deviation: `readout` "frame", since frames are scored.
+    2025), with one deviation that recipes may undo: `readout` "frame", since frames are scored.
 
     Attributes:
         modalities: names, in order.

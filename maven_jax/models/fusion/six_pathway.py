@@ -17,7 +17,7 @@ class SixPathwayFusion(nn.Module):
     E_m = LayerNorm(dropout((F_m + Σ_{n ≠ m} A_{m<-n}) / M)), where A_{m<-n} is multi-head attention
     with its own weights, query from m, keys and values from n, and M is the number of modalities.
     M modalities have M (M - 1) pathways; a single one has none and is only normalised. Source:
-    MAVEN (CVPRW 2025), section 3.4.
+    MAVEN (CVPRW 2025).
 
     Attributes:
         modalities: names, in order.

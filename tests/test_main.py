@@ -1,0 +1,79 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from maven_jax.__main__ import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_without_arguments_every_command_is_listed_with_a_line(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, (_, text) in COMMANDS.items():
+        assert any(line.split(None, 1) == [name, text] for line in lines)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"maven-jax {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "no command 'trian'"),
+        (["train", "--config", "quikstart", "--workdir", "w"], "did you mean 'quickstart'"),
+        (["train", "--config", "maven", "--workdir", "w"], "no such folder"),
+        (["evaluate", "--workdir", "nowhere"], "no config.json here"),
+        (["inspect", "nowhere"], "no such folder"),
+        (["compare", "nowhere"], "maven-jax evaluate --workdir nowhere"),
+        (["prepare", "--root", "nowhere", "--out", "s"], "nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    if arguments != ["trian"]:
+        assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("maven_jax-*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        "import maven_jax, data_prep; from maven_jax import recipes;"
+        "print(maven_jax.__file__); print(recipes.find('quickstart')[0]);"
+        "print(recipes.load('tiny', 'encoders').visual.source)"
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert output[0] == str(site / "maven_jax" / "__init__.py")
+    assert output[1] == str(site / "maven_jax" / "configs" / "quickstart.py")
+    assert output[2] == "random"
