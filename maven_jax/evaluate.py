@@ -11,7 +11,7 @@ import jax
 from maven_jax import assembly
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.progress import say
+from maven_jax.progress import say, timed
 from maven_jax.report.evaluation import print_scores, write_report
 from maven_jax.scoring import score
 from maven_jax.state import count_parameters, create_weights
@@ -56,6 +56,8 @@ def evaluate(
     checkpoints.close()
     predictor = assembly.build_predictor(config, features, model, split, mesh, rules, shardings)
     with jax.set_mesh(mesh):
+        with timed("compiling the prediction step"):
+            predictor.compile(weights)
         tracks = predictor(weights, label=f"evaluating {split} with step {step}")
     scores, by_video = score(tracks)
     scores |= {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Bool, Float32
 
 from maven_jax.data.pipeline import WindowSource, ordered_batches, to_batch
 from maven_jax.data.store import Store, VideoEntry
@@ -16,7 +17,6 @@ from maven_jax.data.windows import Windows
 from maven_jax.progress import meter
 from maven_jax.sharding import gather, place_batch, rows_per_process
 from maven_jax.state import Weights
-from maven_jax.types import Batch
 
 
 @dataclasses.dataclass
@@ -40,7 +40,7 @@ class Predictor:
     """Predicts every frame of a split; a frame in several windows gets their mean.
 
     Args:
-        predict_step: jitted (weights, batch) -> (b, t, 2).
+        predict_step: (weights, batch) -> (b, t, 2); jitted, if `compile` is to be called.
         store: the feature store.
         windows: which frames; they cover every frame of their videos.
         modalities: which to read.
@@ -52,7 +52,7 @@ class Predictor:
 
     def __init__(
         self,
-        predict_step: Callable[[Weights, Batch], Array],
+        predict_step: Any,
         store: Store,
         windows: Windows,
         *,
@@ -68,10 +68,11 @@ class Predictor:
         padded = -(-len(windows) // batch_size) * batch_size
         self._source = WindowSource(store, windows, modalities, single_vector, padded)
 
-    def example(self) -> Batch:
-        """One batch of this process, for compiling."""
+    def compile(self, weights: Weights) -> None:
+        """Compiles the prediction step for the one shape that all batches have."""
         rows = [self._source[0]] * self._rows
-        return to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
+        example = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
+        self._step = self._step.lower(weights, place_batch(example, self._mesh)).compile()
 
     def __call__(self, weights: Weights, label: str = "") -> list[Track]:
         """The tracks of all videos, on every process; with a `label`, progress is shown."""

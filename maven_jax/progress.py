@@ -23,6 +23,15 @@ def say(message: str) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Says that `what` begins, and when it has ended, how long it took."""
+    say(f"{what} ...")
+    began = time.monotonic()
+    yield
+    say(f"{what} took {time.monotonic() - began:.1f} s")
+
+
 def format_duration(seconds: float | int) -> str:
     """`75 -> "1:15"`, `3675 -> "1:01:15"`."""
     minutes, s = divmod(round(max(seconds, 0.0)), 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.losses import make_loss
 from maven_jax.optimizer import Plateau, make_optimizer
-from maven_jax.progress import format_duration, say
+from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
 from maven_jax.report import plots
 from maven_jax.scoring import score
@@ -117,48 +118,51 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
         state, saved = checkpoints.restore(start, state, data)
         plateau.from_json(saved["plateau"])
         say(f"continuing from step {start} of {total_steps}")
+    with jax.set_mesh(mesh), timed("compiling the training step"):
+        compiled = step_fn.lower(state, place_batch(example, mesh)).compile()
+    with jax.set_mesh(mesh), timed("compiling the prediction step"):
+        predictor.compile(state.weights)
     writer = MetricWriter(workdir, start)
     report = _Reporter(config, writer, rate, start, steps_per_epoch, total_steps)
-
-    say("compiling the training step ...")
-    began = time.monotonic()
-    with jax.set_mesh(mesh):
-        compiled = step_fn.lower(state, place_batch(example, mesh)).compile()
-    say(f"compiled the training step in {time.monotonic() - began:.1f} s")
 
     scores: dict[str, Any] = {}
     stop = start > 0 and saved["stopped"]
     pending: dict[str, Any] | None = None
-    for step in range(start, total_steps + 1):
-        last = step == total_steps
-        if step > start and (last or step % eval_every == 0):
+    # However the loop ends, what was handed to them is written.
+    with contextlib.closing(checkpoints), contextlib.closing(writer):
+        for step in range(start, total_steps + 1):
+            last = step == total_steps
+            evaluates = step > start and (last or step % eval_every == 0)
+            saves = step > start and step % config.checkpoint.every_steps == 0
+            if evaluates or saves:
+                # Nothing is saved before the loss that led to it is known to be finite.
+                report.step(step, pending)
+                pending = None
+            if evaluates:
+                with jax.set_mesh(mesh):
+                    scores, _ = score(predictor(state.weights))
+                stop = plateau.update(scores["ccc"])
+                state = state.replace(
+                    lr_scale=jax.device_put(np.float32(plateau.scale), shardings.lr_scale)
+                )
+                report.evaluation(step, scores, plateau.scale)
+                control = {"plateau": plateau.to_json(), "stopped": stop, "run": record}
+                checkpoints.save(step, state, data, control, {"ccc": scores["ccc"]})
+            elif saves:
+                control = {"plateau": plateau.to_json(), "stopped": False, "run": record}
+                checkpoints.save(step, state, data, control)
+            if last or stop:
+                break
+            waiting = time.monotonic()
+            batch = place_batch(to_batch(next(data)), mesh)
+            report.waited(time.monotonic() - waiting)
+            state, metrics = compiled(state, batch)
+            # The numbers of the step before are read while the device works on this one.
             report.step(step, pending)
-            pending = None
-            with jax.set_mesh(mesh):
-                scores, _ = score(predictor(state.weights))
-            stop = plateau.update(scores["ccc"])
-            state = state.replace(
-                lr_scale=jax.device_put(np.float32(plateau.scale), shardings.lr_scale)
-            )
-            report.evaluation(step, scores, plateau.scale)
-            control = {"plateau": plateau.to_json(), "stopped": stop, "run": record}
-            checkpoints.save(step, state, data, control, {"ccc": scores["ccc"]})
-        elif step > start and step % config.checkpoint.every_steps == 0:
-            control = {"plateau": plateau.to_json(), "stopped": False, "run": record}
-            checkpoints.save(step, state, data, control)
-        if last or stop:
-            break
-        waiting = time.monotonic()
-        batch = place_batch(to_batch(next(data)), mesh)
-        report.waited(time.monotonic() - waiting)
-        state, metrics = compiled(state, batch)
-        # The numbers of the step before are read while the device works on this one.
-        report.step(step, pending)
-        pending = metrics
-    checkpoints.wait()
-    say(f"trained {step} of {total_steps} steps; best checkpoint: step {checkpoints.best_step}")
-    checkpoints.close()
-    writer.close()
+            pending = metrics
+        checkpoints.wait()
+        best = checkpoints.best_step
+    say(f"trained {step} of {total_steps} steps; best checkpoint: step {best}")
     return scores
 
 
@@ -178,7 +182,7 @@ class _Reporter:
         self._every = config.train.log_every_steps
         self._batch_size, self._split = config.train.batch_size, config.data.eval_split
         self._steps_per_epoch, self._total = steps_per_epoch, total_steps
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
         self._last_step, self._waited, self._ccc = start, 0.0, math.nan
 
     def waited(self, seconds: float) -> None:
@@ -206,7 +210,7 @@ class _Reporter:
         now = time.monotonic()
         took = max(now - self._last, 1e-9)
         windows = (step - self._last_step) * self._batch_size
-        left = (now - self._began) / (step - self._start) * (self._total - step)
+        left = took / (step - self._last_step) * (self._total - step)
         shown = "" if math.isnan(self._ccc) else f"  {self._split} ccc {self._ccc:.3f}"
         say(
             f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.1f}"

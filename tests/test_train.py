@@ -271,8 +271,12 @@ def test_other_features_in_the_workdir_are_refused(store, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", loss__terms={"mse": 1.0})
     config.optimizer.update(learning_rate=1e30, warmup_epochs=0.0, clip_norm=None)
+    config.checkpoint.every_steps = 1
     with pytest.raises(train.NonFiniteLoss, match="at step 2"):
         train.run(config, tmp_path / "run")
+    # What the message says of the last checkpoint is so: it was saved before the loss was lost.
+    saved = Checkpoints(tmp_path / "run", keep_latest=1, keep_best=1, read_only=True)
+    assert saved.latest_step == 1
 
 
 def test_patience_ends_the_run(store, tmp_path):

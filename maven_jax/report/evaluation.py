@@ -94,6 +94,9 @@ def write_report(
     scored = [i for i, t in enumerate(tracks) if t.target_mask.any()]
     order = sorted(scored, key=lambda i: float(by_video[i].mean()))
     drawn = dict.fromkeys(order[:_PLOTTED], "worst") | dict.fromkeys(order[-_PLOTTED:], "best")
+    for kind in ("best", "worst", "track"):  # of an earlier evaluation
+        for old in (workdir / "plots").glob(f"{split}_{kind}_*.png"):
+            old.unlink()
     for i, track in enumerate(tracks):
         time_s = frame_times(store, track)
         name = file_stem(track.entry.video)
