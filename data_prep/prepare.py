@@ -19,6 +19,7 @@ from data_prep.check import CorpusReport, VideoCheck, check
 from data_prep.corpus import SPLITS, scan
 from data_prep.problems import UNUSABLE
 from maven_jax import recipes
+from maven_jax.command_line import Parser
 from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
@@ -190,16 +191,9 @@ def _part(text: str) -> tuple[int, int]:
     return int(i) - 1, int(n)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Mistakes end in one line, as everywhere else."""
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message} (--help says more)")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = _Parser(
+    p = Parser(
         prog="maven-jax prepare",
         description="Checks a corpus in Aff-Wild2's layout and encodes it into a feature store. "
         "The same command continues an interrupted run at the video where it stopped.",

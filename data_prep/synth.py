@@ -6,7 +6,6 @@ in content: docs/synthetic_corpus.md says what is planted. The same parameters g
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -20,6 +19,7 @@ import cv2
 
 from data_prep.synth_files import CHALLENGE, write_media
 from data_prep.synth_plan import SPLITS, Media, plan_corpus, split_sizes
+from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import meter, say
 
@@ -205,7 +205,7 @@ def _readme(parameters: dict, entries: list[dict]) -> str:
 
 def main(argv: list[str]) -> int:
     """`maven-jax synth`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maven-jax synth",
         description="Writes a synthetic corpus in exactly Aff-Wild2's layout: mp4, 112x112 crops, "
         "WAV, timed transcripts, annotations and a challenge template, with the blemishes of the "

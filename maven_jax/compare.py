@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, say
 
@@ -78,7 +78,7 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
 
 def main(argv: list[str]) -> int:
     """`maven-jax compare`."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="maven-jax compare",
         description="The scores of several workdirs side by side. CCC is over all annotated frames "
         "of the split concatenated; the last column is the mean of each video's.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 
 from maven_jax import assembly
 from maven_jax.checkpoint import Checkpoints
+from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import say, timed
 from maven_jax.report.evaluation import print_scores, write_report
@@ -83,7 +83,7 @@ def evaluate(
 
 def main(argv: list[str]) -> int:
     """`maven-jax evaluate`."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="maven-jax evaluate",
         description="Score a trained model: CCC over all frames of a split, predictions, plots.",
     )

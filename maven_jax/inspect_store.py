@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from maven_jax.command_line import Parser
 from maven_jax.data.store import TARGETS, Frames, Store, VideoEntry
 from maven_jax.errors import UserError
 from maven_jax.progress import console, say
@@ -218,7 +218,7 @@ def show_video(summary: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="maven-jax inspect", description=__doc__)
+    parser = Parser(prog="maven-jax inspect", description=__doc__)
     parser.add_argument("store", type=Path, metavar="STORE", help="folder that `prepare` made")
     parser.add_argument("--video", metavar="NAME", help="show this video; reads all of its frames")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")

@@ -7,7 +7,6 @@ a value nor a gradient. A batch without a valid frame gives loss 0 with zero gra
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from maven_jax import circumplex
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 from maven_jax.types import Prediction
 
 # Added to the denominator of the CCC: a track that stands still has a variance of float32 rounding
@@ -182,9 +181,7 @@ def make_loss(
     }
     for name in terms:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"loss: unknown term {name!r}{hint} (known: {', '.join(known)})")
+            raise UserError(f"loss: unknown term {name!r}{did_you_mean(name, list(known))}")
     chosen = {name: float(weight) for name, weight in terms.items() if weight}
     if not chosen or min(chosen.values()) < 0:
         raise UserError(f"loss: weights must be ≥ 0 and one of them positive, not {dict(terms)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import time
@@ -15,6 +14,7 @@ import numpy as np
 from maven_jax import assembly, recipes
 from maven_jax import workdir as workdirs
 from maven_jax.checkpoint import Checkpoints
+from maven_jax.command_line import Parser
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.losses import make_loss
@@ -230,8 +230,8 @@ class _Reporter:
         )
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+def parser() -> Parser:
+    p = Parser(
         prog="maven-jax train",
         description="Train by a recipe, then evaluate the best checkpoint. The same command again "
         "continues where it stopped.",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
 from maven_jax.models.maven import Maven
 from maven_jax.models.maven_released import MavenReleased
@@ -41,9 +40,7 @@ def create(
         TypeError: an attribute the model does not have, or lacks.
     """
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"model: unknown name {name!r}{hint} (known: {', '.join(MODELS)})")
+        raise UserError(f"model: unknown name {name!r}{did_you_mean(name, list(MODELS))}")
     modalities = tuple(modalities)
     if not modalities or len(set(modalities)) < len(modalities):
         raise UserError(f"model: modalities must be one or more different names, not {modalities}")
