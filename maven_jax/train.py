@@ -178,7 +178,7 @@ class _Reporter:
         steps_per_epoch: int,
         total_steps: int,
     ):
-        self._writer, self._rate, self._start = writer, rate, start
+        self._writer, self._rate = writer, rate
         self._every = config.train.log_every_steps
         self._batch_size, self._split = config.train.batch_size, config.data.eval_split
         self._steps_per_epoch, self._total = steps_per_epoch, total_steps
@@ -203,7 +203,7 @@ class _Reporter:
                 f"the loss is {values['loss']} at step {step}; the last checkpoint is whole. "
                 "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm"
             )
-        if step % self._every and step != self._start + 1:
+        if step % self._every and step != 1:
             return
         values["learning_rate"] = float(self._rate(step - 1))
         self._writer.write(step, "train", values)

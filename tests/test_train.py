@@ -297,7 +297,8 @@ from maven_jax.evaluate import evaluate
 from pathlib import Path
 from tests.recipes_for_tests import small_recipe
 config = small_recipe(
-    Path(sys.argv[1]), sys.argv[3], train__num_epochs=4.0, checkpoint__every_steps=2
+    Path(sys.argv[1]), sys.argv[3], train__num_epochs=4.0, train__log_every_steps=3,
+    checkpoint__every_steps=2
 )
 train.run(config, Path(sys.argv[2]))
 evaluate(Path(sys.argv[2]), "validation")
