@@ -130,7 +130,7 @@ def train_iterator(
     """
     data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     data = data[process_index::process_count].batch(batch_size)
-    return iter(data.to_iter_dataset(_read_options(num_threads, batch_size)))
+    return iter(data.to_iter_dataset(_read_options(num_threads)))
 
 
 def ordered_batches(
@@ -143,11 +143,10 @@ def ordered_batches(
 ) -> Iterator[Mapping[str, Any]]:
     """Every window once, in order: this process's rows of each batch, all batches whole."""
     data = grain.MapDataset.source(source)[process_index::process_count].batch(batch_size)
-    return iter(data.to_iter_dataset(_read_options(num_threads, batch_size)))
+    return iter(data.to_iter_dataset(_read_options(num_threads)))
 
 
-def _read_options(num_threads: int, batch_size: int) -> grain.ReadOptions:
+def _read_options(num_threads: int) -> grain.ReadOptions:
     # One item of these data sets is a whole batch: a few in flight keep the device busy, and
     # grain's default of 500 would hold gigabytes.
-    del batch_size
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4 if num_threads else 0)
