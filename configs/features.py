@@ -106,6 +106,8 @@ def get_config(arg: str = "") -> ConfigDict:
             eval_every_epochs=2.0,
             log_every_steps=20,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-3, stop_patience=6),
+            stages=(),
+            init=dict(),
         )
     )
     c.eval = ConfigDict(dict(batch_size=16, hop=25))

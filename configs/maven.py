@@ -94,6 +94,8 @@ def get_config(arg: str = "") -> ConfigDict:
             eval_every_epochs=1.0,
             log_every_steps=50,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-4, stop_patience=30),
+            stages=(),
+            init=dict(),
         )
     )
     c.eval = ConfigDict(dict(batch_size=32, hop=100))

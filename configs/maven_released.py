@@ -96,6 +96,8 @@ def get_config(arg: str = "mlp") -> ConfigDict:
             eval_every_epochs=1.0,
             log_every_steps=50,
             plateau=dict(factor=0.1, patience=5, min_scale=1e-6, stop_patience=None),
+            stages=(),
+            init=dict(),
         )
     )
     c.eval = ConfigDict(dict(batch_size=32, hop=300))

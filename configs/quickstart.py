@@ -107,6 +107,8 @@ def get_config(arg: str = "") -> ConfigDict:
             eval_every_epochs=2.0,
             log_every_steps=32,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-3, stop_patience=None),
+            stages=(),
+            init=dict(),
         )
     )
     c.eval = ConfigDict(dict(batch_size=16, hop=25))
