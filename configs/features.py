@@ -26,7 +26,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.single_vector = ConfigDict()
     c.data.train_split = "train"
     c.data.eval_split = "validation"
-    c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=50))
+    c.data.fold = None
+    c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=50, step_s=None))
     c.data.num_threads = 2
 
     c.inputs = ConfigDict(
@@ -107,10 +108,10 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every_steps=20,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-3, stop_patience=6),
             stages=(),
-            init=dict(),
+            init={},
         )
     )
-    c.eval = ConfigDict(dict(batch_size=16, hop=25))
+    c.eval = ConfigDict(dict(batch_size=16, hop=25, smooth_frames=(0, 0)))
     c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=1, keep_best=1), every_steps=500))
     c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
     return c

@@ -28,7 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.single_vector = ConfigDict()
     c.data.train_split = "train"
     c.data.eval_split = "validation"
-    c.data.window = ConfigDict(dict(kind="sliding", length=300, hop=200))
+    c.data.fold = None
+    c.data.window = ConfigDict(dict(kind="sliding", length=300, hop=200, step_s=None))
     c.data.num_threads = 8
 
     c.inputs = ConfigDict(
@@ -95,10 +96,10 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every_steps=50,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-4, stop_patience=30),
             stages=(),
-            init=dict(),
+            init={},
         )
     )
-    c.eval = ConfigDict(dict(batch_size=32, hop=100))
+    c.eval = ConfigDict(dict(batch_size=32, hop=100, smooth_frames=(0, 0)))
     c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=1, keep_best=1), every_steps=2000))
     c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
     return c

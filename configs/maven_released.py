@@ -34,7 +34,8 @@ def get_config(arg: str = "mlp") -> ConfigDict:
     c.data.single_vector = ConfigDict(dict(audio=1.0, text=None))
     c.data.train_split = "train"
     c.data.eval_split = "validation"
-    c.data.window = ConfigDict(dict(kind="segment", length=300, hop=300))
+    c.data.fold = None
+    c.data.window = ConfigDict(dict(kind="segment", length=300, hop=300, step_s=None))
     c.data.num_threads = 8
 
     c.inputs = ConfigDict(
@@ -97,10 +98,10 @@ def get_config(arg: str = "mlp") -> ConfigDict:
             log_every_steps=50,
             plateau=dict(factor=0.1, patience=5, min_scale=1e-6, stop_patience=None),
             stages=(),
-            init=dict(),
+            init={},
         )
     )
-    c.eval = ConfigDict(dict(batch_size=32, hop=300))
+    c.eval = ConfigDict(dict(batch_size=32, hop=300, smooth_frames=(0, 0)))
     c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=1, keep_best=1), every_steps=2000))
     c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
     return c

@@ -30,7 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.single_vector = ConfigDict()
     c.data.train_split = "train"
     c.data.eval_split = "validation"
-    c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=100))
+    c.data.fold = None
+    c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=100, step_s=None))
     c.data.num_threads = 2
 
     c.inputs = ConfigDict(
@@ -108,10 +109,10 @@ def get_config(arg: str = "") -> ConfigDict:
             log_every_steps=32,
             plateau=dict(factor=1.0, patience=5, min_scale=1e-3, stop_patience=None),
             stages=(),
-            init=dict(),
+            init={},
         )
     )
-    c.eval = ConfigDict(dict(batch_size=16, hop=25))
+    c.eval = ConfigDict(dict(batch_size=16, hop=25, smooth_frames=(0, 0)))
     c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=1, keep_best=1), every_steps=200))
     c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
     return c

@@ -10,16 +10,20 @@ import numpy as np
 from maven_jax.data.store import VideoEntry
 from maven_jax.errors import UserError
 
+KINDS = ("sliding", "segment", "dense")
+
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """A table of windows; every frame of every video lies in at least one of them.
+    """A table of windows; see `make_windows` for which frames they cover.
 
     Attributes:
         entries: the videos.
         video: (n,) index into `entries`.
         start: (n,) first frame.
-        stop: (n,) frame behind the last one; `stop - start <= length`.
+        stop: (n,) frame behind the last one.
+        step: (n,) frames from one of a window's frames to its next; 1 but for `dense` windows.
+            No window has more than `length` frames.
         length: frames of a window once padded.
     """
 
@@ -27,10 +31,22 @@ class Windows:
     video: np.ndarray
     start: np.ndarray
     stop: np.ndarray
+    step: np.ndarray
     length: int
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def frames(self, index: int) -> slice:
+        """The frames of a window within its video."""
+        return slice(int(self.start[index]), int(self.stop[index]), int(self.step[index]))
+
+    def coverage(self) -> list[np.ndarray]:
+        """For each video, in how many windows each of its frames lies."""
+        counts = [np.zeros(entry.num_frames, np.int32) for entry in self.entries]
+        for index in range(len(self)):
+            counts[self.video[index]][self.frames(index)] += 1
+        return counts
 
 
 def sliding_bounds(num_frames: int, length: int, hop: int) -> list[tuple[int, int]]:
@@ -61,37 +77,92 @@ def segment_bounds(entry: VideoEntry, length: int) -> list[tuple[int, int]]:
     ]
 
 
+def dense_bounds(num_frames: int, length: int, stride: int, hop: int) -> list[tuple[int, int]]:
+    """Windows of `length` frames `stride` apart, whose first frames lie `hop` apart.
+
+    Windows that begin one frame after the other fill a stretch of `length * stride` frames without
+    a frame twice; then the next stretch begins. At the end of the video they are shorter. With
+    hop 1 every frame is in exactly one window (RJCA (Praveen et al., 2023): windows slide by one
+    frame and every frame is predicted once); a larger hop leaves the frames between out.
+
+    >>> dense_bounds(10, length=2, stride=3, hop=1)
+    [(0, 4), (1, 5), (2, 6), (6, 10), (7, 8), (8, 9)]
+    """
+    bounds = []
+    for stretch in range(0, num_frames, length * stride):
+        for start in range(stretch, min(stretch + stride, num_frames), hop):
+            count = min(length, -(-(num_frames - start) // stride))
+            bounds.append((start, start + (count - 1) * stride + 1))
+    return bounds
+
+
+def dense_stride(fps: float | int, step_s: float | int) -> int:
+    """Frames that come nearest to `step_s` seconds, at least one."""
+    return max(1, round(step_s * fps))
+
+
 def make_windows(
-    entries: Sequence[VideoEntry], *, kind: str, length: int, hop: int, annotated: bool = False
+    entries: Sequence[VideoEntry],
+    *,
+    kind: str,
+    length: int,
+    hop: int,
+    step_s: float | int | None,
+    annotated: bool = False,
 ) -> Windows:
     """The windows of some videos.
 
     Args:
         entries: the videos, in order.
-        kind: `sliding`, or `segment` for one window per transcript segment.
+        kind: `sliding`; `segment` for one window per transcript segment; `dense` for windows of
+            frames that lie `step_s` apart. Every frame lies in at least one window, in exactly
+            one of `segment` and of `dense` windows at hop 1.
         length: frames of a window.
-        hop: frames between the starts of sliding windows.
+        hop: frames between the first frames of neighbouring windows (not of `segment`). Above 1
+            `dense` windows leave frames out, which is for training.
+        step_s: seconds between the frames of a `dense` window; None for the other kinds.
         annotated: leave out videos in which no frame is annotated (training learns nothing there).
 
     Raises:
         UserError: impossible sizes, or nothing to cut.
     """
+    _check_sizes(kind, length, hop, step_s)
+    kept = tuple(e for e in entries if not annotated or e.num_annotated)
+    rows: list[tuple[int, int, int, int]] = []
+    for i, entry in enumerate(kept):
+        step = 1
+        if kind == "sliding":
+            bounds = sliding_bounds(entry.num_frames, length, hop)
+        elif kind == "segment":
+            bounds = segment_bounds(entry, length)
+        else:
+            assert step_s is not None
+            step = dense_stride(entry.fps, step_s)
+            bounds = dense_bounds(entry.num_frames, length, step, hop)
+        rows += [(i, start, stop, step) for start, stop in bounds]
+    if not rows:
+        raise UserError("no windows: the split has no (annotated) videos")
+    table = np.array(rows, np.int64)
+    return Windows(kept, *table.T, length)
+
+
+def _check_sizes(kind: str, length: int, hop: int, step_s: float | int | None) -> None:
+    if kind not in KINDS:
+        raise UserError(f"config.data.window.kind={kind!r}: one of {', '.join(KINDS)} is wanted")
+    if kind == "dense":
+        if step_s is None or not 0 < step_s < float("inf"):
+            raise UserError(
+                f"config.data.window.step_s={step_s}: dense windows want the seconds between frames"
+            )
+        if length < 1 or hop < 1:
+            raise UserError(f"windows of length {length} at hop {hop}: both must be at least 1")
+        return
+    if step_s is not None:
+        raise UserError(
+            f"config.data.window.step_s={step_s}: only dense windows have it, {kind} ones want None"
+        )
     if length < 1 or not 1 <= hop <= length:
         raise UserError(
             f"windows of length {length} at hop {hop}: 1 <= hop <= length is wanted, so that "
             "every frame is covered"
         )
-    if kind not in ("sliding", "segment"):
-        raise UserError(f"config.data.window.kind={kind!r}: sliding or segment is wanted")
-    kept = tuple(e for e in entries if not annotated or e.num_annotated)
-    rows: list[tuple[int, int, int]] = []
-    for i, entry in enumerate(kept):
-        if kind == "sliding":
-            bounds = sliding_bounds(entry.num_frames, length, hop)
-        else:
-            bounds = segment_bounds(entry, length)
-        rows += [(i, start, stop) for start, stop in bounds]
-    if not rows:
-        raise UserError("no windows: the split has no (annotated) videos")
-    table = np.array(rows, np.int64)
-    return Windows(kept, table[:, 0], table[:, 1], table[:, 2], length)

@@ -27,7 +27,7 @@ def test_the_last_window_is_flush_with_the_end():
 
 def test_segment_windows_hold_every_frame_once_and_one_segment_each(tmp_path):
     store = write_small_store(tmp_path / "s", videos=2)
-    windows = make_windows(store.videos("train"), kind="segment", length=40, hop=40)
+    windows = make_windows(store.videos("train"), kind="segment", length=40, hop=40, step_s=None)
     for i, entry in enumerate(windows.entries):
         mine = windows.video == i
         covered = np.zeros(entry.num_frames, int)
@@ -40,17 +40,21 @@ def test_segment_windows_hold_every_frame_once_and_one_segment_each(tmp_path):
 
 def test_training_leaves_out_videos_without_annotation(tmp_path):
     store = write_small_store(tmp_path / "s", videos=3, unannotated=1.0)
-    assert len(make_windows(store.videos("train"), kind="sliding", length=50, hop=50)) > 0
+    assert (
+        len(make_windows(store.videos("train"), kind="sliding", length=50, hop=50, step_s=None)) > 0
+    )
     with pytest.raises(UserError, match="no windows"):
-        make_windows(store.videos("train"), kind="sliding", length=50, hop=50, annotated=True)
+        make_windows(
+            store.videos("train"), kind="sliding", length=50, hop=50, step_s=None, annotated=True
+        )
 
 
 @pytest.mark.parametrize(("length", "hop"), [(0, 1), (10, 0), (10, 11)])
 def test_impossible_sizes_are_refused(length, hop, tmp_path):
     with pytest.raises(UserError, match="hop"):
-        make_windows((), kind="sliding", length=length, hop=hop)
+        make_windows((), kind="sliding", length=length, hop=hop, step_s=None)
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(UserError, match="sliding or segment"):
-        make_windows((), kind="random", length=2, hop=1)
+    with pytest.raises(UserError, match="sliding, segment, dense"):
+        make_windows((), kind="random", length=2, hop=1, step_s=None)
