@@ -1,0 +1,66 @@
+"""The parts that convolutional encoders share: convolutions, pooling, PReLU."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Conv2d(nn.Module):
+    """A convolution over rows and columns, padded by zeros as PyTorch's is.
+
+    Attributes:
+        features: output channels.
+        kernel_size: taps along rows and columns.
+        stride: between outputs, along rows and columns.
+        padding: zeros on both sides of rows and columns.
+        use_bias: adds a bias.
+        dtype: of the computation.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x d"]:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        init = nn.with_logical_partitioning(
+            nn.initializers.he_normal(), (None, None, None, "embed")
+        )
+        y = lax.conv_general_dilated(
+            x.astype(self.dtype),
+            jnp.asarray(self.param("kernel", init, shape), self.dtype),
+            self.stride,
+            [(pad, pad) for pad in self.padding],
+            dimension_numbers=_LAYOUT,
+        )
+        if self.use_bias:
+            init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",))
+            y = y + jnp.asarray(self.param("bias", init, (self.features,)), self.dtype)
+        return y
+
+
+class PRelu(nn.Module):
+    """max(x, 0) + slope · min(x, 0), one learned slope a channel (He et al., ICCV 2015)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        init = nn.with_logical_partitioning(nn.initializers.constant(0.25), ("norm",))
+        slope = jnp.asarray(self.param("slope", init, x.shape[-1:]), x.dtype)
+        return jnp.where(x > 0, x, slope * x)
+
+
+def max_pool(
+    x: Float[Array, "n h w c"], size: int, stride: int, padding: int = 0
+) -> Float[Array, "n y x c"]:
+    """The largest value of each window; padding never wins."""
+    return nn.max_pool(x, (size, size), (stride, stride), [(padding, padding)] * 2)
