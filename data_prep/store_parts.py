@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from data_prep.store_plan import PlannedVideo
+from maven_jax.data.moments import RunningMoments
 from maven_jax.data.store import TARGETS, Frames, ModalitySpec, mask_field
 from maven_jax.errors import UserError
 
@@ -67,45 +68,6 @@ class RecordSerializer:
     def __call__(self, record: Mapping[str, Any]) -> bytes:
         example = self._serializer.get_tf_example(self._features.encode_example(record))
         return example.SerializeToString(deterministic=True)
-
-
-class RunningMoments:
-    """Count, mean and sum of squares about the mean, merged by Chan's formula in float64.
-
-    Sums of squares minus squared sums would lose the digits of a feature whose mean is large
-    against its spread.
-    """
-
-    def __init__(self, dim: int):
-        self.count = 0
-        self.mean = np.zeros(dim)
-        self.m2 = np.zeros(dim)
-
-    def add(self, values: np.ndarray) -> None:
-        """Takes in rows (n, dim)."""
-        if len(values):
-            values = values.astype(np.float64)
-            mean = values.mean(axis=0)
-            self._merge(len(values), mean, np.square(values - mean).sum(axis=0))
-
-    def _merge(self, count: int, mean: np.ndarray, m2: np.ndarray) -> None:
-        total = self.count + count
-        if total == 0:
-            return
-        delta = mean - self.mean
-        self.mean = self.mean + delta * (count / total)
-        self.m2 = self.m2 + m2 + np.square(delta) * (self.count * count / total)
-        self.count = total
-
-    def merge_json(self, moments: Mapping[str, Any]) -> None:
-        """Takes in what another one's `to_json` returned."""
-        self._merge(moments["count"], np.array(moments["mean"]), np.array(moments["m2"]))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"count": self.count, "mean": self.mean.tolist(), "m2": self.m2.tolist()}
-
-    def std(self) -> np.ndarray:
-        return np.sqrt(self.m2 / max(self.count, 1))
 
 
 class RecordFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -67,11 +66,6 @@ class Plan:
             },
             "shards": {split: [list(s) for s in shards] for split, shards in self.shards.items()},
         }
-
-
-def file_key(video: str) -> str:
-    """Name for a video's files that is safe whatever the video is called."""
-    return hashlib.sha256(video.encode()).hexdigest()[:32]
 
 
 def check_modality_name(name: str, where: str = "modality") -> None:

@@ -11,7 +11,7 @@ On disk, while it is written:
 
     plan.json               what goes where; a run with another plan is refused
     parts/KEY.array_record  the records of one video; renamed to this when whole
-    index/video-KEY.json    its sums and counts: the video is done
+    index/video-KEY.json    its sums and counts: the video is done (readers take the sums from here)
     index/dropped-KEY.json  the video could not be stored, and why
     index/shard-FILE.json   what the shard holds, written just before the shard gets its name
     NAME-SPLIT.array_record-00000-of-00003   a whole shard; its parts are gone
@@ -43,7 +43,6 @@ from data_prep.store_parts import (
     PART_OPTIONS,
     SHARD_OPTIONS,
     RecordFile,
-    RunningMoments,
     VideoWriter,
     record_features,
 )
@@ -52,17 +51,20 @@ from data_prep.store_plan import (
     PlannedVideo,
     check_same_plan,
     dataset_identity,
-    file_key,
     make_plan,
 )
+from maven_jax.data.moments import RunningMoments
 from maven_jax.data.store import (
     FORMAT,
     FORMAT_VERSION,
+    INDEX_FOLDER,
     PLAN_FILE,
     STORE_FILE,
     TARGETS,
     ModalitySpec,
     Store,
+    file_key,
+    video_file,
 )
 from maven_jax.errors import UserError
 
@@ -103,7 +105,7 @@ class StoreWriter:
                 `out` is another kind of folder.
         """
         self._out = Path(out)
-        self._parts, self._index = self._out / "parts", self._out / "index"
+        self._parts, self._index = self._out / "parts", self._out / INDEX_FOLDER
         self._provenance = json.loads(json.dumps(provenance))
         self._unplanned: dict[str, str] = {}
         self.plan: Plan = make_plan(self._out, videos, modalities, chunk_frames, shard_bytes)
@@ -227,7 +229,7 @@ class StoreWriter:
         return self._parts / f"{file_key(video)}.array_record"
 
     def _video_file(self, video: str) -> Path:
-        return self._index / f"video-{file_key(video)}.json"
+        return self._index / video_file(video)
 
     def _dropped_file(self, video: str) -> Path:
         return self._index / f"dropped-{file_key(video)}.json"

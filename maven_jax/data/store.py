@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32
 
+from maven_jax.data.moments import Moments
 from maven_jax.errors import UserError
 
 FORMAT = "maven_jax feature store"
 FORMAT_VERSION = 1
 STORE_FILE = "store.json"
 PLAN_FILE = "plan.json"
+INDEX_FOLDER = "index"
 TARGETS = "targets"
 # Record fields that are not modalities.
 FRAME_FIELDS = ("time_s", "targets", "target_mask", "segment_id")
@@ -37,6 +39,16 @@ RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
 def mask_field(modality: str) -> str:
     """Record field that says in which frames `modality` was observed."""
     return f"{modality}_mask"
+
+
+def file_key(video: str) -> str:
+    """Name for a video's files that is safe whatever the video is called."""
+    return hashlib.sha256(video.encode()).hexdigest()[:32]
+
+
+def video_file(video: str) -> str:
+    """Name, within the index folder, of the file that holds a video's counts and sums."""
+    return f"video-{file_key(video)}.json"
 
 
 @dataclass(frozen=True)
@@ -85,15 +97,6 @@ class VideoEntry:
     observed: dict[str, int]
     nonfinite: dict[str, int]
     segments: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation (population, 1/N) over `count` frames; zeros if none."""
-
-    count: int
-    mean: Float64[np.ndarray, "c"]
-    std: Float64[np.ndarray, "c"]
 
 
 @dataclass
@@ -190,6 +193,34 @@ class Store:
     def shards(self, split: str) -> list[dict[str, Any]]:
         """The split's files in order: dicts of `file`, `records`, `bytes`."""
         return self._meta["splits"][split]["shards"]
+
+    def video_sums(self, entry: VideoEntry) -> dict[str, Any]:
+        """Modality name or `targets` -> sums over the video's observed (annotated) frames.
+
+        They lie beside the shards, one file per video, and are only read when asked for: those of
+        wide features would make every opening of the store slow.
+
+        Returns:
+            Dicts as `RunningMoments.merge_json` takes them.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        file = self.path / INDEX_FOLDER / video_file(entry.video)
+        try:
+            facts = json.loads(file.read_bytes())
+            sums, video = facts["moments"], facts["video"]
+        except FileNotFoundError:
+            raise UserError(
+                f"{file}: missing, and statistics of single videos need it; copy the whole folder "
+                "of the store, or run the `maven-jax prepare` command that made it again"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: damaged: {error}") from error
+        widths = {m: spec.dim for m, spec in self.modalities.items()} | {TARGETS: 2}
+        if video != entry.video or {m: len(s["mean"]) for m, s in sums.items()} != widths:
+            raise UserError(f"{file}: does not belong to this store")
+        return sums
 
     def read(
         self, entry: VideoEntry, start: int, stop: int, modalities: Sequence[str] | None = None

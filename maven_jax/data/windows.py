@@ -143,7 +143,8 @@ def make_windows(
     if not rows:
         raise UserError("no windows: the split has no (annotated) videos")
     table = np.array(rows, np.int64)
-    return Windows(kept, *table.T, length)
+    video, start, stop, stride = table.T
+    return Windows(kept, video, start, stop, stride, length)
 
 
 def _check_sizes(kind: str, length: int, hop: int, step_s: float | int | None) -> None:

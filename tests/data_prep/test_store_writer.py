@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.store_parts import RunningMoments
 from data_prep.store_plan import check_modality_name, dataset_identity, make_plan
 from data_prep.store_writer import PlannedVideo, StoreWriter
+from maven_jax.data.moments import RunningMoments
 from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.errors import UserError
 

@@ -1,0 +1,88 @@
+"""Cross-validation: the official split and five slices of the training list (ABAW6, 2024).
+
+RJCMA and its relatives train on six folds of Aff-Wild2: fold 0 is the official split, in fold k
+the k-th of five slices of the training list is what is validated on, and the official validation
+set is trained on instead. A store needs no rewriting for that: it keeps the sums of every video,
+and the statistics of any set of videos follow from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maven_jax.data.moments import Moments, RunningMoments
+from maven_jax.data.store import Store, VideoEntry
+from maven_jax.errors import UserError
+
+NUM_SLICES = 5
+NUM_FOLDS = 1 + NUM_SLICES
+
+
+def fold_entries(store: Store, fold: int) -> dict[str, tuple[VideoEntry, ...]]:
+    """The videos of a fold.
+
+    The slices are runs of the store's training list, about equal in videos. Two faces of one video
+    (one `stem`) are never on both sides of a fold: they count as one place of the list, and an
+    official validation video whose other face is held out is not trained on.
+
+    Args:
+        store: with splits `train` and `validation`.
+        fold: 0 for the official split, 1 to 5 for the slices.
+
+    Returns:
+        `train` and `validation`: videos, each with the split of the store that it lies in.
+
+    Raises:
+        UserError: no such fold, a split is missing, or fewer training videos than slices.
+    """
+    if not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < NUM_FOLDS:
+        raise UserError(f"config.data.fold={fold!r}: 0 to {NUM_SLICES} (or None) is wanted")
+    for split in ("train", "validation"):
+        if split not in store.splits:
+            raise UserError(f"{store.path}: folds need a split {split!r}, it has none")
+    official, validation = store.videos("train"), store.videos("validation")
+    if fold == 0:
+        return {"train": official, "validation": validation}
+    held_out = _slices(store, official)[fold - 1]
+    stems = {entry.stem for entry in held_out}
+    rest = [entry for entry in (*official, *validation) if entry.stem not in stems]
+    return {"train": tuple(rest), "validation": held_out}
+
+
+def _slices(store: Store, entries: Sequence[VideoEntry]) -> list[tuple[VideoEntry, ...]]:
+    """The list cut into five runs of whole stems, where it comes nearest to equal lengths."""
+    stems: dict[str, list[VideoEntry]] = {}
+    for entry in entries:
+        stems.setdefault(entry.stem, []).append(entry)
+    if len(stems) < NUM_SLICES:
+        raise UserError(
+            f"{store.path}: {NUM_SLICES} slices of {len(stems)} training videos cannot be cut; "
+            "config.data.fold=0 is the official split"
+        )
+    slices: list[list[VideoEntry]] = [[] for _ in range(NUM_SLICES)]
+    before = 0
+    for left, faces in zip(range(len(stems), 0, -1), stems.values()):
+        middle = before + len(faces) / 2
+        index = int(middle * NUM_SLICES / len(entries))
+        # However many faces a stem has, none of the slices stays empty.
+        first_empty = next((i for i, s in enumerate(slices) if not s), NUM_SLICES)
+        index = max(min(index, first_empty), NUM_SLICES - left)
+        slices[index] += faces
+        before += len(faces)
+    return [tuple(s) for s in slices]
+
+
+def fold_statistics(store: Store, entries: Sequence[VideoEntry]) -> dict[str, Moments]:
+    """Modality name or `targets` -> moments over the observed (annotated) frames of some videos.
+
+    For the official training list these are `store.statistics`, bit for bit.
+
+    Raises:
+        UserError: the store's folder `index` is not there.
+    """
+    running = {name: RunningMoments(len(m.mean)) for name, m in store.statistics.items()}
+    for entry in entries:
+        sums = store.video_sums(entry)
+        for name, moments in running.items():
+            moments.merge_json(sums[name])
+    return {name: moments.result() for name, moments in running.items()}
