@@ -63,4 +63,6 @@ def max_pool(
     x: Float[Array, "n h w c"], size: int, stride: int, padding: int = 0
 ) -> Float[Array, "n y x c"]:
     """The largest value of each window; padding never wins."""
-    return nn.max_pool(x, (size, size), (stride, stride), [(padding, padding)] * 2)
+    pads = ((padding, padding), (padding, padding))
+    # Linen's annotation knows words only.
+    return nn.max_pool(x, (size, size), (stride, stride), pads)  # pyright: ignore

@@ -40,5 +40,6 @@ class InferenceBatchNorm(nn.Module):
         mean = self.variable(STATISTICS, "mean", jnp.zeros, shape, jnp.float32).value
         variance = self.variable(STATISTICS, "var", jnp.ones, shape, jnp.float32).value
         mean, variance = jax.lax.stop_gradient((mean, variance))
-        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
-        return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * jnp.asarray(scale, jnp.float32)
+        y = (x.astype(jnp.float32) - mean) * factor + jnp.asarray(bias, jnp.float32)
+        return y.astype(self.dtype)

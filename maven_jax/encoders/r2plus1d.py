@@ -101,11 +101,10 @@ class SplitConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h2 w2 d"]:
-        k, (in_space, in_time) = self.kernel_size, self.stride
+        k, (s, in_time) = self.kernel_size, self.stride
+        pad = k // 2
         n, t = x.shape[:2]
-        spatial = Conv2d(
-            self.middle, (k, k), (in_space,) * 2, (k // 2,) * 2, dtype=self.dtype, name="space"
-        )
+        spatial = Conv2d(self.middle, (k, k), (s, s), (pad, pad), dtype=self.dtype, name="space")
         x = spatial(x.reshape(n * t, *x.shape[2:]))
         x = nn.relu(InferenceBatchNorm(dtype=self.dtype, name="norm")(x))
         h, w = x.shape[1:3]
@@ -136,7 +135,8 @@ class R2Plus1DBlock(nn.Module):
         # Both convolutions have the first one's width between their parts.
         middle = middle_width(x.shape[-1], self.features)
         conv = partial(SplitConv, middle, self.features, 3, dtype=self.dtype)
-        y = nn.relu(norm(name="norm1")(conv((self.stride,) * 2, name="conv1")(x)))
+        y = conv((self.stride, self.stride), name="conv1")(x)
+        y = nn.relu(norm(name="norm1")(y))
         y = norm(name="norm_out")(conv((1, 1), name="conv2")(y))
         if self.stride > 1 or x.shape[-1] != self.features:
             s = self.stride

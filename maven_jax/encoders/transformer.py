@@ -231,6 +231,7 @@ class EncoderLayer(nn.Module):
         norm_eps: of both norms.
         pre_norm: normalise before each part instead of after adding it.
         dtype: of the computation.
+        emit: hand the output to a scan's stack too.
     """
 
     num_heads: int
@@ -239,6 +240,7 @@ class EncoderLayer(nn.Module):
     norm_eps: float
     pre_norm: bool = False
     dtype: DTypeLike = jnp.float32
+    emit: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None):
@@ -248,9 +250,11 @@ class EncoderLayer(nn.Module):
         attention_norm, mlp_norm = norm(name="attention_norm"), norm(name="mlp_norm")
         if self.pre_norm:
             x = x + attention(attention_norm(x), mask)
-            return x + feed_forward(mlp_norm(x)), None
-        x = attention_norm(x + attention(x, mask))
-        return mlp_norm(x + feed_forward(x)), None
+            x = x + feed_forward(mlp_norm(x))
+        else:
+            x = attention_norm(x + attention(x, mask))
+            x = mlp_norm(x + feed_forward(x))
+        return x, x if self.emit else None
 
 
 class EncoderStack(nn.Module):
@@ -270,8 +274,13 @@ class EncoderStack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None = None
-    ) -> Float[Array, "b t d"]:
+        self,
+        x: Float[Array, "b t d"],
+        mask: Bool[Array, "b t"] | None = None,
+        *,
+        every_layer: bool = False,
+    ) -> Float[Array, "*layers b t d"]:
+        """The last layer's output, or with `every_layer` all of them on a leading axis."""
         layers = nn.scan(
             EncoderLayer,
             variable_axes={"params": 0},
@@ -281,13 +290,14 @@ class EncoderStack(nn.Module):
             length=self.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = layers(
+        last, every = layers(
             self.num_heads,
             self.mlp_dim,
             self.activation,
             self.norm_eps,
             self.pre_norm,
             self.dtype,
+            every_layer,
             name="layers",
         )(x.astype(self.dtype), mask)
-        return x
+        return last if every is None else every
