@@ -47,7 +47,7 @@ def record_features(
         "segment_id": tensor(np.int32),
     }
     for name, modality in modalities.items():
-        fields[name] = tensor(np.float16, modality.dim)
+        fields[name] = tensor(np.dtype(modality.dtype), modality.dim)
         fields[mask_field(name)] = tensor(np.bool_)
     return tfds.features.FeaturesDict(fields)
 
@@ -277,9 +277,16 @@ class VideoWriter:
     def _check_features(
         self, modality: str, values: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Values as float16, 0 where not observed, and the mask."""
+        """Values as they are stored, 0 where not observed, and the mask."""
+        if (values.dtype == np.uint8) != (self._modalities[modality].dtype == "uint8"):
+            raise ValueError(
+                f"{self._video.video}: {modality} is {self._modalities[modality].dtype} in the "
+                f"store, the block has {values.dtype}"
+            )
         if not mask.all():
-            values = np.where(mask[:, None], values, 0)
+            values = np.where(mask[:, None], values, values.dtype.type(0))
+        if values.dtype == np.uint8:
+            return values, mask
         with np.errstate(over="ignore"):
             stored = values.astype(np.float16)
         if np.isfinite(stored).all():

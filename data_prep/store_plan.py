@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,7 @@ class Plan:
             "version": PLAN_VERSION,
             "name": self.name,
             "chunk_frames": self.chunk_frames,
-            "modalities": {
-                m.name: {"dim": m.dim, "spec": m.spec} for m in self.modalities.values()
-            },
+            "modalities": {m.name: m.to_json() for m in self.modalities.values()},
             "videos": {
                 v.video: {"split": v.split, "num_frames": v.num_frames, "stem": v.stem}
                 for v in self.videos.values()
@@ -108,12 +106,12 @@ def make_plan(
         named[video.video] = video
     splits = sorted({v.split for v in videos}, key=_split_rank)
     # Features, their masks, time, targets and their mask, segment.
-    frame_bytes = sum(2 * m.dim + 1 for m in modalities.values()) + 8 + 9 + 4
+    frame_bytes = sum(m.frame_bytes + 1 for m in modalities.values()) + 8 + 9 + 4
     return Plan(
         name=dataset_identity(out)[0],
         chunk_frames=chunk_frames,
         modalities={
-            n: ModalitySpec(n, m.dim, json.loads(json.dumps(m.spec))) for n, m in modalities.items()
+            n: replace(m, spec=json.loads(json.dumps(m.spec))) for n, m in modalities.items()
         },
         videos={v.video: v for split in splits for v in videos if v.split == split},
         shards={

@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float32
 from maven_jax.data.pipeline import WindowSource, ordered_batches, to_batch
 from maven_jax.data.store import Store, VideoEntry
 from maven_jax.data.windows import Windows
+from maven_jax.errors import UserError
 from maven_jax.progress import meter
 from maven_jax.sharding import gather, place_batch, rows_per_process
+from maven_jax.smoothing import box_filter, check_smooth_frames
 from maven_jax.state import Weights
 
 
@@ -42,12 +44,17 @@ class Predictor:
     Args:
         predict_step: (weights, batch) -> (b, t, 2); jitted, if `compile` is to be called.
         store: the feature store.
-        windows: which frames; they cover every frame of their videos.
+        windows: which frames; they have to cover every frame of their videos.
         modalities: which to read.
         single_vector: see `WindowSource`.
         batch_size: rows of the global batch.
         num_threads: threads that read.
         mesh: the device mesh.
+        smooth_frames: widths of the box filters that each track of valence and of arousal goes
+            through at last, see `box_filter`.
+
+    Raises:
+        UserError: a frame is in no window, or a batch size that the mesh cannot divide.
     """
 
     def __init__(
@@ -61,7 +68,11 @@ class Predictor:
         batch_size: int,
         num_threads: int,
         mesh: Mesh,
+        smooth_frames: tuple[int, int],
     ):
+        check_smooth_frames(smooth_frames)
+        _check_coverage(windows)
+        self._smooth_frames = smooth_frames
         self._step, self._store, self._windows, self._mesh = predict_step, store, windows, mesh
         self._rows = rows_per_process(batch_size, mesh, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
@@ -103,15 +114,24 @@ class Predictor:
                     continue
                 advance(1)
                 i = self._windows.video[window]
-                start, stop = self._windows.start[window], self._windows.stop[window]
-                n = stop - start
-                total[i][start:stop] += va[:n]
-                count[i][start:stop] += 1
-                targets[i][start:stop], masks[i][start:stop] = target[:n], mask[:n]
+                frames = self._windows.frames(window)
+                n = len(count[i][frames])
+                total[i][frames] += va[:n]
+                count[i][frames] += 1
+                targets[i][frames], masks[i][frames] = target[:n], mask[:n]
         tracks = []
         for i, entry in enumerate(entries):
             if not count[i].all():
-                raise AssertionError(f"{entry.video}: frame {count[i].argmin()} in no window")
+                raise AssertionError(f"{entry.video}: frame {count[i].argmin()} not predicted")
             mean = (total[i] / count[i][:, None]).astype(np.float32)
-            tracks.append(Track(entry, mean, targets[i], masks[i]))
+            tracks.append(Track(entry, box_filter(mean, self._smooth_frames), targets[i], masks[i]))
         return tracks
+
+
+def _check_coverage(windows: Windows) -> None:
+    for entry, count in zip(windows.entries, windows.coverage()):
+        if not count.all():
+            raise UserError(
+                f"frame {count.argmin()} of {entry.video} is in no window; dense windows predict "
+                "every frame at config.eval.hop=1"
+            )

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import no_type_check
 
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 VALENCE, AROUSAL = 0, 1
 
-# Modality name -> features, in the fixed order of the config.
-Features = Mapping[str, Float[Array, "b _ _"]]
+# Modality name -> features, in the fixed order of the config. Pixels come as uint8 and stay so up
+# to the encoder that takes them.
+Features = Mapping[str, Float[Array, "b _ _"] | UInt8[Array, "b _ _"]]
 ModalityMasks = Mapping[str, Bool[Array, "b _"]]
 
 
@@ -29,7 +30,7 @@ class Batch:
     """A batch of windows.
 
     Attributes:
-        features: modality -> (b, s, c); s is t, or 1 for one vector per window.
+        features: modality -> (b, s, c), float or uint8; s is t, or 1 for one vector per window.
         modality_masks: modality -> (b, s); False where nothing was observed.
         frame_mask: (b, t); False for padding behind the end of a short video.
         targets: (b, t, 2) valence and arousal in [-1, 1]; 0 where `target_mask` is False.
@@ -37,7 +38,7 @@ class Batch:
         window: (b,) position in the split's list of windows; -1 for a padded row.
     """
 
-    features: dict[str, Float[Array, "b _ _"]]
+    features: dict[str, Float[Array, "b _ _"] | UInt8[Array, "b _ _"]]
     modality_masks: dict[str, Bool[Array, "b _"]]
     frame_mask: Bool[Array, "b t"]
     targets: Float[Array, "b t 2"]

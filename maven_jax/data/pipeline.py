@@ -10,6 +10,7 @@ import numpy as np
 
 from maven_jax.data.store import Frames, Store
 from maven_jax.data.windows import Windows
+from maven_jax.errors import UserError
 from maven_jax.types import Batch
 
 
@@ -24,6 +25,9 @@ class WindowSource:
             observed frames: modality -> only the first so many seconds of it count (None: all).
         padded_size: length to report; positions behind the last window are empty ones, so that
             the last batch of an evaluation is whole on every process.
+
+    Raises:
+        UserError: a mean vector is asked of a modality of whole numbers.
     """
 
     def __init__(
@@ -37,6 +41,12 @@ class WindowSource:
         self._store, self._windows = store, windows
         self._modalities, self._single = modalities, dict(single_vector)
         self._size = len(windows) if padded_size is None else padded_size
+        for name in self._single:
+            if name in modalities and store.modalities[name].dtype == "uint8":
+                raise UserError(
+                    f"config.data.single_vector.{name}: {store.path} holds raw uint8 values of "
+                    f"{name}; their mean over a window means nothing to an encoder"
+                )
 
     def __len__(self) -> int:
         return self._size
@@ -50,8 +60,8 @@ class WindowSource:
         if index >= len(windows):
             return self._empty()
         entry = windows.entries[windows.video[index]]
-        start, stop = int(windows.start[index]), int(windows.stop[index])
-        frames = self._store.read(entry, start, stop, self._modalities)
+        which = windows.frames(index)
+        frames = self._store.read(entry, which.start, which.stop, self._modalities, which.step)
         return self._item(frames, index)
 
     def _item(self, frames: Frames, index: int) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 
 from maven_jax.data.moments import Moments
 from maven_jax.errors import UserError
@@ -31,6 +31,8 @@ STORE_FILE = "store.json"
 PLAN_FILE = "plan.json"
 INDEX_FOLDER = "index"
 TARGETS = "targets"
+# What a modality's values are stored as: vectors of encoders, or pixels.
+StoredDtype = Literal["float16", "uint8"]
 # Record fields that are not modalities.
 FRAME_FIELDS = ("time_s", "targets", "target_mask", "segment_id")
 RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
@@ -60,11 +62,36 @@ class ModalitySpec:
         dim: width of its feature vectors.
         spec: how they were made (JSON): encoder, source, weights sha256, untrained,
             preprocessing, versions.
+        dtype: of the stored values; `uint8` for raw material such as pixels, which comes back as
+            it is.
     """
 
     name: str
     dim: int
     spec: dict[str, Any]
+    dtype: StoredDtype = "float16"
+
+    def __post_init__(self):
+        if self.dtype not in get_args(StoredDtype):
+            raise ValueError(
+                f"modality {self.name!r}: dtype {self.dtype!r}; it is one of "
+                + ", ".join(get_args(StoredDtype))
+            )
+
+    @classmethod
+    def from_json(cls, name: str, content: Mapping[str, Any]) -> ModalitySpec:
+        """The inverse of `to_json`."""
+        return cls(name, content["dim"], content["spec"], content.get("dtype", "float16"))
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the name. Stores and plans older than `dtype` hold float16 and do not say so."""
+        content: dict[str, Any] = {"dim": self.dim, "spec": self.spec}
+        return content if self.dtype == "float16" else content | {"dtype": self.dtype}
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one frame's values."""
+        return self.dim * np.dtype(self.dtype).itemsize
 
     @property
     def untrained(self) -> bool:
@@ -101,13 +128,14 @@ class VideoEntry:
 
 @dataclass
 class Frames:
-    """Consecutive frames of one video.
+    """Frames of one video, each later than the one before.
 
     Attributes:
         time_s: seconds on the video's clock.
         targets: valence and arousal; 0 where `target_mask` is False.
         segment_id: transcript segment, -1 for none.
-        features: modality -> (n, c); float16 as read, any float as given to the writer.
+        features: modality -> (n, c); as read float16 or uint8, whichever is stored; as given to
+            the writer any float, or uint8.
         masks: modality -> (n,), False where nothing was observed (features are 0 there).
     """
 
@@ -115,7 +143,7 @@ class Frames:
     targets: Float32[np.ndarray, "n 2"]
     target_mask: Bool[np.ndarray, "n"]
     segment_id: Int32[np.ndarray, "n"]
-    features: dict[str, Float[np.ndarray, "n _"]]
+    features: dict[str, Float[np.ndarray, "n _"] | UInt8[np.ndarray, "n _"]]
     masks: dict[str, Bool[np.ndarray, "n"]]
 
     def __len__(self) -> int:
@@ -142,16 +170,20 @@ class Store:
         """Opens `path`.
 
         Raises:
-            UserError: not a store, an unfinished one, another format version, or a shard is
-                missing or has another size than when it was written.
+            UserError: not a store, an unfinished one, another format version, a kind of values
+                that this version does not know, or a shard is missing or has another size than
+                when it was written.
         """
         self.path = Path(path)
         self._meta, self.fingerprint = _read_meta(self.path)
         self.chunk_frames: int = self._meta["chunk_frames"]
-        self.modalities = {
-            name: ModalitySpec(name, m["dim"], m["spec"])
-            for name, m in self._meta["modalities"].items()
-        }
+        try:
+            self.modalities = {
+                name: ModalitySpec.from_json(name, m)
+                for name, m in self._meta["modalities"].items()
+            }
+        except ValueError as error:
+            raise UserError(f"{self.path / STORE_FILE}: {error}") from None
         self.splits: tuple[str, ...] = tuple(self._meta["splits"])
         self.statistics = {
             name: Moments(
@@ -223,26 +255,34 @@ class Store:
         return sums
 
     def read(
-        self, entry: VideoEntry, start: int, stop: int, modalities: Sequence[str] | None = None
+        self,
+        entry: VideoEntry,
+        start: int,
+        stop: int,
+        modalities: Sequence[str] | None = None,
+        step: int = 1,
     ) -> Frames:
-        """Reads frames `start` to `stop` (exclusive) of a video.
+        """Reads the frames `range(start, stop, step)` of a video.
 
-        Fetches the overlapping records in one batch; of a record, only what is asked for is
-        decoded.
+        Fetches the records that hold one of them in one batch; of a record, only what is asked
+        for is decoded.
 
         Args:
             entry: from `videos`.
             start: first frame.
-            stop: one behind the last frame.
+            stop: the last frame lies before this one.
             modalities: which ones; all of the store if None.
+            step: frames from one to the next.
 
         Raises:
             ValueError: frames outside the video, or an unknown modality.
             UserError: a shard is damaged; names the file.
         """
-        if not 0 <= start < stop <= entry.num_frames:
+        if not 0 <= start < stop <= entry.num_frames or step < 1:
+            by = f" by {step}" if step != 1 else ""
             raise ValueError(
-                f"{entry.video}: frames {start} to {stop} asked for, it has 0 to {entry.num_frames}"
+                f"{entry.video}: frames {start} to {stop}{by} asked for, it has 0 to "
+                f"{entry.num_frames}"
             )
         names = tuple(self.modalities) if modalities is None else tuple(modalities)
         for name in names:
@@ -250,15 +290,20 @@ class Store:
                 raise ValueError(
                     f"{self.path}: no modality {name!r}; it has {', '.join(self.modalities)}"
                 )
-        first, last = start // self.chunk_frames, (stop - 1) // self.chunk_frames
-        records = self._fetch(entry, range(first, last + 1), names)
+        frames = np.arange(start, stop, step)
+        chunks, begins = np.unique(frames // self.chunk_frames, return_index=True)
+        # Record by record: which places of the result it fills, and from which of its frames.
+        places = [slice(a, b) for a, b in zip(begins, [*begins[1:], len(frames)])]
+        rows = [
+            slice(frames[p][0] - origin, frames[p][-1] - origin + 1, step)
+            for p, origin in zip(places, chunks * self.chunk_frames)
+        ]
+        records = self._fetch(entry, chunks.tolist(), names)
 
         def gather(field: str, dtype: Any, *shape: int) -> np.ndarray:
-            out = np.empty((stop - start, *shape), dtype)
-            for chunk, record in zip(range(first, last + 1), records):
-                origin = chunk * self.chunk_frames
-                low, high = max(start, origin), min(stop, origin + self.chunk_frames)
-                out[low - start : high - start] = record[field][low - origin : high - origin]
+            out = np.empty((len(frames), *shape), dtype)
+            for place, row, record in zip(places, rows, records):
+                out[place] = record[field][row]
             return out
 
         return Frames(
@@ -266,12 +311,15 @@ class Store:
             targets=gather(TARGETS, np.float32, 2),
             target_mask=gather("target_mask", np.bool_),
             segment_id=gather("segment_id", np.int32),
-            features={m: gather(m, np.float16, self.modalities[m].dim) for m in names},
+            features={
+                m: gather(m, np.dtype(self.modalities[m].dtype), self.modalities[m].dim)
+                for m in names
+            },
             masks={m: gather(mask_field(m), np.bool_) for m in names},
         )
 
     def _fetch(
-        self, entry: VideoEntry, chunks: range, modalities: tuple[str, ...]
+        self, entry: VideoEntry, chunks: Sequence[int], modalities: tuple[str, ...]
     ) -> list[Mapping[str, Any]]:
         keys = [entry.first_record + chunk for chunk in chunks]
         try:

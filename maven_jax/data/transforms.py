@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import no_type_check
 
 import jax
@@ -28,14 +29,21 @@ class FeatureStatistics:
     std: dict[str, Float[Array, "_"]]
 
 
+STANDARDIZE = ("store", "window", "none")
+
+
 @dataclasses.dataclass(frozen=True)
 class InputTransform:
     """Standardises features, adds noise, drops whole modalities.
+
+    Modalities of uint8 values (pixels) are left as they are: the encoder that takes them scales
+    them itself, and noise of one grey level would not be noise in its input.
 
     Attributes:
         standardize: `store` uses the training split's statistics of each channel; `window`
             gives each modality of each window mean 0 and standard deviation 1 over all its
             values, as MAVEN's release does (it removes what differs between windows); `none`.
+            One for all, or modality -> one of them for every modality that is not uint8.
         noise_std: standard deviation of Gaussian noise added to the standardised features.
         noise_always: add it outside training too, as MAVEN's release does.
         offset_std: standard deviation of Gaussian noise that is the same for all frames of a
@@ -45,33 +53,45 @@ class InputTransform:
             training; at least one that was observed is always kept.
     """
 
-    standardize: str
+    standardize: str | Mapping[str, str]
     noise_std: float
     noise_always: bool
     offset_std: float
     modality_dropout: float
 
     def __post_init__(self):
-        if self.standardize not in ("store", "window", "none"):
-            raise UserError(
-                f"config.inputs.standardize={self.standardize!r}: store, window or none is wanted"
-            )
+        one = isinstance(self.standardize, str)
+        named = {"": self.standardize} if one else self.standardize
+        for name, how in named.items():
+            if how not in STANDARDIZE:
+                raise UserError(
+                    f"config.inputs.standardize{name and '.'}{name}={how!r}: store, window or none "
+                    "is wanted"
+                )
         if not 0 <= self.modality_dropout < 1:
             raise UserError("config.inputs.modality_dropout must be in [0, 1)")
 
     def __call__(
         self, batch: Batch, statistics: FeatureStatistics, key: Array, *, train: bool
     ) -> Batch:
-        """The batch as the model takes it: float32 features, zero where nothing was observed."""
+        """The batch as the model takes it: zero where nothing was observed, float32 or uint8.
+
+        Raises:
+            UserError: `standardize` does not say what to do with a modality.
+        """
         noise_key, offset_key, drop_key = jax.random.split(key, 3)
         features = {}
         for i, (name, x) in enumerate(batch.features.items()):
             mask = batch.modality_masks[name][..., None]
             # Where nothing was observed anything may lie there, NaN too: it must not spread.
+            if x.dtype == jnp.uint8:
+                features[name] = jnp.where(mask, x, jnp.uint8(0))
+                continue
             x = jnp.where(mask, x.astype(jnp.float32), 0.0)
-            if self.standardize == "store":
+            how = self._how(name)
+            if how == "store":
                 x = (x - statistics.mean[name]) / jnp.maximum(statistics.std[name], 1e-6)
-            elif self.standardize == "window":
+            elif how == "window":
                 x = standardize_window(x, mask)
             if self.noise_std and (train or self.noise_always):
                 noise = jax.random.normal(jax.random.fold_in(noise_key, i), x.shape)
@@ -85,6 +105,16 @@ class InputTransform:
         if train and self.modality_dropout and len(masks) > 1:
             masks = drop_modalities(drop_key, masks, self.modality_dropout)
         return batch.replace(features=features, modality_masks=masks)
+
+    def _how(self, modality: str) -> str:
+        if isinstance(self.standardize, str):
+            return self.standardize
+        if modality not in self.standardize:
+            raise UserError(
+                f"config.inputs.standardize has {', '.join(self.standardize) or 'nothing'}, but "
+                f"not {modality}"
+            )
+        return self.standardize[modality]
 
 
 def standardize_window(
