@@ -1,4 +1,4 @@
-"""Named tensors of a folder of weights: safetensors without PyTorch, pickles with it."""
+"""Named tensors of a file or folder of weights: safetensors without PyTorch, pickles with it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,28 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# Where training scripts put a state dict beside other things.
+_NESTED_UNDER = ("state_dict", "model", "net", "model_state_dict")
+
+
+class _Unread:
+    """Stands where a pickle holds one of NumPy's numbers (a best score, say): not wanted, no harm.
+
+    Without it, a checkpoint that has such a number beside its tensors would have to be refused.
+    """
+
+    def __init__(self, *args: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_NUMPY_NUMBERS = [
+    (_Unread, "numpy.dtype"),
+    (_Unread, "numpy.core.multiarray.scalar"),
+    (_Unread, "numpy._core.multiarray.scalar"),
+]
 
 
 @dataclass(frozen=True)
@@ -106,25 +128,49 @@ def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused, it is damaged or holds more than tensors (loading it could run code)"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().split("\n")[0]
+    except Exception as error:  # damaged pickles end in errors of every kind
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(f"{path}: truncated or no PyTorch file ({first_line})") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    if isinstance(state, dict):
+        state = next((state[k] for k in _NESTED_UNDER if isinstance(state.get(k), dict)), state)
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}, not named tensors")
-    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
+
+
+def read_file(path: Path) -> Tensors:
+    """The tensors of one file, safetensors or a PyTorch pickle; a state dict may be nested in it.
+
+    Raises:
+        UserError: it is missing or damaged, holds no named tensors, is a pickle of anything but
+            tensors, or PyTorch is needed and not installed.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        # Behind the 8 bytes of its length, the header of safetensors is a JSON object.
+        is_safe = path.suffix == ".safetensors" or start[8:] == b"{"
+        shapes, read = (_read_safetensors if is_safe else _read_pickle)(path)
+        sha256 = _sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not shapes:
+        raise UserError(f"{path}: holds no tensors")
+    return Tensors(shapes, read, sha256)
 
 
 def read_tensors(folder: Path) -> Tensors:
@@ -137,13 +183,13 @@ def read_tensors(folder: Path) -> Tensors:
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
-    read_file = _read_safetensors if "safetensors" in path.name else _read_pickle
+    read_any = _read_safetensors if "safetensors" in path.name else _read_pickle
     if path.suffix != ".json":
-        shapes, read = read_file(path)
+        shapes, read = read_any(path)
         return Tensors(shapes, read, _sha256(path))
 
     where, shards = _shards(path)
-    by_shard = {shard.name: read_file(shard) for shard in shards}
+    by_shard = {shard.name: read_any(shard) for shard in shards}
     for name, shard in where.items():
         if name not in by_shard[shard][0]:
             raise UserError(f"{path.parent / shard}: has no tensor {name}, which {path.name} names")
