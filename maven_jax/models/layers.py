@@ -6,9 +6,14 @@ widths, None for widths that are never split.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Array
 
 
 def dense(
@@ -18,17 +23,28 @@ def dense(
     name: str,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
+    kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform(),
     bias_init: nn.initializers.Initializer = nn.initializers.zeros,
 ) -> nn.Dense:
     """Returns a linear layer whose kernel carries the logical axis names `axes`."""
     return nn.Dense(
         features,
-        kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), axes),
+        kernel_init=nn.with_logical_partitioning(kernel_init, axes),
         bias_init=nn.with_logical_partitioning(bias_init, (axes[1],)),
         dtype=dtype,
         param_dtype=param_dtype,
         name=name,
     )
+
+
+def uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """Returns U(-1/√fan_in, 1/√fan_in), torch's own start of linear layers, convolutions, LSTMs."""
+
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, **kwargs: Any):
+        limit = fan_in**-0.5
+        return jax.random.uniform(key, tuple(shape), dtype, -limit, limit)
+
+    return init
 
 
 def layer_norm(*, name: str, param_dtype: DTypeLike, epsilon: float = 1e-5) -> nn.LayerNorm:

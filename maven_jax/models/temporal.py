@@ -1,0 +1,330 @@
+"""Temporal models of one modality: causal convolutions and bidirectional LSTMs over masked frames.
+
+Each takes (b, t, c) and a mask (b, t), True where a frame was observed; what lies under the mask may
+be NaN and reaches neither outputs nor gradients. Outputs have all t frames and are finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.models.layers import dense, uniform_by_fan_in
+
+
+class CausalConv(nn.Module):
+    """A convolution over the frames that sees no later one, its kernel weight-normed.
+
+    The kernel is `scale` · v / ‖v‖, the norm over (taps, inputs) for each output channel (Salimans &
+    Kingma, 2016), as torch's `weight_norm` of a `Conv1d`. Tap 0 is the earliest frame.
+
+    Attributes:
+        features: output channels.
+        kernel_size: taps.
+        dilation: frames from one tap to the next.
+        axes: logical axis names of inputs and outputs.
+        dtype: of the product.
+        param_dtype: of the parameters.
+    """
+
+    features: int
+    kernel_size: int
+    dilation: int
+    axes: tuple[str | None, str | None]
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t d"]:
+        """Returns the convolution; frames before the first count as zeros."""
+        inputs = x.shape[-1]
+        start = uniform_by_fan_in(inputs * self.kernel_size)
+        v = self.param(
+            "kernel",
+            nn.with_logical_partitioning(start, (None, *self.axes)),
+            (self.kernel_size, inputs, self.features),
+            self.param_dtype,
+        )
+        norm = jnp.sqrt(jnp.sum(jnp.square(v.astype(jnp.float32)), axis=(0, 1)))
+        scale = self.param(
+            "scale",
+            nn.with_logical_partitioning(
+                # At the start the norm changes nothing.
+                lambda key, shape, dtype: norm.astype(dtype),
+                (self.axes[1],),
+            ),
+            (self.features,),
+            self.param_dtype,
+        )
+        bias = self.param(
+            "bias",
+            nn.with_logical_partitioning(start, (self.axes[1],)),
+            (self.features,),
+            self.param_dtype,
+        )
+        y = lax.conv_general_dilated(
+            x.astype(self.dtype),
+            (v * (scale / norm)).astype(self.dtype),
+            window_strides=(1,),
+            padding=[((self.kernel_size - 1) * self.dilation, 0)],
+            rhs_dilation=(self.dilation,),
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+        return y + bias.astype(self.dtype)
+
+
+class Tcn(nn.Module):
+    """A temporal convolutional network: residual levels of two causal convolutions each.
+
+    Level i is dilated by 2**i: convolution, LeakyReLU, dropout, twice; then the level's input (by a
+    1x1 convolution, where widths differ) is added and LeakyReLU applied once more. Source: Bai et al.
+    (2018), as RJCMA (ABAW6, 2024) uses it. A frame that was not observed is a zero vector.
+
+    Attributes:
+        channels: width of each level.
+        kernel_size: taps of each convolution.
+        dropout_rate: behind each convolution.
+        negative_slope: of LeakyReLU.
+        dtype: of the products and of the result.
+        param_dtype: of the parameters.
+    """
+
+    channels: tuple[int, ...]
+    kernel_size: int
+    dropout_rate: float | int
+    negative_slope: float | int = 0.01
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
+    ) -> Float[Array, "b t d"]:
+        """Returns the last level's channels; frame i depends on the frames up to i alone."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
+        for level, width in enumerate(self.channels):
+            y = x
+            for conv, axes in ((1, ("embed", "mlp")), (2, ("mlp", "embed"))):
+                y = CausalConv(
+                    width,
+                    self.kernel_size,
+                    2**level,
+                    axes,
+                    name=f"level_{level}_conv_{conv}",
+                    **dtypes,
+                )(y)
+                y = nn.leaky_relu(y, self.negative_slope)
+                y = nn.Dropout(self.dropout_rate, deterministic=deterministic)(y)
+            if x.shape[-1] != width:
+                x = dense(
+                    width,
+                    (None, "embed"),
+                    name=f"level_{level}_residual",
+                    kernel_init=nn.initializers.variance_scaling(2.0, "fan_avg", "uniform"),
+                    bias_init=uniform_by_fan_in(x.shape[-1]),
+                    **dtypes,
+                )(x)
+            x = nn.leaky_relu(x + y, self.negative_slope)
+        return x
+
+
+def _two_biases(hidden_dim: int) -> Callable[..., Array]:
+    """torch's LSTMs add two biases; their sum is all that matters, and what is stored here."""
+    start = uniform_by_fan_in(hidden_dim)
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        first, second = jax.random.split(key)
+        return start(first, shape, dtype) + start(second, shape, dtype)
+
+    return init
+
+
+class LstmLayer(nn.Module):
+    """One direction of one LSTM layer. Gates lie in torch's order: input, forget, cell, output.
+
+    The inputs of all frames are projected in one product; only the recurrent one is scanned. At a
+    masked frame the state stays what it was.
+
+    Attributes:
+        hidden_dim: h.
+        reverse: from the last frame to the first.
+        dtype: of the products; the state is float32.
+        param_dtype: of the parameters.
+    """
+
+    hidden_dim: int
+    reverse: bool
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t c"],
+        mask: Bool[Array, "b t"],
+        initial: tuple[Float[Array, "b h"], Float[Array, "b h"]],
+    ) -> Float[Array, "b t h"]:
+        """Returns the state after each frame, begun with the `initial` (hidden, cell) state."""
+        gates = 4 * self.hidden_dim
+        start = uniform_by_fan_in(self.hidden_dim)
+        project = dense(
+            gates,
+            ("embed", None),
+            name="input",
+            kernel_init=start,
+            bias_init=_two_biases(self.hidden_dim),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        recurrent = self.param(
+            "recurrent",
+            nn.with_logical_partitioning(start, (None, None)),
+            (self.hidden_dim, gates),
+            self.param_dtype,
+        ).astype(self.dtype)
+
+        def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
+            hidden, cell = state
+            projected, observed = frame
+            z = projected + (hidden.astype(self.dtype) @ recurrent).astype(jnp.float32)
+            i, f, g, o = jnp.split(z, 4, axis=-1)
+            new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+            new_hidden = nn.sigmoid(o) * jnp.tanh(new_cell)
+            hidden = jnp.where(observed, new_hidden, hidden)
+            return (hidden, jnp.where(observed, new_cell, cell)), hidden
+
+        frames = (jnp.swapaxes(project(x).astype(jnp.float32), 0, 1), mask.T[..., None])
+        _, states = lax.scan(step, initial, frames, reverse=self.reverse)
+        return jnp.swapaxes(states, 0, 1).astype(self.dtype)  # (t, b, h) -> (b, t, h)
+
+
+class Blstm(nn.Module):
+    """LSTM layers, each running over the frames both ways, by `lax.scan`.
+
+    Size of the program and time to compile it do not depend on t. A masked frame leaves both
+    directions' states as they are, so that a window gives the same with and without masked frames
+    behind its end, and its output there is the held state.
+
+    Attributes:
+        hidden_dim: h, of each direction.
+        num_layers: one above the other.
+        dropout_rate: between layers.
+        learned_initial_state: else the states start at zero.
+        bidirectional: else only forwards.
+        dtype: of the products and of the result; states are float32.
+        param_dtype: of the parameters.
+    """
+
+    hidden_dim: int
+    num_layers: int
+    dropout_rate: float | int
+    learned_initial_state: bool
+    bidirectional: bool = True
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
+    ) -> Float[Array, "b t d"]:
+        """Returns the last layer's states, forward beside backward: d = 2 h (h if one way)."""
+        directions = ("forward", "backward") if self.bidirectional else ("forward",)
+        shape = (2, self.num_layers, len(directions), self.hidden_dim)
+        if self.learned_initial_state:
+            initial = self.param(
+                "initial_state",
+                nn.with_logical_partitioning(_xavier_rows, (None, "layers", None, None)),
+                shape,
+                self.param_dtype,
+            ).astype(jnp.float32)
+        else:
+            initial = jnp.zeros(shape, jnp.float32)
+        initial = jnp.broadcast_to(initial[:, :, :, None], (*shape[:3], x.shape[0], shape[3]))
+
+        x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
+        for layer in range(self.num_layers):
+            if layer:
+                x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
+            outputs = [
+                LstmLayer(
+                    self.hidden_dim,
+                    reverse=direction == "backward",
+                    dtype=self.dtype,
+                    param_dtype=self.param_dtype,
+                    name=f"layer_{layer}_{direction}",
+                )(x, mask, (initial[0, layer, index], initial[1, layer, index]))
+                for index, direction in enumerate(directions)
+            ]
+            x = jnp.concatenate(outputs, axis=-1)
+        return x
+
+
+def _xavier_rows(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Xavier's uniform over the states as the rows of one matrix, as released."""
+    rows = (shape[0] * shape[1] * shape[2], shape[3])
+    return nn.initializers.xavier_uniform()(key, rows, dtype).reshape(shape)
+
+
+class ResidualBlstm(nn.Module):
+    """A BLSTM, its input beside its states, a linear layer, and every frame to unit length.
+
+    l2norm(Linear(dropout([x; BLSTM(x)]))); RJCA's U-BLSTM and J-BLSTM in the released code.
+
+    Attributes:
+        out_dim: width of the result; each direction has half of it. Even.
+        num_layers: of the BLSTM.
+        dropout_rate: between its layers, and before the linear layer.
+        learned_initial_state: see Blstm.
+        dtype: of the products; the result is float32 until its length is one, then `dtype`.
+        param_dtype: of the parameters.
+    """
+
+    out_dim: int
+    num_layers: int
+    dropout_rate: float | int
+    learned_initial_state: bool
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
+    ) -> Float[Array, "b t d"]:
+        """Returns vectors of length one.
+
+        Raises:
+            ValueError: `out_dim` is odd.
+        """
+        if self.out_dim % 2:
+            raise ValueError(
+                f"a BLSTM's two directions cannot share {self.out_dim} channels evenly"
+            )
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
+        states = Blstm(
+            self.out_dim // 2,
+            self.num_layers,
+            self.dropout_rate,
+            self.learned_initial_state,
+            name="blstm",
+            **dtypes,
+        )(x, mask, deterministic=deterministic)
+        x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(
+            jnp.concatenate([x, states], axis=-1)
+        )
+        return l2_normalize(dense(self.out_dim, ("mlp", "embed"), name="output", **dtypes)(x))
+
+
+def l2_normalize(x: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
+    """Returns vectors of length one along the last axis; zeros stay zeros, their gradient finite."""
+    square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+    # torch's F.normalize divides by max(norm, 1e-12).
+    return (x * lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
