@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ class MaskedBatchNorm(nn.Module):
     """Normalises each channel over the valid frames of the batch; computes and returns float32.
 
     As torch's `BatchNorm1d`: biased variance for the batch, unbiased for the running one. In a
-    jitted step the batch is the global one, so that any number of devices gives the same statistics.
+    jitted step the batch is the global one, so that any number of devices gives the same numbers.
     Collection `batch_stats`: `mean`, `var` (c,), used unless training. A batch with fewer than two
     valid frames leaves them as they are.
 
@@ -42,8 +44,8 @@ class MaskedBatchNorm(nn.Module):
         axis = ("norm",)
         ones = nn.with_logical_partitioning(nn.initializers.ones_init(), axis)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axis)
-        scale = self.param("scale", ones, channels, self.param_dtype)
-        bias = self.param("bias", zeros, channels, self.param_dtype)
+        scale: Any = self.param("scale", ones, channels, self.param_dtype)
+        bias: Any = self.param("bias", zeros, channels, self.param_dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
 

@@ -16,6 +16,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 
+XAVIER = nn.initializers.xavier_uniform()
+
+
 def dense(
     features: int,
     axes: tuple[str | None, str | None],
@@ -23,7 +26,7 @@ def dense(
     name: str,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
-    kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform(),
+    kernel_init: nn.initializers.Initializer = XAVIER,
     bias_init: nn.initializers.Initializer = nn.initializers.zeros,
 ) -> nn.Dense:
     """Returns a linear layer whose kernel carries the logical axis names `axes`."""

@@ -1,7 +1,7 @@
 """Temporal models of one modality: causal convolutions and bidirectional LSTMs over masked frames.
 
-Each takes (b, t, c) and a mask (b, t), True where a frame was observed; what lies under the mask may
-be NaN and reaches neither outputs nor gradients. Outputs have all t frames and are finite.
+Each takes (b, t, c) and a mask (b, t), True where a frame was observed; what lies under the mask
+may be NaN and reaches neither outputs nor gradients. Outputs have all t frames and are finite.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from maven_jax.models.layers import dense, uniform_by_fan_in
 class CausalConv(nn.Module):
     """A convolution over the frames that sees no later one, its kernel weight-normed.
 
-    The kernel is `scale` · v / ‖v‖, the norm over (taps, inputs) for each output channel (Salimans &
-    Kingma, 2016), as torch's `weight_norm` of a `Conv1d`. Tap 0 is the earliest frame.
+    The kernel is `scale` · v / ‖v‖, the norm over (taps, inputs) for each output channel
+    (Salimans & Kingma, 2016), as torch's `weight_norm` of a `Conv1d`. Tap 0 is the earliest frame.
 
     Attributes:
         features: output channels.
@@ -53,7 +53,7 @@ class CausalConv(nn.Module):
             self.param_dtype,
         )
         norm = jnp.sqrt(jnp.sum(jnp.square(v.astype(jnp.float32)), axis=(0, 1)))
-        scale = self.param(
+        scale: Any = self.param(
             "scale",
             nn.with_logical_partitioning(
                 # At the start the norm changes nothing.
@@ -84,8 +84,8 @@ class Tcn(nn.Module):
     """A temporal convolutional network: residual levels of two causal convolutions each.
 
     Level i is dilated by 2**i: convolution, LeakyReLU, dropout, twice; then the level's input (by a
-    1x1 convolution, where widths differ) is added and LeakyReLU applied once more. Source: Bai et al.
-    (2018), as RJCMA (ABAW6, 2024) uses it. A frame that was not observed is a zero vector.
+    1x1 convolution, where widths differ) is added and LeakyReLU applied once more. Source: Bai et
+    al. (2018), as RJCMA (ABAW6, 2024) uses it. A frame that was not observed is a zero vector.
 
     Attributes:
         channels: width of each level.
@@ -137,7 +137,7 @@ class Tcn(nn.Module):
 
 
 def _two_biases(hidden_dim: int) -> Callable[..., Array]:
-    """torch's LSTMs add two biases; their sum is all that matters, and what is stored here."""
+    """LSTMs in torch add two biases; their sum is all that matters, and what is stored here."""
     start = uniform_by_fan_in(hidden_dim)
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -305,7 +305,7 @@ class ResidualBlstm(nn.Module):
         """
         if self.out_dim % 2:
             raise ValueError(
-                f"a BLSTM's two directions cannot share {self.out_dim} channels evenly"
+                f"out_dim={self.out_dim} is odd: a BLSTM has two directions of equal width"
             )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
@@ -324,7 +324,7 @@ class ResidualBlstm(nn.Module):
 
 
 def l2_normalize(x: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
-    """Returns vectors of length one along the last axis; zeros stay zeros, their gradient finite."""
+    """Returns vectors of length one along the last axis; zeros stay zeros."""
     square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
     # torch's F.normalize divides by max(norm, 1e-12).
     return (x * lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
