@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
@@ -32,7 +32,7 @@ PLAN_FILE = "plan.json"
 INDEX_FOLDER = "index"
 TARGETS = "targets"
 # What a modality's values are stored as: vectors of encoders, or pixels.
-StoredDtype = Literal["float16", "uint8"]
+STORED_DTYPES = ("float16", "uint8")
 # Record fields that are not modalities.
 FRAME_FIELDS = ("time_s", "targets", "target_mask", "segment_id")
 RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
@@ -62,20 +62,20 @@ class ModalitySpec:
         dim: width of its feature vectors.
         spec: how they were made (JSON): encoder, source, weights sha256, untrained,
             preprocessing, versions.
-        dtype: of the stored values; `uint8` for raw material such as pixels, which comes back as
-            it is.
+        dtype: of the stored values, one of `STORED_DTYPES`; `uint8` for raw material such as
+            pixels, which comes back as it is.
     """
 
     name: str
     dim: int
     spec: dict[str, Any]
-    dtype: StoredDtype = "float16"
+    dtype: str = "float16"
 
     def __post_init__(self):
-        if self.dtype not in get_args(StoredDtype):
+        if self.dtype not in STORED_DTYPES:
             raise ValueError(
                 f"modality {self.name!r}: dtype {self.dtype!r}; it is one of "
-                + ", ".join(get_args(StoredDtype))
+                + ", ".join(STORED_DTYPES)
             )
 
     @classmethod

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from data_prep.store_writer import PlannedVideo, StoreWriter
@@ -285,3 +286,144 @@ def test_the_index_knows_the_runs_of_segments_whatever_the_block_lengths(tmp_pat
     for store in stores:
         (entry,) = store.videos("train")
         assert entry.segments == ((0, 3), (3, 123), (123, 124), (124, 200), (200, 250))
+
+
+@pytest.mark.parametrize("chunk_frames", [1, 7, 16, 100])
+def test_strided_frames_are_every_so_manieth_of_the_plain_ones(tmp_path, chunk_frames):
+    store = write_small_store(
+        tmp_path / "s", videos=1, frames=90, chunk_frames=chunk_frames, splits=["train"]
+    )
+    (entry,) = store.videos("train")
+    whole = store.read(entry, 0, 90)
+    rng = np.random.default_rng(0)
+    cuts = [(0, 90, 1), (0, 90, 89), (3, 90, 32), (89, 90, 5), (0, 33, 32), (0, 32, 32)]
+    cuts += [(int(a), int(b), int(rng.integers(1, 40))) for a, b in rng.integers(0, 91, (30, 2))]
+    for start, stop, step in cuts:
+        if start >= stop:
+            continue
+        read = store.read(entry, start, stop, ["audio", "visual"], step)
+        at = slice(start, stop, step)
+        for name in ("time_s", "targets", "target_mask", "segment_id"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(whole, name)[at])
+        for m in ("audio", "visual"):
+            np.testing.assert_array_equal(read.features[m], whole.features[m][at])
+            np.testing.assert_array_equal(read.masks[m], whole.masks[m][at])
+
+
+def test_a_strided_window_fetches_only_records_that_hold_its_frames(written, monkeypatch):
+    store, _ = written
+    entry = next(e for e in store.videos("train") if e.video == "b")
+    fetched = []
+    original = ArrayRecordDataSource.__getitems__
+
+    def counting(self, keys):
+        fetched.append([k - entry.first_record for k in keys])
+        return original(self, keys)
+
+    monkeypatch.setattr(ArrayRecordDataSource, "__getitems__", counting)
+    store.read(entry, 0, 75, step=32)
+    store.read(entry, 15, 75, step=32)
+    store.read(entry, 15, 75, step=8)
+    store.read(entry, 74, 75, step=32)
+    assert fetched == [[0, 2, 4], [0, 2], [0, 1, 2, 3, 4], [4]]
+    with pytest.raises(ValueError, match="by 0"):
+        store.read(entry, 0, 75, step=0)
+
+
+PIXELS = {
+    "crops": ModalitySpec("crops", 12, {"encoder": "crops"}, "uint8"),
+    "x": ModalitySpec("x", 2, {}),
+}
+
+
+def pixel_frames(n: int) -> Frames:
+    frames = random_frames(n, 3)
+    rng = np.random.default_rng(0)
+    frames.features = {
+        "crops": rng.integers(0, 256, (n, 12), np.uint8),
+        "x": rng.normal(size=(n, 2)).astype(np.float32),
+    }
+    frames.masks = {"crops": rng.random(n) < 0.6, "x": np.ones(n, bool)}
+    return frames
+
+
+def pixel_writer(path, **changes) -> StoreWriter:
+    planned = [PlannedVideo(v, "train", 50, v) for v in "ab"]
+    settings = dict(videos=planned, modalities=PIXELS, chunk_frames=16, provenance={}) | changes
+    return StoreWriter(path, **settings)
+
+
+def write_pixels(path, videos="ab") -> StoreWriter:
+    writer = pixel_writer(path)
+    for video in videos:
+        with writer.video(video, 25.0, 2.0) as out:
+            frames = pixel_frames(50)
+            out.append(cut(frames, 0, 21))
+            out.append(cut(frames, 21, 50))
+    return writer
+
+
+def test_pixels_come_back_as_they_were_given(tmp_path):
+    store = write_pixels(tmp_path / "s").finish()
+    assert {m: s.dtype for m, s in store.modalities.items()} == {"crops": "uint8", "x": "float16"}
+    wanted = pixel_frames(50)
+    entry = store.videos("train")[1]
+    for frames, at in (
+        (store.read(entry, 0, 50), slice(None)),
+        (store.read(entry, 3, 50, step=20), slice(3, 50, 20)),
+    ):
+        seen = wanted.masks["crops"][at]
+        assert frames.features["crops"].dtype == np.uint8
+        assert frames.features["x"].dtype == np.float16
+        np.testing.assert_array_equal(
+            frames.features["crops"], np.where(seen[:, None], wanted.features["crops"][at], 0)
+        )
+        np.testing.assert_array_equal(frames.masks["crops"], seen)
+    rows = np.tile(wanted.features["crops"][wanted.masks["crops"]], (2, 1)).astype(np.float64)
+    np.testing.assert_allclose(store.statistics["crops"].mean, rows.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(store.statistics["crops"].std, rows.std(0), rtol=1e-12)
+    record = tfds.builder_from_directory(store.path).as_data_source("train")[0]
+    np.testing.assert_array_equal(record["crops"], store.read(entry, 0, 16).features["crops"])
+
+
+def test_a_store_of_pixels_is_continued_to_the_same_bytes(tmp_path):
+    write_pixels(tmp_path / "once").finish()
+    write_pixels(tmp_path / "twice", "a")
+    write_pixels(tmp_path / "twice", "b").finish()
+    files = [
+        {str(f.relative_to(tmp_path / n)): f.read_bytes() for f in (tmp_path / n).rglob("*.*")}
+        for n in ("once", "twice")
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) > 5
+
+
+def test_what_is_given_has_to_be_of_the_stored_kind(tmp_path):
+    writer = pixel_writer(tmp_path / "s")
+    for name, dtype in (("crops", np.float32), ("x", np.uint8)):
+        frames = pixel_frames(50)
+        frames.features[name] = frames.features[name].astype(dtype)
+        with (
+            pytest.raises(ValueError, match=f"{name} is .* in the store, the block has"),
+            writer.video("a", 25.0, 2.0) as out,
+        ):
+            out.append(frames)
+    assert not writer.is_done("a")
+
+
+def test_stores_and_plans_from_before_there_were_pixels_are_read_and_continued(tmp_path):
+    store = write_small_store(tmp_path / "s", videos=1)
+    for file in ("plan.json", "store.json"):  # float16 goes without saying
+        assert "dtype" not in (tmp_path / "s" / file).read_text()
+    assert {s.dtype for s in store.modalities.values()} == {"float16"}
+    assert store.read(store.videos("train")[0], 0, 5).features["visual"].dtype == np.float16
+
+
+def test_an_unknown_kind_of_values_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="float16, uint8"):
+        ModalitySpec("x", 3, {}, "int8")
+    write_pixels(tmp_path / "s").finish()
+    file = tmp_path / "s" / "store.json"
+    file.write_text(file.read_text().replace('"uint8"', '"bfloat16"'))
+    with pytest.raises(UserError, match=r"store\.json: modality 'crops': dtype 'bfloat16'"):
+        Store(tmp_path / "s")

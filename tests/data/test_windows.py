@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maven_jax.data.windows import make_windows, sliding_bounds
+from maven_jax.data.store import VideoEntry
+from maven_jax.data.windows import dense_bounds, dense_stride, make_windows, sliding_bounds
 from maven_jax.errors import UserError
 from tests.stores import write_small_store
 
@@ -58,3 +59,77 @@ def test_impossible_sizes_are_refused(length, hop, tmp_path):
 def test_unknown_kind_is_refused():
     with pytest.raises(UserError, match="sliding, segment, dense"):
         make_windows((), kind="random", length=2, hop=1, step_s=None)
+
+
+def entry(num_frames: int, fps: float) -> VideoEntry:
+    return VideoEntry("v", "train", num_frames, 0, fps, 1.0, 1, "v", {}, {}, ((0, num_frames),))
+
+
+def test_dense_windows_hold_every_frame_once_and_leave_no_gap_within_one():
+    rng = np.random.default_rng(0)
+    sizes = [(1, 1, 1), (5, 16, 30), (480, 16, 30), (481, 16, 30), (479, 16, 30), (7, 3, 1)]
+    sizes += [
+        tuple(map(int, s))
+        for s in np.stack(
+            [rng.integers(1, 2000, 60), rng.integers(1, 20, 60), rng.integers(1, 40, 60)], 1
+        )
+    ]
+    for num_frames, length, stride in sizes:
+        covered = np.zeros(num_frames, int)
+        for start, stop in dense_bounds(num_frames, length, stride, 1):
+            frames = range(start, stop, stride)
+            assert 1 <= len(frames) <= length
+            assert frames[-1] == stop - 1 < num_frames
+            # A window ends early only where the video does.
+            assert len(frames) == length or stop - 1 + stride >= num_frames
+            covered[start:stop:stride] += 1
+        assert (covered == 1).all(), (num_frames, length, stride)
+
+
+def test_dense_windows_keep_to_seconds_whatever_the_frame_rate():
+    rates = [(300, 30.0), (71, 7.5), (200, 23.976), (40, 0.4), (1, 25.0)]
+    entries = [entry(n, fps) for n, fps in rates]
+    windows = make_windows(entries, kind="dense", length=4, hop=1, step_s=1.0)
+    strides = [30, 8, 24, 1, 25]
+    assert [dense_stride(fps, 1.0) for _, fps in rates] == strides
+    np.testing.assert_array_equal(windows.step, np.array(strides)[windows.video])
+    for counts in windows.coverage():
+        np.testing.assert_array_equal(counts, 1)
+    lengths = [len(range(*windows.frames(i).indices(10**6))) for i in range(len(windows))]
+    assert max(lengths) == windows.length == 4
+    assert min(lengths) == 1
+    twice = make_windows(entries, kind="dense", length=4, hop=1, step_s=0.5)
+    assert (twice.step[twice.video == 0] == 15).all()
+
+
+def test_a_larger_hop_begins_dense_windows_farther_apart():
+    (one,) = [entry(1000, 30.0)]
+    all_of_them = make_windows([one], kind="dense", length=16, hop=1, step_s=1)
+    some = make_windows([one], kind="dense", length=16, hop=10, step_s=1)
+    starts = set(all_of_them.start)
+    assert set(some.start) == {s for s in starts if s % 480 % 10 == 0}
+    assert max(some.coverage()[0]) == 1
+    assert some.coverage()[0].mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step_s", "message"),
+    [
+        ("dense", None, "seconds between frames"),
+        ("dense", 0.0, "step_s=0.0"),
+        ("dense", float("nan"), "step_s=nan"),
+        ("sliding", 1.0, "only dense windows"),
+        ("segment", 1.0, "only dense windows"),
+    ],
+)
+def test_step_s_goes_with_dense_windows_only(kind, step_s, message):
+    with pytest.raises(UserError, match=message):
+        make_windows([entry(50, 25.0)], kind=kind, length=4, hop=1, step_s=step_s)
+
+
+def test_other_windows_are_of_consecutive_frames_and_cover_all():
+    entries = [entry(310, 25.0), entry(20, 30.0)]
+    for kind in ("sliding", "segment"):
+        windows = make_windows(entries, kind=kind, length=100, hop=70, step_s=None)
+        assert (windows.step == 1).all()
+        assert all(counts.min() == 1 for counts in windows.coverage())
