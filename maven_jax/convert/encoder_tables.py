@@ -1,7 +1,8 @@
-"""Which tensor of a Hugging Face checkpoint becomes which of our parameters, and how.
+"""Which tensor of a published checkpoint becomes which of our parameters, and how.
 
-One table per encoder. A line is (name there, name here, conversion). `{}` in the name there
-counts layers; if the name here has none, the layers are stacked on a leading axis.
+One table per encoder; those of convolutional ones are in `backbone_tables`. A line is (name there,
+name here, conversion). `{}` in the name there counts layers; if the name here has none, the layers
+are stacked on a leading axis.
 """
 
 from __future__ import annotations
@@ -11,57 +12,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from maven_jax.convert.backbone_tables import audio_resnet18, iresnet50, r2plus1d, vggish
+from maven_jax.convert.conversions import (
+    CONV_1D,
+    CONV_2D,
+    HEADS_IN,
+    HEADS_OUT,
+    POSITIONS,
+    SAME,
+    Conversion,
+    Line,
+    Shape,
+    linear,
+    norm,
+)
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """How a foreign tensor becomes ours.
-
-    Attributes:
-        foreign_shape: the shape it has there, from the shape it has here.
-        convert: (tensor, shape here) -> the tensor here.
-    """
-
-    foreign_shape: Callable[[Shape], Shape]
-    convert: Callable[[np.ndarray, Shape], np.ndarray]
-
-
-def _transposed(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    return tensor.T.reshape(shape)
-
-
-def _reshaped(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    return tensor.reshape(shape)
-
-
-SAME = Conversion(lambda s: s, _reshaped)
-LINEAR = Conversion(lambda s: s[::-1], _transposed)
-HEADS_IN = Conversion(lambda s: (s[1] * s[2], s[0]), _transposed)  # (embed, heads, head_dim)
-HEADS_BIAS = Conversion(lambda s: (s[0] * s[1],), _reshaped)
-HEADS_OUT = Conversion(lambda s: (s[2], s[0] * s[1]), _transposed)  # (heads, head_dim, embed)
-CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))
-CONV_2D = Conversion(lambda s: (s[3], s[2], s[0], s[1]), lambda x, s: x.transpose(2, 3, 1, 0))
-POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
-
-Line = tuple[str, str, Conversion]
-
-
-def _linear(there: str, here: str, kernel: Conversion = LINEAR, bias: bool = True) -> list[Line]:
-    bias_conversion = HEADS_BIAS if kernel is HEADS_IN else SAME
-    lines = [(f"{there}.weight", f"{here}/kernel", kernel)]
-    return [*lines, (f"{there}.bias", f"{here}/bias", bias_conversion)] if bias else lines
-
-
-def _norm(there: str, here: str) -> list[Line]:
-    return [(f"{there}.weight", f"{here}/scale", SAME), (f"{there}.bias", f"{here}/bias", SAME)]
 
 
 def _attention(
@@ -70,8 +38,8 @@ def _attention(
     """Query, key and value under `names`, and the output projection."""
     lines = []
     for name, ours, bias in zip(names, ("query", "key", "value"), biases, strict=True):
-        lines += _linear(f"{there}.{name}", f"{here}/{ours}", HEADS_IN, bias)
-    return lines + _linear(out, f"{here}/out", HEADS_OUT)
+        lines += linear(f"{there}.{name}", f"{here}/{ours}", HEADS_IN, bias)
+    return lines + linear(out, f"{here}/out", HEADS_OUT)
 
 
 _BERT_NAMES = ("query", "key", "value")
@@ -83,30 +51,30 @@ def _roberta(c: RobertaConfig) -> list[Line]:
         ("embeddings.word_embeddings.weight", "embeddings/word/embedding", SAME),
         ("embeddings.position_embeddings.weight", "embeddings/position/embedding", SAME),
         ("embeddings.token_type_embeddings.weight", "embeddings/type/embedding", SAME),
-        *_norm("embeddings.LayerNorm", "embeddings/norm"),
+        *norm("embeddings.LayerNorm", "embeddings/norm"),
         *_attention(
             f"{there}.attention.self",
             _BERT_NAMES,
             f"{there}.attention.output.dense",
             f"{here}/attention",
         ),
-        *_norm(f"{there}.attention.output.LayerNorm", f"{here}/attention_norm"),
-        *_linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
-        *_linear(f"{there}.output.dense", f"{here}/mlp/down"),
-        *_norm(f"{there}.output.LayerNorm", f"{here}/mlp_norm"),
+        *norm(f"{there}.attention.output.LayerNorm", f"{here}/attention_norm"),
+        *linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
+        *linear(f"{there}.output.dense", f"{here}/mlp/down"),
+        *norm(f"{there}.output.LayerNorm", f"{here}/mlp_norm"),
     ]
 
 
 def _hubert(c: HubertConfig) -> list[Line]:
     conv, here = "feature_extractor.conv_layers.{}", "encoder/layers"
     there, positional = "encoder.layers.{}", "encoder.pos_conv_embed"
-    lines = _linear(f"{conv}.conv", "conv_{}", CONV_1D, c.conv_bias)
+    lines = linear(f"{conv}.conv", "conv_{}", CONV_1D, c.conv_bias)
     if c.feat_extract_norm == "group":
-        lines += _norm("feature_extractor.conv_layers.0.layer_norm", "first_norm")
+        lines += norm("feature_extractor.conv_layers.0.layer_norm", "first_norm")
     else:
-        lines += _norm(f"{conv}.layer_norm", "conv_norm_{}")
+        lines += norm(f"{conv}.layer_norm", "conv_norm_{}")
     if c.feat_proj_layer_norm:
-        lines += _norm("feature_projection.layer_norm", "feature_norm")
+        lines += norm("feature_projection.layer_norm", "feature_norm")
     if c.conv_pos_batch_norm:
         lines += [
             (f"{positional}.batch_norm.folded_scale", "positional_conv/batch_norm_scale", SAME),
@@ -114,27 +82,27 @@ def _hubert(c: HubertConfig) -> list[Line]:
         ]
     return [
         *lines,
-        *_linear("feature_projection.projection", "projection"),
-        *_linear(f"{positional}.conv", "positional_conv", CONV_1D),
-        *_norm("encoder.layer_norm", "norm"),
+        *linear("feature_projection.projection", "projection"),
+        *linear(f"{positional}.conv", "positional_conv", CONV_1D),
+        *norm("encoder.layer_norm", "norm"),
         *_attention(
             f"{there}.attention",
             ("q_proj", "k_proj", "v_proj"),
             f"{there}.attention.out_proj",
             f"{here}/attention",
         ),
-        *_norm(f"{there}.layer_norm", f"{here}/attention_norm"),
-        *_linear(f"{there}.feed_forward.intermediate_dense", f"{here}/mlp/up"),
-        *_linear(f"{there}.feed_forward.output_dense", f"{here}/mlp/down"),
-        *_norm(f"{there}.final_layer_norm", f"{here}/mlp_norm"),
+        *norm(f"{there}.layer_norm", f"{here}/attention_norm"),
+        *linear(f"{there}.feed_forward.intermediate_dense", f"{here}/mlp/up"),
+        *linear(f"{there}.feed_forward.output_dense", f"{here}/mlp/down"),
+        *norm(f"{there}.final_layer_norm", f"{here}/mlp_norm"),
     ]
 
 
 def _swin(c: SwinConfig) -> list[Line]:
     lines = [
-        *_linear("embeddings.patch_embeddings.projection", "patch_embedding", CONV_2D),
-        *_norm("embeddings.norm", "patch_norm"),
-        *_norm("layernorm", "norm"),
+        *linear("embeddings.patch_embeddings.projection", "patch_embedding", CONV_2D),
+        *norm("embeddings.norm", "patch_norm"),
+        *norm("layernorm", "norm"),
     ]
     if c.use_absolute_embeddings:
         lines += [("embeddings.position_embeddings", "position_embedding", POSITIONS)]
@@ -151,15 +119,15 @@ def _swin(c: SwinConfig) -> list[Line]:
                 f"{here}/attention",
                 (c.qkv_bias,) * 3,
             ),
-            *_norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
-            *_norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
-            *_linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
-            *_linear(f"{there}.output.dense", f"{here}/mlp/down"),
+            *norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
+            *norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
+            *linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
+            *linear(f"{there}.output.dense", f"{here}/mlp/down"),
         ]
         if stage:
             down, merging = f"encoder.layers.{stage - 1}.downsample", f"stage{stage}_merging"
-            lines += _norm(f"{down}.norm", f"{merging}/norm")
-            lines += _linear(f"{down}.reduction", f"{merging}/reduction", bias=False)
+            lines += norm(f"{down}.norm", f"{merging}/norm")
+            lines += linear(f"{down}.reduction", f"{merging}/reduction", bias=False)
     return lines
 
 
@@ -181,10 +149,10 @@ def _beit(c: BeitStack) -> list[Line]:
             f"{here}/attention",
             (True, False, True),
         ),
-        *_norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
-        *_norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
-        *_linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
-        *_linear(f"{there}.output.dense", f"{here}/mlp/down"),
+        *norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
+        *norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
+        *linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
+        *linear(f"{there}.output.dense", f"{here}/mlp/down"),
     ]
 
 
@@ -221,6 +189,10 @@ def _vision_renames(inner: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _no_layers(config: Any, there: str) -> int:
+    raise AssertionError(f"{there} counts layers")
+
+
 TABLES: dict[str, Table] = {
     "swin": Table(
         _swin,
@@ -244,11 +216,21 @@ TABLES: dict[str, Table] = {
         lambda c, there: c.num_hidden_layers,
         optional=("embeddings.token_type_embeddings.weight",),
     ),
+    # The same names as RoBERTa's, which took them over.
+    "bert": Table(
+        _roberta,
+        lambda c, there: c.num_hidden_layers,
+        optional=("embeddings.token_type_embeddings.weight",),
+    ),
     "beit": Table(
         _beit,
         lambda c, there: c.num_layers,
         renames=(*_vision_renames("attention"), (r"^((?:beit\.)?)layers\.", r"\1encoder.layer.")),
     ),
+    "iresnet50": Table(iresnet50, _no_layers),
+    "vggish": Table(vggish, _no_layers),
+    "r2plus1d": Table(r2plus1d, _no_layers),
+    "audio_resnet18": Table(audio_resnet18, _no_layers),
 }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
+from maven_jax.convert import native
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
+from maven_jax.convert.loaded import LoadedEncoder, listing, nested, variable_shapes
 from maven_jax.convert.tensor_files import WEIGHT_FILES, Tensors, read_json, read_tensors
-from maven_jax.encoders import hf_config
-from maven_jax.encoders.beit import BeitStack
-from maven_jax.encoders.hubert import Hubert, HubertConfig
-from maven_jax.encoders.roberta import Roberta, RobertaConfig
-from maven_jax.encoders.swin import Swin, SwinConfig
+from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError
 
 # Everything beside the weights that a user of an encoder may need; small files.
@@ -44,108 +41,16 @@ _OLD_NAMES = (
     (r"\.parametrizations\.weight\.original0$", ".weight_g"),
     (r"\.parametrizations\.weight\.original1$", ".weight_v"),
 )
+_BEFORE_RECTIFIER = re.compile(r"^conv|(^|/)(conv\d?|space|time|stem_conv)/kernel$")
+# Of the last norm of untrained residual blocks. Norms with made-up statistics normalise nothing,
+# and over two dozen blocks the sums would grow by orders of magnitude.
+_RESIDUAL_SCALE = 0.3
 _BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the configs cannot change
 
 
-@dataclass
-class LoadedEncoder:
-    """An encoder with its parameters.
-
-    Attributes:
-        kind: "swin", "hubert", "roberta" or "beit" (its layers only).
-        config: the whole config.json.
-        module: `module.apply({"params": params}, ...)` runs it.
-        params: plain arrays, float32.
-        sha256: of the weight files' bytes (`Tensors.sha256`); of untrained ones, of the values.
-        source: the folder or hub id it came from; "random" if untrained.
-        folder: where its files lie (processor and tokenizer files beside the weights).
-        revision: the hub's commit, if it came from there.
-        untrained: random parameters.
-        unused: names of tensors in the files that the encoder has no use for.
-        missing: names of tensors that the files lack and that zeros stand in for.
-    """
-
-    kind: str
-    config: dict[str, Any]
-    module: nn.Module
-    params: dict[str, Any]
-    sha256: str
-    source: str
-    folder: Path | None = None
-    revision: str | None = None
-    untrained: bool = False
-    unused: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _BeitConfig:
-    """What BEiT's layers need of its config, under Hugging Face's names and with its defaults."""
-
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-12
-    layer_scale_init_value: float = 0.1
-
-
-def _beit_stack(config: Mapping[str, Any], dtype: DTypeLike) -> BeitStack:
-    c = hf_config.from_hf(_BeitConfig, config)
-    hf_config.check_divides(c, "num_attention_heads", "hidden_size")
-    return BeitStack(
-        num_layers=c.num_hidden_layers,
-        num_heads=c.num_attention_heads,
-        mlp_dim=c.intermediate_size,
-        layer_scale_init=c.layer_scale_init_value,
-        activation=c.hidden_act,
-        norm_eps=c.layer_norm_eps,
-        dtype=dtype,
-    )
-
-
-def _example(kind: str, about: Any, config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Shapes of the smallest inputs that a module can be initialised with."""
-    shape = jax.ShapeDtypeStruct
-    if kind == "swin":
-        side = about.image_size
-        return (shape((1, side, side, about.num_channels), jnp.float32),)
-    if kind == "hubert":
-        return (shape((1, about.receptive_field_samples + about.hop_samples), jnp.float32),)
-    if kind == "roberta":
-        return shape((1, 2), jnp.int32), shape((1, 2), jnp.bool_)
-    return (shape((1, 2, int(config.get("hidden_size", 768))), jnp.float32),)
-
-
-def _create(kind: str, config: Mapping[str, Any], dtype: DTypeLike) -> tuple[nn.Module, Any]:
-    """The module, and what the tables want to know of it.
-
-    Raises:
-        UserError: the kind is unknown, or the config is impossible.
-    """
-    if kind == "swin":
-        about = SwinConfig.from_hf(config)
-        return Swin(about, dtype), about
-    if kind == "hubert":
-        about = HubertConfig.from_hf(config)
-        return Hubert(about, dtype), about
-    if kind == "roberta":
-        about = RobertaConfig.from_hf(config)
-        return Roberta(about, dtype), about
-    if kind == "beit":
-        about = _beit_stack(config, dtype)
-        return about, about
-    raise UserError(f"encoder kind {kind!r} is not one of {', '.join(TABLES)}")
-
-
-def _parameter_shapes(
-    kind: str, module: nn.Module, about: Any, config: Mapping[str, Any]
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Path -> shape of every parameter."""
-    example = _example(kind, about, config)
-    variables = jax.eval_shape(module.init, jax.random.key(0), *example)
-    return dict(flatten_dict(nn.meta.unbox(variables)["params"], sep="/"))  # pyright: ignore
+def _about(module: nn.Module) -> Any:
+    """What the tables want to know of an encoder: its config; of BEiT's layers, themselves."""
+    return getattr(module, "config", module)
 
 
 def _fold_weight_norm(g: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -206,11 +111,6 @@ def _present(kind: str, tensors: Tensors, anchor: str) -> dict[str, _Source]:
     return inside
 
 
-def _listing(items: list[str], limit: int = 8) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
-
-
 def _check(
     kind: str,
     where: Path,
@@ -235,9 +135,9 @@ def _check(
     problems = []
     if needed:
         names = [f"{e.there} {e.shape_there(shapes[e.here].shape)}" for e in needed]
-        problems.append(f"{len(names)} tensors are missing: {_listing(names)}")
+        problems.append(f"{len(names)} tensors are missing: {listing(names)}")
     if wrong:
-        problems.append(f"{len(wrong)} do not fit config.json: {_listing(wrong)}")
+        problems.append(f"{len(wrong)} do not fit config.json: {listing(wrong)}")
     if problems:
         raise UserError(f"{where}: no {kind} encoder as config.json says; {'; '.join(problems)}")
     return [e.there for e in missing]
@@ -245,14 +145,14 @@ def _check(
 
 def _assemble(
     wanted: list[Entry], found: dict[str, _Source], shapes: dict[str, jax.ShapeDtypeStruct]
-) -> dict[str, Any]:
-    """The parameters, layer by layer into their stacks."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters, layer by layer into their stacks, and the other collections."""
     flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
     for entry in wanted:
         if entry.there in found:
             target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
             target[...] = entry.conversion.convert(found[entry.there].read(), target.shape)
-    return unflatten_dict({path: jnp.asarray(value) for path, value in flat.items()}, sep="/")
+    return nested({path: jnp.asarray(value) for path, value in flat.items()})
 
 
 def _download(source: str) -> tuple[Path, str | None]:
@@ -292,11 +192,12 @@ def _download(source: str) -> tuple[Path, str | None]:
 def load_encoder(
     source: str | Path, *, kind: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> LoadedEncoder:
-    """An encoder from a local Hugging Face folder or a hub id, optionally "owner/name@revision".
+    """An encoder from a local folder or a hub id, optionally "owner/name@revision".
 
     Args:
-        source: folder with config.json and weights (`tensor_files.WEIGHT_FILES`), or hub id.
-        kind: what it must be; None takes what config.json says.
+        source: folder that `native.save_encoder` wrote, or with a Hugging Face config.json and
+            weights (`tensor_files.WEIGHT_FILES`), or hub id.
+        kind: what it must be; None takes what the folder says.
         dtype: of the computation.
 
     Raises:
@@ -305,25 +206,28 @@ def load_encoder(
     folder, revision = Path(source).expanduser(), None
     if not folder.is_dir():
         folder, revision = _download(str(source))
+    elif native.is_encoder_folder(folder):
+        return native.load_encoder_folder(folder, kind=kind, dtype=dtype)
     config = read_json(folder / "config.json")
     is_kind = config.get("model_type")
     if kind is not None and is_kind != kind:
         raise UserError(f"{folder / 'config.json'}: model_type is {is_kind!r}, not {kind!r}")
-    if is_kind not in TABLES:
+    published = [name for name, kind in KINDS.items() if kind.published]
+    if is_kind not in published:
         raise UserError(
-            f"{folder / 'config.json'}: model_type {is_kind!r} is not one of {', '.join(TABLES)}"
+            f"{folder / 'config.json'}: model_type {is_kind!r} is not one of {', '.join(published)}"
         )
     try:
-        module, about = _create(is_kind, config, dtype)
-        shapes = _parameter_shapes(is_kind, module, about, config)
+        module = make_encoder(is_kind, config, dtype=dtype)
+        shapes = variable_shapes(is_kind, config)
     except UserError as error:
         raise UserError(f"{folder}/{error}") from None
     tensors = read_tensors(folder)
-    wanted = list(entries(is_kind, about))
+    wanted = list(entries(is_kind, _about(module)))
     found = _present(is_kind, tensors, wanted[0].there)
     missing = _check(is_kind, folder, wanted, found, shapes)
     try:
-        params = _assemble(wanted, found, shapes)
+        params, state = _assemble(wanted, found, shapes)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: the weights cannot be read ({error})") from None
     used = {name for e in wanted if e.there in found for name in found[e.there].names}
@@ -338,6 +242,7 @@ def load_encoder(
         revision=revision,
         unused=sorted(set(tensors.shapes) - used),
         missing=missing,
+        state=state,
     )
 
 
@@ -345,16 +250,23 @@ def _random_tensor(
     entry: Entry, shape: tuple[int, ...], layer_scale: float, rng: np.random.Generator
 ) -> np.ndarray:
     """A start value in the checkpoint's layout, where a kernel's first axis is its output."""
-    leaf = entry.here.rpartition("/")[2]
+    block, _, leaf = entry.here.rpartition("/")
     if leaf == "kernel":
         # Behind the convolutions follow rectifier-like activations, which halve the power.
-        gain = 2.0 if entry.here.startswith("conv") else 1.0
+        gain = 2.0 if _BEFORE_RECTIFIER.search(entry.here) else 1.0
         stddev = math.sqrt(gain / math.prod(shape[1:]))
     elif leaf in ("embedding", "position_embedding", "relative_position_bias"):
         stddev = 0.02
     else:
-        constants = {"attention_scale": layer_scale, "mlp_scale": layer_scale}
+        constants = {
+            "attention_scale": layer_scale,
+            "mlp_scale": layer_scale,
+            "slope": 0.25,
+            "var": 1.0,
+        }
         value = constants.get(leaf, 1.0 if leaf.endswith("scale") else 0.0)
+        if block.endswith("norm_out") and leaf == "scale":
+            value = _RESIDUAL_SCALE
         return np.full(shape, value, np.float32)
     return rng.standard_normal(shape, np.float32) * np.float32(stddev)
 
@@ -362,13 +274,14 @@ def _random_tensor(
 def random_encoder(
     kind: str, config: Mapping[str, Any], seed: int, dtype: DTypeLike = jnp.float32
 ) -> LoadedEncoder:
-    """An untrained encoder of that Hugging Face config; the same bits on every machine.
+    """An untrained encoder of that config; the same bits on every machine.
 
     Raises:
         UserError: the kind is unknown, or the config is impossible.
     """
-    module, about = _create(kind, config, dtype)
-    shapes = _parameter_shapes(kind, module, about, config)
+    module = make_encoder(kind, config, dtype=dtype)
+    about = _about(module)
+    shapes = variable_shapes(kind, config)
     # NumPy's generator rather than the modules' own initialisers, which would first compile.
     rng = np.random.default_rng(seed)
     layer_scale = getattr(about, "layer_scale_init", 0.0)
@@ -379,11 +292,13 @@ def random_encoder(
         value = _random_tensor(entry, shape, layer_scale, rng)
         digest.update(f"{entry.there} {shape}\n".encode() + value.tobytes())
         found[entry.there] = _Source(shape, lambda value=value: value, (entry.there,))
+    params, state = _assemble(wanted, found, shapes)
     return LoadedEncoder(
         kind=kind,
         config=dict(config),
         module=module,
-        params=_assemble(wanted, found, shapes),
+        params=params,
+        state=state,
         sha256=digest.hexdigest(),
         source="random",
         untrained=True,

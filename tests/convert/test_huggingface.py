@@ -48,7 +48,36 @@ BEIT = {
     "num_attention_heads": 2,
     "intermediate_size": 12,
 }
-CONFIGS = {"swin": SWIN, "hubert": HUBERT, "roberta": ROBERTA, "beit": BEIT}
+IRESNET = {
+    "image_size": 10,
+    "stem_dim": 4,
+    "widths": [4, 6, 8],
+    "depths": [2, 1, 2],
+    "strides": [1, 2, 2],
+    "embed_dim": 5,
+}
+VGGISH = {
+    "num_frames": 12,
+    "num_bands": 8,
+    "widths": [3, 4, 5],
+    "pooled": [1, 0, 1],
+    "hidden_dims": [6],
+    "embed_dim": 4,
+}
+RESNET = {"widths": [4, 6], "depths": [2, 1], "strides": [1, 2]}
+R2PLUS1D = {"image_size": 12, "num_channels": 4, "num_frames": 4, "stem_dims": [3, 4]} | RESNET
+AUDIO_RESNET = {"num_bands": 16, "stem_dim": 4} | RESNET
+CONFIGS = {
+    "swin": SWIN,
+    "hubert": HUBERT,
+    "roberta": ROBERTA,
+    "bert": ROBERTA,
+    "beit": BEIT,
+    "iresnet50": IRESNET,
+    "vggish": VGGISH,
+    "r2plus1d": R2PLUS1D,
+    "audio_resnet18": AUDIO_RESNET,
+}
 
 
 def assert_same(ours, expected, **tolerance):
@@ -86,7 +115,7 @@ def test_every_parameter_has_its_place_in_the_table(kind):
     filled = {}
     for entry in entries(kind, about):
         filled.setdefault(entry.here, []).append(entry.layer)
-    parameters = flatten_dict(encoder.params, sep="/")
+    parameters = flatten_dict(encoder.params | encoder.state, sep="/")
     assert filled.keys() == parameters.keys()
     for path, layers in filled.items():
         stacked = "layers/" in path
@@ -296,7 +325,8 @@ def test_missing_token_types_are_zeros_and_listed(roberta):
     [
         ("{", "cannot be read as JSON"),
         ("[]", "holds no JSON object"),
-        ('{"model_type": "bert"}', "model_type 'bert' is not one of"),
+        ('{"model_type": "gpt2"}', "model_type 'gpt2' is not one of"),
+        ('{"model_type": "vggish"}', "model_type 'vggish' is not one of"),
         ('{"model_type": "roberta", "hidden_size": "8"}', "config.json: hidden_size is '8'"),
         ('{"model_type": "swin"}', "model_type is 'swin', not 'roberta'"),
     ],
@@ -357,5 +387,5 @@ def test_untrained_encoders_follow_their_seed(kind):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(UserError, match="encoder kind 'bert' is not one of swin, hubert"):
-        huggingface.random_encoder("bert", {}, 0)
+    with pytest.raises(UserError, match="encoder kind 'gpt2' is not one of swin, hubert"):
+        huggingface.random_encoder("gpt2", {}, 0)

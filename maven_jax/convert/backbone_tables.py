@@ -1,0 +1,126 @@
+"""Names of the convolutional encoders' tensors in the checkpoints of RJCMA, RJCA and TSAV."""
+
+from __future__ import annotations
+
+from maven_jax.convert.conversions import (
+    CONV_2D,
+    SAME,
+    Conversion,
+    Line,
+    Shape,
+    batch_norm,
+    flattened,
+    linear,
+)
+from maven_jax.encoders.audio_resnet import AudioResnetConfig
+from maven_jax.encoders.iresnet import IResNetConfig
+from maven_jax.encoders.r2plus1d import R2Plus1DConfig
+from maven_jax.encoders.vggish import VggishConfig
+
+
+def _space_there(shape: Shape) -> Shape:
+    height, width, c, d = shape
+    return d, c, 1, height, width
+
+
+def _time_there(shape: Shape) -> Shape:
+    length, _, c, d = shape
+    return d, c, length, 1, 1
+
+
+# Three-dimensional convolutions of one tap in time, or in both directions of space.
+SPACE = Conversion(_space_there, lambda x, s: x[:, :, 0].transpose(2, 3, 1, 0))
+TIME = Conversion(_time_there, lambda x, s: x[..., 0, 0].transpose(2, 1, 0)[:, None])
+
+
+def _conv(there: str, here: str, kernel: Conversion = CONV_2D, bias: bool = False) -> list[Line]:
+    return linear(there, here, kernel, bias)
+
+
+def iresnet50(c: IResNetConfig) -> list[Line]:
+    """ArcFace's IR networks, without the classifier over expressions."""
+    lines = [
+        *_conv("input_layer.0", "stem_conv"),
+        *batch_norm("input_layer.1", "stem_norm"),
+        ("input_layer.2.weight", "stem_prelu/slope", SAME),
+    ]
+    for i, (width, features, _) in enumerate(c.units):
+        there, here = f"body.{i}", f"unit{i}"
+        lines += [
+            *batch_norm(f"{there}.res_layer.0", f"{here}/norm_in"),
+            *_conv(f"{there}.res_layer.1", f"{here}/conv1"),
+            (f"{there}.res_layer.2.weight", f"{here}/prelu/slope", SAME),
+            *_conv(f"{there}.res_layer.3", f"{here}/conv2"),
+            *batch_norm(f"{there}.res_layer.4", f"{here}/norm_out"),
+        ]
+        if width != features:
+            lines += _conv(f"{there}.shortcut_layer.0", f"{here}/shortcut_conv")
+            lines += batch_norm(f"{there}.shortcut_layer.1", f"{here}/shortcut_norm")
+    flat = flattened(c.grid_size, c.grid_size, c.widths[-1])
+    return [
+        *lines,
+        *batch_norm("output_layer.0", "norm"),
+        *linear("output_layer.3", "embedding", flat),
+        *batch_norm("output_layer.4", "embedding_norm"),
+    ]
+
+
+def vggish(c: VggishConfig) -> list[Line]:
+    """The PyTorch port; it flattens channels last, as we do."""
+    lines, place = [], 0
+    for i, pooled in enumerate(c.pooled):
+        lines += _conv(f"features.{place}", f"block{i}/conv", bias=True)
+        place += 3 if pooled else 2  # the convolution, its ReLU, the pooling
+    for i in range(len(c.hidden_dims)):
+        lines += linear(f"embeddings.{2 * i}", f"hidden{i}")
+    return lines + linear(f"embeddings.{2 * len(c.hidden_dims)}", "embedding")
+
+
+def _split_conv(there: str, here: str) -> list[Line]:
+    return [
+        *_conv(f"{there}.0", f"{here}/space", SPACE),
+        *batch_norm(f"{there}.1", f"{here}/norm"),
+        *_conv(f"{there}.3", f"{here}/time", TIME),
+    ]
+
+
+def _block_names(depths: tuple[int, ...]) -> list[str]:
+    return [f"layer{stage}.{i}" for stage, n in enumerate(depths, 1) for i in range(n)]
+
+
+def r2plus1d(c: R2Plus1DConfig) -> list[Line]:
+    """The names of torchvision, without the classifier."""
+    lines = [*_split_conv("stem", "stem"), *batch_norm("stem.4", "stem_norm")]
+    for i, (there, (width, features, stride)) in enumerate(
+        zip(_block_names(c.depths), c.blocks, strict=True)
+    ):
+        here = f"block{i}"
+        lines += [
+            *_split_conv(f"{there}.conv1.0", f"{here}/conv1"),
+            *batch_norm(f"{there}.conv1.1", f"{here}/norm1"),
+            *_split_conv(f"{there}.conv2.0", f"{here}/conv2"),
+            *batch_norm(f"{there}.conv2.1", f"{here}/norm_out"),
+        ]
+        if stride > 1 or width != features:
+            lines += _conv(f"{there}.downsample.0", f"{here}/shortcut_conv", SPACE)
+            lines += batch_norm(f"{there}.downsample.1", f"{here}/shortcut_norm")
+    return lines
+
+
+def audio_resnet18(c: AudioResnetConfig) -> list[Line]:
+    """The names of torchvision, without the classifier."""
+    lines = [*_conv("conv1", "stem_conv"), *batch_norm("bn1", "stem_norm")]
+    for i, (there, (width, features, stride)) in enumerate(
+        zip(_block_names(c.depths), c.blocks, strict=True)
+    ):
+        here = f"block{i}"
+        lines += [
+            *_conv(f"{there}.conv1", f"{here}/conv1"),
+            *batch_norm(f"{there}.bn1", f"{here}/norm1"),
+            *_conv(f"{there}.conv2", f"{here}/conv2"),
+            *batch_norm(f"{there}.bn2", f"{here}/norm_out"),
+        ]
+        if stride > 1 or width != features:
+            lines += _conv(f"{there}.downsample.0", f"{here}/shortcut_conv")
+            lines += batch_norm(f"{there}.downsample.1", f"{here}/shortcut_norm")
+    return lines

@@ -1,0 +1,214 @@
+"""Convolutional encoders out of the state dicts that RJCMA's and TSAV's authors published."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maven_jax.convert.encoder_tables import entries
+from maven_jax.convert.loaded import listing, nested, variable_shapes
+from maven_jax.convert.native import save_encoder
+from maven_jax.convert.tensor_files import Tensors
+from maven_jax.encoders.registry import kind_of
+from maven_jax.errors import UserError
+
+# Counts training steps, for averages that inference does not take.
+_COUNTER = r".*\.num_batches_tracked"
+_STEM = "stem.0.weight"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One encoder of a published file.
+
+    Attributes:
+        kind: of the encoder.
+        prefix: of its tensors' names.
+        folder: where it goes, below the output.
+    """
+
+    kind: str
+    prefix: str
+    folder: str = "."
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A published file.
+
+    Attributes:
+        parts: the encoders in it.
+        heads: regular expression of the names of tensors that belong to a task of its own.
+    """
+
+    parts: tuple[_Part, ...]
+    heads: str
+
+
+_PUBLISHED = {
+    "iresnet50": _Published((_Part("iresnet50", "backbone."),), r"logits\..*"),
+    "vggish": _Published((_Part("vggish", ""),), r"(?!)"),
+    "tsav": _Published(
+        (
+            _Part("r2plus1d", "video_model.r2plus1d.", "visual"),
+            _Part("audio_resnet18", "audio_model.resnet.", "audio"),
+        ),
+        r"fc\..*",
+    ),
+}
+ENCODER_FILES = tuple(_PUBLISHED)
+
+
+@dataclass
+class Taken:
+    """What a state dict has of an encoder.
+
+    Attributes:
+        params: parameters; empty if there are problems.
+        state: other variables; likewise.
+        used: names of the tensors that it is made of.
+        left_out: names of tensors under its prefix that are known and of no use.
+        unknown: names of other tensors under its prefix.
+        missing: names of tensors that it needs, with shapes.
+        misshaped: names of tensors of another shape, with both.
+    """
+
+    params: dict[str, Any]
+    state: dict[str, Any]
+    used: list[str]
+    left_out: list[str]
+    unknown: list[str]
+    missing: list[str]
+    misshaped: list[str]
+
+
+def take_encoder(
+    kind: str, config: Mapping[str, Any], tensors: Tensors, *, prefix: str = ""
+) -> Taken:
+    """The encoder whose tensors' names start with `prefix`.
+
+    Args:
+        kind: one of `encoders.registry.KINDS`.
+        config: its sizes.
+        tensors: the state dict.
+        prefix: with the dot.
+    """
+    names = [name for name in tensors.shapes if name.startswith(prefix)]
+    shapes = variable_shapes(kind, config)
+    flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
+    used, missing, misshaped = [], [], []
+    for entry in entries(kind, kind_of(kind).read(config)):
+        name, shape = prefix + entry.there, entry.shape_there(shapes[entry.here].shape)
+        if name not in tensors.shapes:
+            missing.append(f"{name} {shape}")
+            continue
+        used.append(name)
+        if tensors.shapes[name] != shape:
+            misshaped.append(f"{name} has shape {tensors.shapes[name]}, not {shape}")
+            continue
+        target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
+        target[...] = entry.conversion.convert(tensors.read(name), target.shape)
+    others = [name for name in names if name not in set(used)]
+    left_out = [name for name in others if re.fullmatch(_COUNTER, name)]
+    params, state = ({}, {}) if missing or misshaped else nested(flat)
+    unknown = [name for name in others if name not in set(left_out)]
+    return Taken(params, state, used, left_out, unknown, missing, misshaped)
+
+
+def refuse_problems(
+    what: str, *, missing: Sequence[str], misshaped: Sequence[str], unknown: Sequence[str]
+) -> None:
+    """Raises a UserError that names every tensor in trouble, if there are any."""
+    problems = [
+        f"{len(names)} {said}: {', '.join(names)}"
+        for said, names in (
+            ("missing", missing),
+            ("of another shape", misshaped),
+            ("unknown", unknown),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(f"{what}: {'; '.join(problems)}")
+
+
+def convert_encoder(
+    name: str, tensors: Tensors, out: Path, *, source: str, num_channels: int = 3
+) -> list[str]:
+    """Writes the encoders of a published file as folders that `load_encoder` opens.
+
+    Args:
+        name: one of `ENCODER_FILES`.
+        tensors: what the file holds.
+        out: the encoder's folder; of `tsav` the folder of `visual` and `audio`.
+        source: the file, for messages and records.
+        num_channels: of `tsav`'s clips: 3 drops the weights of the mask that TSAV shows as a
+            fourth channel, as RJCA does; 4 keeps them.
+
+    Returns:
+        Lines that say what was written and what was left out.
+
+    Raises:
+        UserError: the name is unknown, a tensor is missing, unknown or misshaped, or a folder
+            holds an encoder already.
+    """
+    if name not in _PUBLISHED:
+        raise UserError(f"no encoder file is called {name!r}; known: {', '.join(ENCODER_FILES)}")
+    published = _PUBLISHED[name]
+    taken: list[tuple[_Part, dict[str, Any], Taken]] = []
+    notes = []
+    for part in published.parts:
+        config: dict[str, Any] = {}
+        if part.kind == "r2plus1d":
+            config["num_channels"] = num_channels
+            tensors, note = _without_mask(tensors, part.prefix + _STEM, num_channels)
+            notes += note
+        taken.append((part, config, take_encoder(part.kind, config, tensors, prefix=part.prefix)))
+
+    inside = {n for _, _, t in taken for n in (*t.used, *t.left_out, *t.unknown)}
+    outside = [n for n in tensors.shapes if n not in inside]
+    heads = [n for n in tensors.shapes if re.fullmatch(published.heads, n)]
+    unknown = [n for _, _, t in taken for n in t.unknown] + outside
+    missing = [n for _, _, t in taken for n in t.missing]
+    if len(missing) == sum(len(t.missing) + len(t.used) for _, _, t in taken):
+        has = listing(list(tensors.shapes), 3) or "nothing"
+        raise UserError(f"{source}: holds none of the tensors of {name}; it has {has}")
+    refuse_problems(
+        f"{source}: no {name}",
+        missing=missing,
+        misshaped=[n for _, _, t in taken for n in t.misshaped],
+        unknown=[n for n in unknown if n not in set(heads)],
+    )
+    lines = []
+    for part, config, t in taken:
+        folder = out / part.folder
+        save_encoder(
+            folder, part.kind, config, t.params, t.state, source=source, sha256=tensors.sha256
+        )
+        lines.append(f"{folder}: {part.kind} from {len(t.used)} tensors")
+    counters = sum(len(t.left_out) for _, _, t in taken)
+    if counters:
+        notes.append(f"left out: {counters} num_batches_tracked, which only training uses")
+    if heads:
+        notes.append(f"left out: {', '.join(heads)}, a head for another task")
+    return lines + notes
+
+
+def _without_mask(tensors: Tensors, stem: str, num_channels: int) -> tuple[Tensors, list[str]]:
+    """Tensors whose first convolution has lost the input channels behind `num_channels`."""
+    shape = tensors.shapes.get(stem, ())
+    if not (len(shape) == 5 and shape[1] == 4 and num_channels == 3):
+        return tensors, []
+    read = tensors.read
+    cut = dataclasses.replace(
+        tensors,
+        shapes={**tensors.shapes, stem: (shape[0], num_channels, *shape[2:])},
+        read=lambda name: read(name)[:, :num_channels] if name == stem else read(name),
+    )
+    return cut, [f"left out: the mask's channel of {stem}, which RJCA drops too"]

@@ -1,0 +1,78 @@
+"""How tensors of PyTorch modules become our parameters: layouts, and lines of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from maven_jax.encoders.inference_batch_norm import STATISTICS
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a foreign tensor becomes ours.
+
+    Attributes:
+        foreign_shape: the shape it has there, from the shape it has here.
+        convert: (tensor, shape here) -> the tensor here.
+    """
+
+    foreign_shape: Callable[[Shape], Shape]
+    convert: Callable[[np.ndarray, Shape], np.ndarray]
+
+
+def _transposed(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    return tensor.T.reshape(shape)
+
+
+def _reshaped(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    return tensor.reshape(shape)
+
+
+SAME = Conversion(lambda s: s, _reshaped)
+LINEAR = Conversion(lambda s: s[::-1], _transposed)
+HEADS_IN = Conversion(lambda s: (s[1] * s[2], s[0]), _transposed)  # (embed, heads, head_dim)
+HEADS_BIAS = Conversion(lambda s: (s[0] * s[1],), _reshaped)
+HEADS_OUT = Conversion(lambda s: (s[2], s[0] * s[1]), _transposed)  # (heads, head_dim, embed)
+CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))
+CONV_2D = Conversion(lambda s: (s[3], s[2], s[0], s[1]), lambda x, s: x.transpose(2, 3, 1, 0))
+POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
+
+# (name there, path here, conversion). A path that starts with the name of a collection of
+# variables other than parameters lies in that collection.
+Line = tuple[str, str, Conversion]
+
+
+def flattened(height: int, width: int, channels: int) -> Conversion:
+    """A linear layer over a flattened image: channels first there, channels last here."""
+
+    def convert(x: np.ndarray, shape: Shape) -> np.ndarray:
+        x = x.reshape(-1, channels, height, width)
+        return x.transpose(2, 3, 1, 0).reshape(shape)
+
+    return Conversion(lambda s: s[::-1], convert)
+
+
+def linear(there: str, here: str, kernel: Conversion = LINEAR, bias: bool = True) -> list[Line]:
+    """Kernel and bias of a linear layer or, with another conversion, of a convolution."""
+    bias_conversion = HEADS_BIAS if kernel is HEADS_IN else SAME
+    lines = [(f"{there}.weight", f"{here}/kernel", kernel)]
+    return [*lines, (f"{there}.bias", f"{here}/bias", bias_conversion)] if bias else lines
+
+
+def norm(there: str, here: str) -> list[Line]:
+    """Scale and bias of a norm."""
+    return [(f"{there}.weight", f"{here}/scale", SAME), (f"{there}.bias", f"{here}/bias", SAME)]
+
+
+def batch_norm(there: str, here: str) -> list[Line]:
+    """Scale and bias, and the running statistics in their own collection."""
+    return [
+        *norm(there, here),
+        (f"{there}.running_mean", f"{STATISTICS}/{here}/mean", SAME),
+        (f"{there}.running_var", f"{STATISTICS}/{here}/var", SAME),
+    ]

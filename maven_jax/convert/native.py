@@ -1,0 +1,158 @@
+"""Folders of converted encoders: `encoder.json` for what it is, an orbax checkpoint of weights.
+
+`huggingface.load_encoder` opens them as it opens Hugging Face's folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+from jax.typing import DTypeLike
+
+from maven_jax import __version__
+from maven_jax.convert.loaded import LoadedEncoder, listing, variable_shapes
+from maven_jax.convert.tensor_files import read_json
+from maven_jax.encoders.registry import kind_of, make_encoder
+from maven_jax.errors import UserError
+from maven_jax.writers import write_json
+
+RECORD_FILE = "encoder.json"
+WEIGHTS_FOLDER = "weights"
+
+
+def is_encoder_folder(folder: Path) -> bool:
+    """Whether `save_encoder` wrote it, to the end."""
+    return (folder / RECORD_FILE).is_file()
+
+
+def save_encoder(
+    folder: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    params: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    source: str,
+    sha256: str,
+) -> None:
+    """Writes an encoder; the record last, so that a folder that has it is whole.
+
+    Args:
+        folder: made if it is not there; may hold other things, but no encoder.
+        kind: one of `encoders.registry.KINDS`.
+        config: sizes; those that it leaves out are written down too.
+        params: parameters.
+        state: collection -> other variables.
+        source: where the weights came from, for the records of features made with them.
+        sha256: of the file they came from.
+
+    Raises:
+        UserError: the folder holds an encoder already, or the variables are not those of the
+            config.
+    """
+    if (folder / WEIGHTS_FOLDER).exists() or is_encoder_folder(folder):
+        raise UserError(f"{folder}: holds an encoder already; take another folder")
+    sizes = kind_of(kind).read(config)
+    variables = {"params": dict(params), **state}
+    _check_shapes(folder, kind, _shapes(variables), variable_shapes(kind, config))
+    folder.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((folder / WEIGHTS_FOLDER).resolve(), variables)
+    write_json(
+        folder / RECORD_FILE,
+        {
+            "kind": kind,
+            "config": dict(config) | dataclasses.asdict(sizes),
+            "source": source,
+            "sha256": sha256,
+            "maven_jax": __version__,
+        },
+    )
+
+
+def load_encoder_folder(
+    folder: Path, *, kind: str | None = None, dtype: DTypeLike = jnp.float32
+) -> LoadedEncoder:
+    """An encoder that `save_encoder` wrote.
+
+    Args:
+        folder: its folder.
+        kind: what it must be; None takes what the record says.
+        dtype: of the computation.
+
+    Raises:
+        UserError: the folder is damaged, or holds another kind.
+    """
+    path = folder / RECORD_FILE
+    record = read_json(path)
+    for key, wanted in (("kind", str), ("config", dict), ("source", str), ("sha256", str)):
+        if not isinstance(record.get(key), wanted):
+            raise UserError(f"{path}: {key} is missing or no {wanted.__name__}")
+    if kind is not None and record["kind"] != kind:
+        raise UserError(f"{path}: kind is {record['kind']!r}, not {kind!r}")
+    try:
+        module = make_encoder(record["kind"], record["config"], dtype=dtype)
+        shapes = variable_shapes(record["kind"], record["config"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    variables = _restore(folder, record["kind"], shapes)
+    return LoadedEncoder(
+        kind=record["kind"],
+        config=record["config"],
+        module=module,
+        params=variables.pop("params"),
+        sha256=record["sha256"],
+        source=record["source"],
+        folder=folder,
+        state=variables,
+    )
+
+
+def _restore(folder: Path, kind: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    weights = (folder / WEIGHTS_FOLDER).resolve()
+    if not weights.is_dir():
+        raise UserError(f"{folder}: damaged, {WEIGHTS_FOLDER} is missing")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(weights).item_metadata.tree
+            found = _shapes(tree)
+            _check_shapes(folder, kind, found, shapes)
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            like = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device), tree
+            )
+            return dict(checkpointer.restore(weights, like))
+    except UserError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise what they please
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: {WEIGHTS_FOLDER} is damaged ({reason[:200]})") from error
+
+
+def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    paths = flatten_dict(dict(variables), sep="/")
+    return {path.removeprefix("params/"): tuple(leaf.shape) for path, leaf in paths.items()}
+
+
+def _check_shapes(
+    folder: Path,
+    kind: str,
+    found: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+) -> None:
+    problems = [f"{path} is missing" for path in wanted if path not in found]
+    problems += [f"{path} is none of its variables" for path in found if path not in wanted]
+    problems += [
+        f"{path} has shape {found[path]}, not {shape.shape}"
+        for path, shape in wanted.items()
+        if path in found and found[path] != shape.shape
+    ]
+    if problems:
+        raise UserError(f"{folder}: no {kind} encoder as its config says; {listing(problems)}")
