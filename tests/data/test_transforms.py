@@ -110,6 +110,60 @@ def test_no_modality_is_dropped_outside_training():
     assert not all(m.all() for m in t(b, two, KEY, train=True).modality_masks.values())
 
 
+def with_pixels() -> Batch:
+    rng = np.random.default_rng(0)
+    b = batch(rng.normal(size=(3, 5, 2)), rng.random((3, 5)) < 0.8)
+    return b.replace(
+        features={
+            "audio": b.features["visual"] * 3,
+            "visual": b.features["visual"],
+            "crops": jnp.asarray(rng.integers(0, 256, (3, 5, 4)), jnp.uint8),
+        },
+        modality_masks=dict.fromkeys(("audio", "visual", "crops"), b.modality_masks["visual"]),
+    )
+
+
+def statistics_of(*names: str) -> FeatureStatistics:
+    return FeatureStatistics(
+        mean=dict.fromkeys(names, STATISTICS.mean["visual"]),
+        std=dict.fromkeys(names, STATISTICS.std["visual"]),
+    )
+
+
+def test_each_modality_may_be_standardised_in_its_own_way():
+    b, statistics = with_pixels(), statistics_of("audio", "visual")
+    mixed = transform(standardize={"audio": "window", "visual": "none", "other": "store"})
+    out = mixed(b, statistics, KEY, train=False).features
+    for name, how in (("audio", "window"), ("visual", "none")):
+        alone = transform(standardize=how)(b, statistics, KEY, train=False).features[name]
+        np.testing.assert_array_equal(out[name], alone)
+    assert (
+        np.abs(
+            out["visual"] - transform()(b, statistics, KEY, train=False).features["visual"]
+        ).max()
+        > 1
+    )
+
+
+def test_pixels_are_left_as_they_are_but_for_masked_frames():
+    b = with_pixels()
+    noisy = transform(noise_std=5.0, noise_always=True, offset_std=5.0)
+    out = noisy(b, statistics_of("audio", "visual"), KEY, train=True)
+    assert out.features["crops"].dtype == jnp.uint8
+    seen = np.asarray(b.modality_masks["crops"])[..., None]
+    np.testing.assert_array_equal(out.features["crops"], np.where(seen, b.features["crops"], 0))
+    assert not seen.all()
+    assert out.features["audio"].dtype == jnp.float32
+
+
+def test_a_modality_that_standardize_does_not_name_is_refused():
+    t = transform(standardize={"visual": "store"})
+    with pytest.raises(UserError, match=r"config\.inputs\.standardize has visual, but not audio"):
+        t(with_pixels(), statistics_of("audio", "visual"), KEY, train=False)
+    with pytest.raises(UserError, match=r"config\.inputs\.standardize\.visual='batch'"):
+        transform(standardize={"visual": "batch"})
+
+
 def test_impossible_values_are_refused():
     with pytest.raises(UserError, match="standardize"):
         transform(standardize="batch")

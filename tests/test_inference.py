@@ -1,0 +1,82 @@
+"""Whole tracks from windows: every frame gets its own prediction, once, smoothed last."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maven_jax.data.store import Store
+from maven_jax.data.windows import Windows, make_windows
+from maven_jax.errors import UserError
+from maven_jax.inference import Predictor, Track
+from maven_jax.sharding import make_mesh
+from maven_jax.smoothing import box_filter
+from maven_jax.state import Weights
+from tests.stores import write_small_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    path = tmp_path_factory.mktemp("inference") / "s"
+    return write_small_store(path, videos=4, frames=61, chunk_frames=8, modalities={"x": 2})
+
+
+def predictor(store: Store, windows: Windows, smooth_frames=(0, 0)) -> Predictor:
+    """A model that says what it sees, or 9 in what lies behind a window's end."""
+
+    def echo(weights, batch):
+        seen = jnp.tanh(jnp.asarray(batch.features["x"], jnp.float32))
+        return jnp.where(jnp.asarray(batch.frame_mask)[..., None], seen, 9.0)
+
+    return Predictor(
+        echo,
+        store,
+        windows,
+        modalities=("x",),
+        single_vector={},
+        batch_size=3,
+        num_threads=2,
+        mesh=make_mesh(data=1, model=1),
+        smooth_frames=smooth_frames,
+    )
+
+
+def predict(store: Store, smooth_frames=(0, 0), hop: int = 1, **window) -> list[Track]:
+    windows = make_windows(store.videos("train"), hop=hop, **window)
+    return predictor(store, windows, smooth_frames)(Weights({}, {}, None))
+
+
+@pytest.mark.parametrize("step_s", [0.03, 0.2, 1.0, 10.0])
+@pytest.mark.parametrize("length", [1, 4, 16])
+def test_dense_windows_are_put_back_where_their_frames_came_from(store, length, step_s):
+    tracks = predict(store, kind="dense", length=length, step_s=step_s)
+    assert [t.entry for t in tracks] == list(store.videos("train"))
+    for track in tracks:
+        whole = store.read(track.entry, 0, track.entry.num_frames)
+        np.testing.assert_allclose(
+            track.predictions, np.tanh(whole.features["x"].astype(np.float32)), atol=1e-6
+        )
+        np.testing.assert_array_equal(track.targets, whole.targets)
+        np.testing.assert_array_equal(track.target_mask, whole.target_mask)
+
+
+def test_windows_that_leave_frames_out_are_refused_before_any_prediction(store):
+    windows = make_windows(store.videos("train"), kind="dense", length=4, hop=2, step_s=0.2)
+    with pytest.raises(UserError, match=r"frame 1 of train_00 .* config\.eval\.hop=1"):
+        predictor(store, windows)
+
+
+def test_tracks_are_smoothed_over_the_whole_video_after_overlaps_are_averaged(store):
+    settings = dict(kind="sliding", length=20, hop=7, step_s=None)
+    plain = predict(store, **settings)
+    smooth = predict(store, (6, 15), **settings)
+    for one, other in zip(plain, smooth):
+        np.testing.assert_array_equal(other.predictions, box_filter(one.predictions, (6, 15)))
+        np.testing.assert_array_equal(other.targets, one.targets)
+        assert np.abs(other.predictions - one.predictions).max() > 0.05
+
+
+def test_impossible_smoothing_is_refused(store):
+    with pytest.raises(UserError, match=r"config\.eval\.smooth_frames=\(-5, 0\)"):
+        predict(store, (-5, 0), kind="sliding", length=20, step_s=None)
