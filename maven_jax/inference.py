@@ -114,7 +114,7 @@ class Predictor:
                     continue
                 advance(1)
                 i = self._windows.video[window]
-                frames = self._windows.frames(window)
+                frames = self._windows.frames(int(window))
                 n = len(count[i][frames])
                 total[i][frames] += va[:n]
                 count[i][frames] += 1
