@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-
 XAVIER = nn.initializers.xavier_uniform()
 
 
