@@ -26,7 +26,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "chunk_frames": store.chunk_frames,
         "untrained": store.untrained,
         "modalities": {
-            name: {"dim": m.dim, "untrained": m.untrained, "spec": m.spec}
+            name: {"dim": m.dim, "dtype": m.dtype, "untrained": m.untrained, "spec": m.spec}
             for name, m in store.modalities.items()
         },
         "splits": {split: _split(store, split) for split in store.splits},
@@ -111,10 +111,10 @@ def problems(store: Store) -> list[str]:
 def show(store: Store, summary: dict[str, Any]) -> None:
     """Prints the summary as tables."""
     say(f"{store.path}: chunks of {store.chunk_frames} frames, {store.fingerprint[:12]}")
-    table = Table("modality", "features", "encoder", "source", "weights")
+    table = Table("modality", "features", "dtype", "encoder", "source", "weights")
     for name, m in store.modalities.items():
         weights = "untrained" if m.untrained else str(m.spec.get("sha256") or "–")[:12]
-        cells = [m.dim, m.spec.get("encoder", "–"), m.spec.get("source") or "–", weights]
+        cells = [m.dim, m.dtype, m.spec.get("encoder", "–"), m.spec.get("source") or "–", weights]
         table.add_row(name, *(str(cell) for cell in cells))
     console.print(table)
 

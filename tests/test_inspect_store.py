@@ -109,6 +109,41 @@ def test_command_shows_a_video(store, capsys):
     assert "valence range" not in capsys.readouterr().out
 
 
+def test_the_kind_of_stored_values_is_shown(tmp_path, capsys):
+    writer = StoreWriter(
+        tmp_path / "s",
+        videos=[PlannedVideo("a", "train", 3, "a")],
+        modalities={
+            "crops": ModalitySpec("crops", 2, {}, "uint8"),
+            "sound": ModalitySpec("sound", 1, {}),
+        },
+        provenance={},
+    )
+    with writer.video("a", 25.0, 0.12) as out:
+        out.append(
+            Frames(
+                time_s=np.arange(3) / 25,
+                targets=np.zeros((3, 2), np.float32),
+                target_mask=np.ones(3, bool),
+                segment_id=np.full(3, -1, np.int32),
+                features={
+                    "crops": np.array([[0, 255], [9, 8], [7, 6]], np.uint8),
+                    "sound": np.ones((3, 1), np.float32),
+                },
+                masks={"crops": np.ones(3, bool), "sound": np.ones(3, bool)},
+            )
+        )
+    path = str(writer.finish().path)
+    assert main(["inspect", path, "--json"]) == 0
+    modalities = json.loads(capsys.readouterr().out)["modalities"]
+    assert {m: s["dtype"] for m, s in modalities.items()} == {"crops": "uint8", "sound": "float16"}
+    assert main(["inspect", path]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("uint8") == printed.count("float16") == 1
+    assert main(["inspect", path, "--video", "a", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["range"]["crops"] == [0, 255]
+
+
 def test_mistakes_end_in_one_line(store, capsys, tmp_path):
     assert main(["inspect", str(tmp_path)]) == 2
     assert main(["inspect", str(store.path), "--video", "x"]) == 2
