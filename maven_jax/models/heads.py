@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,8 +11,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax import circumplex
-from maven_jax.models.layers import dense
-from maven_jax.types import Prediction
+from maven_jax.models.batch_norm import MaskedBatchNorm
+from maven_jax.models.layers import dense, uniform_by_fan_in
+from maven_jax.types import AROUSAL, VALENCE, Prediction
+
+_COLUMN = {"valence": VALENCE, "arousal": AROUSAL}
 
 
 def _start_at(*values: float):
@@ -80,6 +84,114 @@ class RegressionHead(nn.Module):
             return Prediction(va=output)
         polar = output if self.outputs == "polar" else output[..., ::-1]
         return Prediction(va=circumplex.from_polar(polar), polar=polar)
+
+
+class TanhHead(nn.Module):
+    """Linear, BatchNorm, LeakyReLU, linear, tanh: (valence, arousal), or one of them.
+
+    Source: RJCMA (ABAW6, 2024), released code, which trains a network for each dimension.
+
+    Attributes:
+        hidden_dim: width of the hidden layer.
+        dimensions: predicted ones, "valence" and "arousal"; the column of the other one is 0.
+        negative_slope: of LeakyReLU.
+        dtype: of the hidden layer; norm and outputs are float32.
+        param_dtype: of the parameters.
+    """
+
+    hidden_dim: int
+    dimensions: tuple[str, ...]
+    negative_slope: float | int = 0.01
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], frame_mask: Bool[Array, "b t"], *, train: bool
+    ) -> Prediction:
+        """Returns the prediction for each frame; that of masked frames is void.
+
+        Args:
+            x: frames; those under the mask may hold anything.
+            frame_mask: frames that the norm counts.
+            train: see MaskedBatchNorm.
+
+        Raises:
+            ValueError: a dimension that does not exist, is given twice, or none at all.
+        """
+        names = tuple(self.dimensions)
+        if not names or len(set(names)) < len(names) or not set(names) <= set(_COLUMN):
+            raise ValueError(f"dimensions are {names}; choose from {tuple(_COLUMN)}")
+        start = uniform_by_fan_in(x.shape[-1])
+        x = dense(
+            self.hidden_dim,
+            ("embed", "mlp"),
+            name="hidden",
+            kernel_init=start,
+            bias_init=start,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )(jnp.where(frame_mask[..., None], x, 0))
+        x = MaskedBatchNorm(param_dtype=self.param_dtype, name="norm")(x, frame_mask, train=train)
+        start = uniform_by_fan_in(self.hidden_dim)
+        output = dense(
+            len(names),
+            ("mlp", None),
+            name="output",
+            kernel_init=start,
+            bias_init=start,
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+        )(nn.leaky_relu(x, self.negative_slope))
+        return Prediction(va=_in_columns(jnp.tanh(output), names))
+
+
+class DimensionHeads(nn.Module):
+    """Two ReLU MLPs per frame, one for valence and one for arousal. Source: RJCA, released code.
+
+    Attributes:
+        hidden_dims: widths of the hidden layers of each.
+        dropout_rates: after each hidden layer, as many.
+        dtype: of the hidden layers; the outputs are float32.
+        param_dtype: of the parameters.
+    """
+
+    hidden_dims: tuple[int, ...]
+    dropout_rates: tuple[float | int, ...]
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"], *, deterministic: bool) -> Prediction:
+        """Returns the prediction for each of the t frames."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        outputs = []
+        for dimension in _COLUMN:
+            y = x
+            for layer, (width, rate) in enumerate(
+                zip(self.hidden_dims, self.dropout_rates, strict=True)
+            ):
+                axes = ("embed", "mlp") if layer % 2 == 0 else ("mlp", "embed")
+                y = dense(width, axes, name=f"{dimension}_hidden_{layer}", **dtypes)(y)
+                y = nn.Dropout(rate, deterministic=deterministic)(nn.relu(y))
+            output = dense(
+                1,
+                (None, None),
+                name=f"{dimension}_output",
+                dtype=jnp.float32,
+                param_dtype=self.param_dtype,
+            )
+            outputs.append(output(y.astype(jnp.float32)))
+        return Prediction(va=_in_columns(jnp.concatenate(outputs, axis=-1), tuple(_COLUMN)))
+
+
+def _in_columns(output: Array, dimensions: Sequence[str]) -> Array:
+    """(…, len(dimensions)) as (…, 2), valence and arousal in their columns and 0 elsewhere."""
+    zeros = jnp.zeros_like(output[..., 0])
+    columns = [zeros, zeros]
+    for index, dimension in enumerate(dimensions):
+        columns[_COLUMN[dimension]] = output[..., index]
+    return jnp.stack(columns, axis=-1)
 
 
 def masked_mean_over_frames(

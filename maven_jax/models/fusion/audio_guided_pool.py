@@ -1,0 +1,90 @@
+"""Spatial pooling of the face's feature map, led by the voice."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from maven_jax.models.layers import dense
+
+
+def split_positions(
+    x: Float[Array, "b t pc"], positions: int, layout: Literal["positions", "released"]
+) -> Float[Array, "b t p c"]:
+    """Returns a flat feature map, stored position after position, as (positions, channels).
+
+    Args:
+        x: (b, t, positions · channels).
+        positions: of the map.
+        layout: "positions": each row is one position. "released": the released weights were trained
+            on rows cut from the map stored channel after channel, whose rows each hold stretches of
+            several channels; the map is put into that order first.
+
+    Raises:
+        ValueError: the width is not a multiple of `positions`, or the layout is unknown.
+    """
+    if layout not in ("positions", "released"):
+        raise ValueError(f"layout is {layout!r}; choose 'positions' or 'released'")
+    if x.shape[-1] % positions:
+        raise ValueError(f"features {x.shape[-1]} wide do not hold {positions} positions")
+    x = x.reshape(*x.shape[:2], positions, -1)
+    if layout == "released":
+        x = jnp.swapaxes(x, 2, 3).reshape(x.shape)
+    return x
+
+
+class AudioGuidedPool(nn.Module):
+    """A weighted mean over positions whose weights depend on a guide, and a linear layer.
+
+    α = softmax_p(w_h · tanh(W_v relu(A_v V_p) + W_g relu(A_a G)_p)), Linear(Σ_p α_p V_p): the guide
+    adds one number to all of a position's hidden units, of which there are as many as positions, as
+    in the released code of RJCA. One position leaves nothing to weigh: only the linear layer.
+
+    Attributes:
+        dim: width of the hidden layers and of the result.
+        dtype: of the products and of the result; the softmax is float32.
+        param_dtype: of the parameters.
+    """
+
+    dim: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t p c"], guide: Float[Array, "b t g"] | None
+    ) -> Float[Array, "b t d"]:
+        """Returns one vector per frame.
+
+        Args:
+            x: the feature map.
+            guide: a vector per frame; unused with one position.
+
+        Raises:
+            ValueError: no guide for several positions.
+        """
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        positions = x.shape[2]
+        x = x.astype(self.dtype)
+        output = dense(self.dim, ("mlp", "embed"), name="output", **dtypes)
+        if positions == 1:
+            return output(x[:, :, 0])
+        if guide is None:
+            raise ValueError(f"no modality guides the pooling over {positions} positions")
+
+        def without_bias(features: int, name: str) -> nn.Dense:
+            init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", None))
+            return nn.Dense(features, use_bias=False, kernel_init=init, name=name, **dtypes)
+
+        hidden = nn.relu(dense(self.dim, ("embed", "mlp"), name="map", **dtypes)(x))
+        guide = nn.relu(dense(self.dim, ("embed", "mlp"), name="guide", **dtypes)(guide))
+        content = without_bias(positions, "map_content")(hidden)  # (b, t, p, units)
+        content += without_bias(positions, "guide_content")(guide)[..., None]  # (b, t, p, 1)
+        score = without_bias(1, "score")(jnp.tanh(content))[..., 0]
+        alpha = jax.nn.softmax(score.astype(jnp.float32), axis=-1).astype(self.dtype)
+        return output(jnp.einsum("btp,btpc->btc", alpha, x))

@@ -1,0 +1,153 @@
+"""RJCA, recursive joint cross-attention with LSTMs (Praveen et al., 2023)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
+from maven_jax.models.fusion.recursion import Recursion
+from maven_jax.models.heads import DimensionHeads
+from maven_jax.models.temporal import ResidualBlstm, l2_normalize
+from maven_jax.models.unimodal import observed_frames
+from maven_jax.types import Features, ModalityMasks, Prediction
+
+
+class Rjca(nn.Module, kw_only=True):
+    """A BLSTM per modality, recursive joint correlation, a BLSTM of all of them, two heads.
+
+    The features of modality `pooled` are maps, which are pooled over their positions under the
+    guidance of modality `guide`; all others are vectors. Any number of modalities. BLSTMs hold
+    their states over frames that were not observed. Source: RJCA (Praveen et al., 2023); sizes, dropout
+    and the place of each norm as in the released code.
+
+    Attributes:
+        modalities: names, in order.
+        pooled: modality whose features are maps (if it is among the modalities).
+        guide: modality that guides the pooling; needed if `positions` > 1.
+        positions: of each map, 49 in RJCA; 1 if the features are plain vectors.
+        layout: "positions", or "released" for the released weights; see split_positions.
+        lstm_dim: width of each modality's BLSTM, and of the pooled map.
+        lstm_layers: of all BLSTMs.
+        lstm_dropout_rate: of the modalities' BLSTMs.
+        correlation: form of the joint correlation; see JointCorrelation for this one to `query`.
+        window_length: frames of a window, which the parameters are tied to if `num_steps` > 0.
+        num_steps: of the recursion; 0 is plain concatenation.
+        share_weights: the same weights at each step.
+        attention_dim: k, for "channel".
+        joint: "concat" or "linear".
+        joint_dim: width of J, for "linear".
+        query: for "dense".
+        correlation_dropout_rate: inside the joint correlation.
+        remat: recompute the recursion's activations in the backward pass.
+        joint_lstm_dim: width of the joint BLSTM.
+        joint_lstm_dropout_rate: of the joint BLSTM.
+        head_dim: hidden width of each head.
+        head_dropout_rate: behind it.
+        dtype: of the matrix products; norms and outputs are float32.
+        param_dtype: of the parameters.
+    """
+
+    modalities: tuple[str, ...]
+    pooled: str
+    guide: str
+    positions: int
+    layout: Literal["positions", "released"]
+    lstm_dim: int
+    lstm_layers: int
+    lstm_dropout_rate: float | int
+    correlation: Literal["channel", "time", "dense"]
+    window_length: int
+    num_steps: int
+    share_weights: bool
+    attention_dim: int
+    joint: Literal["concat", "linear"]
+    joint_dim: int
+    query: Literal["linear", "identity"]
+    correlation_dropout_rate: float | int
+    remat: bool
+    joint_lstm_dim: int
+    joint_lstm_dropout_rate: float | int
+    head_dim: int
+    head_dropout_rate: float | int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Features,
+        modality_masks: ModalityMasks,
+        frame_mask: Bool[Array, "b t"],
+        *,
+        train: bool,
+    ) -> Prediction:
+        """Returns the prediction for every frame; that of frames outside `frame_mask` is void.
+
+        Raises:
+            ValueError: maps of several positions without their guide, or of another width.
+        """
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        frames, masks = observed_frames(self.modalities, features, modality_masks, frame_mask)
+        x = self._unimodal(frames, masks, deterministic=not train)
+        steps = Recursion(
+            num_steps=self.num_steps,
+            share_weights=self.share_weights,
+            remat=self.remat,
+            correlation=self.correlation,
+            window_length=self.window_length,
+            attention_dim=self.attention_dim,
+            joint=self.joint,
+            joint_dim=self.joint_dim,
+            query=self.query,
+            dropout_rate=self.correlation_dropout_rate,
+            name="recursion",
+            **dtypes,
+        )(x, frame_mask, deterministic=not train)
+        joint = ResidualBlstm(
+            self.joint_lstm_dim,
+            self.lstm_layers,
+            self.joint_lstm_dropout_rate,
+            learned_initial_state=True,
+            name="joint",
+            **dtypes,
+        )(
+            jnp.concatenate([steps[m][-1] for m in self.modalities], axis=-1),
+            frame_mask,
+            deterministic=not train,
+        )
+        return DimensionHeads((self.head_dim,), (self.head_dropout_rate,), name="head", **dtypes)(
+            joint, deterministic=not train
+        )
+
+    def _unimodal(
+        self,
+        frames: dict[str, Float[Array, "b t _"]],
+        masks: dict[str, Bool[Array, "b t"]],
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "b t d"]]:
+        """Each modality's own representation, in the order of the modalities."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = {}
+        # The guide goes before what it guides.
+        for m in sorted(self.modalities, key=lambda m: m == self.pooled):
+            # Of a map, the whole is brought to unit length.
+            value = l2_normalize(frames[m].astype(jnp.float32))
+            if m == self.pooled:
+                value = AudioGuidedPool(self.lstm_dim, name="pool", **dtypes)(
+                    split_positions(value, self.positions, self.layout), x.get(self.guide)
+                )
+            x[m] = ResidualBlstm(
+                self.lstm_dim,
+                self.lstm_layers,
+                self.lstm_dropout_rate,
+                learned_initial_state=True,
+                name=f"unimodal_{m}",
+                **dtypes,
+            )(value, masks[m], deterministic=deterministic)
+        return {m: x[m] for m in self.modalities}

@@ -1,0 +1,106 @@
+"""What RJCA, RJCMA and their relatives do to each modality before they fuse them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.models.temporal import Blstm, Tcn
+from maven_jax.types import Features, ModalityMasks
+
+TemporalKind = Literal["tcn", "blstm", "none"]
+# As many as RJCA's.
+BLSTM_LAYERS = 2
+
+
+def observed_frames(
+    modalities: Sequence[str],
+    features: Features,
+    modality_masks: ModalityMasks,
+    frame_mask: Bool[Array, "b t"],
+) -> tuple[dict[str, Float[Array, "b t _"]], dict[str, Bool[Array, "b t"]]]:
+    """Returns (frames, masks) by modality, zeros where nothing was observed or the video has ended.
+
+    A single vector per window is repeated over its frames.
+
+    Raises:
+        ValueError: a modality is absent from the batch, or has neither t frames nor one.
+    """
+    frames, masks = {}, {}
+    shape = frame_mask.shape
+    for name in modalities:
+        if name not in features or name not in modality_masks:
+            raise ValueError(
+                f"the batch has no modality {name!r}; it has {', '.join(sorted(features))}"
+            )
+        raw, mask = features[name], modality_masks[name]
+        if raw.shape[1] not in (1, shape[1]) or mask.shape != raw.shape[:2]:
+            raise ValueError(
+                f"modality {name!r}: features {raw.shape} and mask {mask.shape} do not fit "
+                f"{shape[1]} frames: both need {shape[1]} frames, or one vector per window"
+            )
+        mask = jnp.broadcast_to(mask, shape) & frame_mask
+        raw = jnp.broadcast_to(raw, (*shape, raw.shape[-1]))
+        frames[name], masks[name] = jnp.where(mask[..., None], raw, 0), mask
+    return frames, masks
+
+
+def channels_of(channels: Mapping[str, Sequence[int]], modality: str) -> tuple[int, ...]:
+    """Returns the widths of a modality's levels; those of "*" if it has none of its own.
+
+    Raises:
+        ValueError: neither is there, or there is no level.
+    """
+    widths = tuple(channels.get(modality, channels.get("*", ())))
+    if not widths:
+        raise ValueError(f"channels: no widths for modality {modality!r} (or '*' for all others)")
+    return widths
+
+
+class TemporalModel(nn.Module):
+    """The temporal model of one modality, as recipes name it.
+
+    Attributes:
+        kind: "tcn": see Tcn. "blstm": a two-layer BLSTM, its initial state learned, as wide as the
+            last of the channels. "none": the frames as they are.
+        channels: width of each level of the TCN.
+        kernel_size: its taps.
+        dropout_rate: of either.
+        dtype: of the products and of the result.
+        param_dtype: of the parameters.
+    """
+
+    kind: TemporalKind
+    channels: tuple[int, ...]
+    kernel_size: int
+    dropout_rate: float | int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
+    ) -> Float[Array, "b t d"]:
+        """Returns a representation of each frame, finite whatever lies under the mask.
+
+        Raises:
+            ValueError: unknown kind, or an odd width for a BLSTM.
+        """
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        if self.kind == "tcn":
+            model = Tcn(self.channels, self.kernel_size, self.dropout_rate, name="tcn", **dtypes)
+            return model(x, mask, deterministic=deterministic)
+        if self.kind == "blstm":
+            hidden_dim, odd = divmod(self.channels[-1], 2)
+            if odd:
+                raise ValueError(f"channels: a BLSTM cannot be {self.channels[-1]} wide: odd")
+            model = Blstm(hidden_dim, BLSTM_LAYERS, self.dropout_rate, True, name="blstm", **dtypes)
+            return model(x, mask, deterministic=deterministic)
+        if self.kind == "none":
+            return jnp.where(mask[..., None], x, 0).astype(self.dtype)
+        raise ValueError(f"temporal is {self.kind!r}; choose 'tcn', 'blstm' or 'none'")
