@@ -9,12 +9,20 @@ import flax.linen as nn
 
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
+from maven_jax.models.late_fusion import LateFusion
+from maven_jax.models.lfan import Lfan
 from maven_jax.models.maven import Maven
 from maven_jax.models.maven_released import MavenReleased
+from maven_jax.models.rjca import Rjca
+from maven_jax.models.rjcma import Rjcma
 
 MODELS: dict[str, type[nn.Module]] = {
     "maven": Maven,
     "maven_released": MavenReleased,
+    "rjca": Rjca,
+    "rjcma": Rjcma,
+    "lfan": Lfan,
+    "late_fusion": LateFusion,
     "concat_mlp": ConcatMlp,
     "constant_mean": ConstantMean,
 }

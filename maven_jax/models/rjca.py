@@ -22,8 +22,8 @@ class Rjca(nn.Module, kw_only=True):
 
     The features of modality `pooled` are maps, which are pooled over their positions under the
     guidance of modality `guide`; all others are vectors. Any number of modalities. BLSTMs hold
-    their states over frames that were not observed. Source: RJCA (Praveen et al., 2023); sizes, dropout
-    and the place of each norm as in the released code.
+    their states over frames that were not observed. Source: RJCA (Praveen et al., 2023); sizes,
+    dropout and the place of each norm as in the released code.
 
     Attributes:
         modalities: names, in order.

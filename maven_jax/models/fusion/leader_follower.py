@@ -1,0 +1,85 @@
+"""Leader-follower attention: at each frame the modalities attend to one another."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.models.layers import dense, uniform_by_fan_in
+
+
+class LeaderFollowerAttention(nn.Module):
+    """The leader's own representation, beside what attention makes of all modalities.
+
+    At each frame the modalities are the tokens of an attention: queries, keys and values from a
+    linear layer each, softmax(Q Kᵀ / √k) V + V, one LayerNorm over (modality, k). Source: Zhang et
+    al. (ABAW2, 2021), and RJCMA's repository, whose framework grew from it. Ours: a modality that
+    was not observed at a frame is not attended to there.
+
+    Attributes:
+        leader: modality that is passed on as it is.
+        attention_dim: k.
+        dtype: of the products and of the result; softmax and norm are float32.
+        param_dtype: of the parameters.
+    """
+
+    leader: str
+    attention_dim: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: dict[str, Float[Array, "b t _"]], masks: dict[str, Bool[Array, "b t"]]
+    ) -> Float[Array, "b t d"]:
+        """Returns [leader ; followers], d being the leader's width and k for each modality.
+
+        Args:
+            x: frames by modality, finite everywhere.
+            masks: where each was observed; a frame at which none was attends to all alike.
+
+        Raises:
+            ValueError: the leader is not among the modalities.
+        """
+        if self.leader not in x:
+            raise ValueError(f"leader {self.leader!r} is not among the modalities {', '.join(x)}")
+
+        def tokens(role: str) -> Float[Array, "b t m k"]:
+            rows = []
+            for m, value in x.items():
+                start = uniform_by_fan_in(value.shape[-1])
+                layer = dense(
+                    self.attention_dim,
+                    ("embed", None),
+                    name=f"{role}_{m}",
+                    kernel_init=start,
+                    bias_init=start,
+                    dtype=self.dtype,
+                    param_dtype=self.param_dtype,
+                )
+                rows.append(layer(value))
+            return jnp.stack(rows, axis=2)
+
+        query, key, value = (tokens(role) for role in ("query", "key", "value"))
+        scores = jnp.einsum("btmk,btnk->btmn", query, key).astype(jnp.float32)
+        observed = jnp.stack([masks[m] for m in x], axis=-1)[:, :, None]  # (b, t, 1, m)
+        scores = jnp.where(observed, scores / self.attention_dim**0.5, -1e30)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        followers = jnp.einsum("btmn,btnk->btmk", weights, value) + value
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), (None, "norm"))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), (None, "norm"))
+        followers = nn.LayerNorm(
+            epsilon=1e-5,
+            reduction_axes=(-2, -1),
+            feature_axes=(-2, -1),
+            scale_init=ones,
+            bias_init=zeros,
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+            name="norm",
+        )(followers)
+        flat = followers.reshape(*followers.shape[:2], -1).astype(self.dtype)
+        return jnp.concatenate([x[self.leader].astype(self.dtype), flat], axis=-1)
