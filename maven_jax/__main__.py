@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": ("maven_jax.inspect_store", "show what a feature store holds"),
     "train": ("maven_jax.train", "train a model by a recipe, then evaluate it"),
     "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
+    "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
     "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
 }
 

@@ -1,0 +1,201 @@
+"""`maven-jax convert`: released PyTorch weights into folders that the other commands open."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from maven_jax.assembly import CONFIG_FILE
+from maven_jax.command_line import Parser
+from maven_jax.convert.backbones import convert_encoder
+from maven_jax.convert.native import RECORD_FILE
+from maven_jax.convert.released import NETWORKS, convert_network, without_wrapper
+from maven_jax.convert.tensor_files import Tensors, read_file
+from maven_jax.errors import UserError, did_you_mean
+from maven_jax.progress import say
+
+# Encoders by themselves: what they are, and which kinds lie in their file.
+ENCODERS = {
+    "tsav": (
+        "TSAV's two streams, RJCA's encoders: OUT/visual and OUT/audio",
+        ("r2plus1d", "audio_resnet18"),
+    ),
+    "iresnet50": ("RJCMA's visual encoder", ("iresnet50",)),
+    "vggish": ("RJCMA's audio encoder", ("vggish",)),
+}
+# What names of tensors begin with in a model's file; the first that fits tells the model.
+_SIGNS = {
+    "maven-beit": "beit3_encoders.",
+    "maven-mlp": "multihead_attention.",
+    "rjca": "audio_extract.",
+    "rjcma": "temporal.",
+    "tsav": "video_model.",
+    "iresnet50": "backbone.body.",
+    "vggish": "embeddings.",
+}
+
+
+def models() -> dict[str, str]:
+    """What can be converted: name -> what it is."""
+    networks = {name: network.about for name, network in NETWORKS.items()}
+    return networks | {name: about for name, (about, _) in ENCODERS.items()}
+
+
+def recognise(tensors: Tensors) -> str | None:
+    """The model that the names of the tensors are of, if they are of any that is known."""
+    prefix = without_wrapper(tensors.shapes)
+    names = [name.removeprefix(prefix) for name in tensors.shapes]
+    for model, sign in _SIGNS.items():
+        if any(name.startswith(sign) for name in names):
+            return model
+    return None
+
+
+def convert(
+    model: str,
+    file: Path,
+    out: Path,
+    *,
+    dimension: str | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Converts a file; `out` appears when it is whole, or not at all.
+
+    A folder that holds the same conversion of the same file is left as it is.
+
+    Args:
+        model: one of `models()`.
+        file: a PyTorch file or safetensors.
+        out: folder to write; it must be empty or absent.
+        dimension: valence or arousal, for networks that predict one.
+        overrides: changes of a network's recipe, `--config.section.key=value`.
+
+    Raises:
+        UserError: an unknown model, an unsafe, damaged or unfitting file, or a folder that holds
+            something else.
+    """
+    known = models()
+    if model not in known:
+        raise UserError(
+            f"--model {model}: there is no such model{did_you_mean(model, list(known))}"
+        )
+    if dimension and not (model in NETWORKS and NETWORKS[model].one_dimension):
+        raise UserError(f"--dimension {dimension}: {model} does not predict one dimension alone")
+    if overrides and model not in NETWORKS:
+        raise UserError(f"unknown argument {overrides[0]!r}: {model} has no recipe")
+    say(f"reading {file}")
+    tensors = read_file(file)
+    say(f"{len(tensors.shapes)} tensors, sha256 {tensors.sha256}")
+    looks = recognise(tensors)
+    if looks not in (None, model):
+        raise UserError(
+            f"{file}: these are the weights of {looks}, not of {model}"
+            f"; did you mean --model {looks}?"
+        )
+    if _is_same(model, tensors.sha256, out, dimension, overrides):
+        say(f"{out} holds this conversion already; nothing to do")
+        return
+    with _appearing_whole(out) as folder:
+        if model in NETWORKS:
+            lines = convert_network(
+                model, file, tensors, folder, dimension=dimension, overrides=overrides
+            )
+        else:
+            lines = convert_encoder(model, tensors, folder, source=file.name)
+    for line in lines:
+        say(line.replace(str(folder), str(out)))
+    if model in NETWORKS:
+        say(f"written: {out}; next: maven-jax evaluate --workdir {out} --store STORE")
+    else:
+        say(f"written: {out}; it can be the `source` of an encoder in a recipe of `prepare`")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_same(
+    model: str, sha256: str, out: Path, dimension: str | None, overrides: Sequence[str]
+) -> bool:
+    """Whether `out` holds the same conversion of the same file."""
+    if model in NETWORKS:
+        record = _read_record(out / CONFIG_FILE)
+        made = record.get("converted", {})
+        config = NETWORKS[model].config(dimension, overrides)
+        return (made.get("model"), made.get("sha256")) == (model, sha256) and record.get(
+            "config"
+        ) == json.loads(config.to_json_best_effort())
+    folders = (out, out / "visual", out / "audio")
+    records = [r for r in (_read_record(folder / RECORD_FILE) for folder in folders) if r]
+    kinds = sorted(str(record.get("kind")) for record in records)
+    hashes = {record.get("sha256") for record in records}
+    return kinds == sorted(ENCODERS[model][1]) and hashes == {sha256}
+
+
+@contextmanager
+def _appearing_whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name when the block is done, and goes if it fails.
+
+    Raises:
+        UserError: `out` is a file or holds something, or cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        what = "holds other things" if out.is_dir() else "is a file"
+        raise UserError(f"{out}: {what} already; take another --out")
+    whole = Path(os.path.abspath(out))
+    partial = whole.with_name(f".{whole.name}.incomplete")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            # An empty folder may be replaced, a folder with anything in it may not.
+            partial.replace(whole)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def parser() -> Parser:
+    """The command's arguments."""
+    p = Parser(
+        prog="maven-jax convert",
+        description="Convert released PyTorch weights. Of a fusion network this makes a workdir "
+        "that `maven-jax evaluate` opens; of encoders, folders that recipes of `maven-jax prepare` "
+        "name as `source`.",
+        epilog="models:\n"
+        + "\n".join(f"  {name:<11} {about}" for name, about in models().items())
+        + "\n\nFiles are read as data only: a pickle that holds more than tensors is refused."
+        "\nA network of other sizes: --config.model.KEY=VALUE, as for `maven-jax train`.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--model", required=True, help="which of the models below the file holds")
+    p.add_argument(
+        "--input", required=True, type=Path, help="PyTorch file (.pt, .pth, .bin) or safetensors"
+    )
+    p.add_argument("--out", required=True, type=Path, help="folder to write; empty or absent")
+    p.add_argument(
+        "--dimension",
+        choices=("valence", "arousal"),
+        help="what a network with one output predicts (rjcma; the file does not say)",
+    )
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax convert`."""
+    args, rest = parser().parse_known_args(argv)
+    convert(args.model, args.input, args.out, dimension=args.dimension, overrides=rest)
+    return 0

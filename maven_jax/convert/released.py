@@ -1,0 +1,259 @@
+"""From a released fusion network's state dict to a workdir that `maven-jax evaluate` opens."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+
+from maven_jax import __version__, recipes
+from maven_jax.assembly import CONFIG_FILE
+from maven_jax.convert import released_tables
+from maven_jax.convert.backbones import refuse_problems
+from maven_jax.convert.loaded import nested
+from maven_jax.convert.released_tables import Table
+from maven_jax.convert.tensor_files import Tensors
+from maven_jax.errors import UserError
+from maven_jax.models import registry
+from maven_jax.recipes import Config
+from maven_jax.writers import write_json
+
+_VERSIONS = ("jax", "flax", "orbax-checkpoint", "numpy")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fusion network that somebody released.
+
+    Attributes:
+        about: what it is, for `--help`.
+        recipe: name of the recipe that builds it.
+        widths: modality -> width of its features.
+        encoders: modality -> kind of the encoder that its authors took.
+        table: from the recipe to what its tensors become.
+        changes: keys of the recipe's model section in which the release differs from the recipe.
+        one_dimension: it predicts valence or arousal, and the file does not say which.
+        inside: encoders that its state dict holds: prefix -> (kind, modality).
+    """
+
+    about: str
+    recipe: str
+    widths: dict[str, int]
+    encoders: dict[str, str]
+    table: Callable[[Config], Table]
+    changes: dict[str, Any] = field(default_factory=dict)
+    one_dimension: bool = False
+    inside: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def config(self, dimension: str | None = None, overrides: Sequence[str] = ()) -> Config:
+        """The recipe that builds the network.
+
+        Args:
+            dimension: valence or arousal, for networks that predict one.
+            overrides: `--config.section.key=value` words.
+
+        Raises:
+            UserError: an unknown key.
+        """
+        config = recipes.load(f"{self.recipe}:{dimension}" if self.one_dimension else self.recipe)
+        config.model.update(self.changes)
+        config.data.modalities = tuple(self.widths)
+        recipes.override(config, overrides)
+        return config
+
+
+_MAVEN = {
+    "widths": {"visual": 1024, "audio": 768, "text": 768},
+    "encoders": {"visual": "swin", "audio": "hubert", "text": "roberta"},
+    "table": released_tables.maven,
+}
+
+NETWORKS: dict[str, Network] = {
+    "maven-mlp": Network(
+        "MAVEN with a per-frame MLP, the network that its authors test",
+        "maven_released:mlp",
+        **_MAVEN,
+    ),
+    "maven-beit": Network(
+        "MAVEN with two BEiT stacks in parallel", "maven_released:beit", **_MAVEN
+    ),
+}
+
+
+def without_wrapper(names: Iterable[str]) -> str:
+    """The prefix that torch's DataParallel puts before every name, if it is there."""
+    return "module." if all(name.startswith("module.") for name in names) else ""
+
+
+def network_shapes(config: Config, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of all variables of the recipe's model; parameters without collection.
+
+    Args:
+        config: the recipe.
+        widths: modality -> width of its features.
+    """
+    section = recipes.plain(config.model)
+    name = section.pop("name")
+    recipes.check_keys(registry.MODELS[name], section, "model", ("modalities", "target_mean"))
+    model = registry.create(name, modalities=tuple(widths), target_mean=(0.0, 0.0), **section)
+    frames = config.data.window.length
+    features = {m: jax.ShapeDtypeStruct((1, frames, c), jnp.float32) for m, c in widths.items()}
+    mask = jax.ShapeDtypeStruct((1, frames), jnp.bool_)
+
+    def init(features: Any, masks: Any, frame_mask: Any) -> Any:
+        return model.init(jax.random.key(0), features, masks, frame_mask, train=False)
+
+    variables = nn.meta.unbox(jax.eval_shape(init, features, dict.fromkeys(widths, mask), mask))
+    return {
+        path.removeprefix("params/"): leaf.shape
+        for path, leaf in flatten_dict(variables, sep="/").items()
+    }
+
+
+def check_tensors(
+    what: str,
+    table: Table,
+    tensors: Tensors,
+    names: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Raises a UserError that names every tensor that is missing, unknown or of another shape.
+
+    Args:
+        what: the file and the network, for the message.
+        table: of the network.
+        tensors: of the file.
+        names: the table's name of a tensor -> the file's.
+        shapes: of our variables.
+    """
+    wanted: dict[str, tuple[int, ...]] = {}
+    for piece in table.pieces:
+        wanted |= dict.fromkeys(piece.there, piece.shape_there(shapes[piece.here]))
+    wanted |= {copy: wanted[name] for name, copy in table.duplicates}
+    has = {name: tensors.shapes[there] for name, there in names.items()}
+    known = table.names()
+    refuse_problems(
+        what,
+        missing=[f"{name} {shape}" for name, shape in wanted.items() if name not in has],
+        misshaped=[
+            f"{names[name]} has shape {has[name]}, not {shape}"
+            for name, shape in wanted.items()
+            if name in has and has[name] != shape
+        ],
+        unknown=[there for name, there in names.items() if name not in known],
+    )
+
+
+def fill(
+    table: Table, tensors: Tensors, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Our variables by path, from tensors that `check_tensors` lets through.
+
+    Raises:
+        UserError: two tensors that have to be one differ.
+    """
+    for name, copy in table.duplicates:
+        if not np.array_equal(tensors.read(names[name]), tensors.read(names[copy])):
+            raise UserError(
+                f"{names[name]} and {names[copy]} are two names of one tensor, but they differ"
+            )
+    flat = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    filled = set(table.start)
+    for piece in table.pieces:
+        tensor = tensors.read(names[piece.there[0]])
+        for name in piece.there[1:]:
+            tensor = tensor + tensors.read(names[name])
+        target = flat[piece.here] if piece.layer is None else flat[piece.here][piece.layer]
+        target[...] = piece.conversion.convert(tensor, target.shape)
+        filled.add(piece.here)
+    assert filled == flat.keys(), sorted(filled ^ flat.keys())
+    return flat
+
+
+def convert_network(
+    name: str,
+    file: Path,
+    tensors: Tensors,
+    out: Path,
+    *,
+    dimension: str | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """Writes a released fusion network as a workdir: `config.json` and a checkpoint, step 0.
+
+    Args:
+        name: key of `NETWORKS`.
+        file: where the tensors come from, for messages and for the record.
+        tensors: its tensors.
+        out: folder to write to; it must be empty or absent.
+        dimension: valence or arousal, for networks that predict one.
+        overrides: changes of the recipe, `--config.section.key=value`.
+
+    Returns:
+        Lines that say what was written and what was left out.
+
+    Raises:
+        UserError: a tensor is missing, unknown or misshaped; or an override is wrong.
+    """
+    network = NETWORKS[name]
+    config = network.config(dimension, overrides)
+    table = network.table(config)
+    shapes = network_shapes(config, network.widths)
+    prefix = without_wrapper(tensors.shapes)
+    names = {table.renamed(there.removeprefix(prefix)): there for there in tensors.shapes}
+    check_tensors(f"{file}: no {name}", table, tensors, names, shapes)
+    flat = fill(table, tensors, names, shapes)
+    write_workdir(out, flat, _record(name, network, config, file, tensors.sha256))
+    total = sum(value.size for value in flat.values())
+    lines = [f"{name}: {total:,} values from {len(names)} tensors"]
+    for reason in dict.fromkeys(table.left_out.values()):
+        count = sum(table.left_out.get(here) == reason for here in names)
+        lines += [f"left out: {count} tensors, {reason}"] if count else []
+    return lines
+
+
+def _record(name: str, network: Network, config: Config, file: Path, sha256: str) -> dict[str, Any]:
+    """What `config.json` says of a converted network."""
+    features = {
+        m: {"dim": width, "encoder": network.encoders.get(m), "sha256": None}
+        for m, width in network.widths.items()
+    }
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "features": features,
+        "statistics": "store",
+        "store_fingerprint": None,
+        "converted": {
+            "model": name,
+            "file": file.name,
+            "sha256": sha256,
+            "versions": {
+                "maven_jax": __version__,
+                "python": platform.python_version(),
+                **{package: importlib.metadata.version(package) for package in _VERSIONS},
+            },
+        },
+    }
+
+
+def write_workdir(out: Path, flat: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+    """Writes variables by path and the record of where they come from."""
+    params, model_state = nested(flat)
+    weights = {"params": params, "model_state": model_state}
+    options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
+    manager = ocp.CheckpointManager(out.resolve() / "checkpoints", options=options)
+    manager.save(0, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights)))
+    manager.close()
+    # Last: a folder without it is no workdir.
+    write_json(out / CONFIG_FILE, dict(record))

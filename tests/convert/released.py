@@ -1,0 +1,58 @@
+"""Running `maven-jax convert` in tests, and the model that it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import torch
+
+from maven_jax import assembly, recipes
+from maven_jax.__main__ import main
+from maven_jax.checkpoint import Checkpoints
+from maven_jax.models import registry
+from maven_jax.types import Prediction
+
+
+def with_random_weights(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """The module in inference mode; vectors, which often start as zeros or ones, are random too."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim < 2:
+            tensor += 0.2 * torch.rand(tensor.shape, generator=generator) - 0.1
+    return module.eval()
+
+
+def save(module: torch.nn.Module, path: Path) -> Path:
+    torch.save(module.state_dict(), path)
+    return path
+
+
+def convert(model: str, file: Path, out: Path, *more: str) -> int:
+    """The exit code of the real command."""
+    return main(["convert", "--model", model, "--input", str(file), "--out", str(out), *more])
+
+
+def read_model(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model that the workdir's config describes, and its variables."""
+    config, _ = assembly.read_record(workdir)
+    section = recipes.plain(config.model)
+    model = registry.create(
+        section.pop("name"), modalities=config.data.modalities, target_mean=(0.0, 0.0), **section
+    )
+    checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
+    weights = checkpoints.read_weights(checkpoints.resolve("best"))
+    checkpoints.close()
+    return model, {"params": weights["params"], **weights["model_state"]}
+
+
+def predict(workdir: Path, features: Mapping[str, torch.Tensor]) -> Prediction:
+    """What the converted model makes of features, all of them observed."""
+    model, variables = read_model(workdir)
+    x = {name: jnp.asarray(value.numpy()) for name, value in features.items()}
+    masks = {name: jnp.ones(value.shape[:2], bool) for name, value in x.items()}
+    frames = max(masks.values(), key=lambda mask: mask.shape[1])
+    return model.apply(variables, x, masks, frames, train=False)
