@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=0.5)
     args = parser.parse_args()
     section = recipes.load("base", group="encoders").audio.to_dict()
+    del section["kind"]
     section |= {"source": args.source, "batch_size": 1, "batch_buckets": 1}
     if args.source == RANDOM:
         # An empty config has the sizes of HuBERT base.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.align import crossfade, overlapping
+from data_prep.align import AlignedStream, crossfade, overlapping
 from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
 from data_prep.model_files import identity, open_encoder, read_preprocessor
 from maven_jax.convert.huggingface import LoadedEncoder
@@ -141,13 +141,16 @@ def cut(blocks: Iterator[np.ndarray], ranges: Sequence[tuple[int, int]]) -> Iter
 
 
 class AudioEncoder:
-    """HuBERT features of a sound track of any length.
+    """HuBERT features of a sound track of any length (kind `hubert`).
 
     Attributes:
         dim: channels of a feature.
         step_s: distance of two features, seconds.
         spec: identity of the features, for the store.
+        stored_dtype: of the features in the store.
     """
+
+    stored_dtype = "float16"
 
     def __init__(
         self,
@@ -207,6 +210,13 @@ class AudioEncoder:
             },
             dtype=dtype,
         )
+
+    def track(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> AlignedStream:
+        """Features to be read at frames of the times (t,), masked where there is no sound."""
+        blocks = iter(())
+        if sound is not None:
+            blocks = self.encode(sound, clock, until_s=float(times_s[-1]))
+        return AlignedStream(blocks, dim=self.dim, step_s=self.step_s)
 
     def measure(self, sound: Sound) -> WaveStatistics:
         """The first pass: statistics of the whole file."""

@@ -1,4 +1,4 @@
-"""Transcripts to one vector per word, and from words to frames: RoBERTa on timed segments."""
+"""Transcripts to one vector per word, and from words to frames: RoBERTa or BERT on segments."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ class WordTrack:
 
     Attributes:
         start_s, end_s: of the segment, seconds.
-        centres_s: (n,) middle of every word, increasing.
+        spans_s: (n, 2) start and end of every word, their middles increasing.
         vectors: (n, c) float32.
     """
 
     start_s: float
     end_s: float
-    centres_s: np.ndarray
+    spans_s: np.ndarray
     vectors: np.ndarray
+
+    @property
+    def centres_s(self) -> np.ndarray:
+        """(n,) middle of every word."""
+        return self.spans_s.mean(axis=1)
 
 
 class TextTrack:
@@ -70,27 +75,66 @@ class TextTrack:
         return out, mask, ids
 
 
-def words_of(segment: Segment) -> tuple[list[str], np.ndarray]:
-    """The words of a segment in order, and the middle of each (n,) in seconds.
+class HeldTrack:
+    """The words of a whole transcript, each held while it is spoken (RJCMA, 2024, section 3.1)."""
+
+    def __init__(self, segments: Sequence[WordTrack], dim: int) -> None:
+        self._starts = np.array([s.start_s for s in segments], np.float64)
+        self._ends = np.array([s.end_s for s in segments], np.float64)
+        self._spans = np.concatenate([np.zeros((0, 2)), *(s.spans_s for s in segments)])
+        vectors = [s.vectors for s in segments]
+        self._vectors = np.concatenate([np.zeros((0, dim), np.float32), *vectors])
+
+    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors at increasing frame times (t,).
+
+        Of words that overlap, the one that began last counts.
+
+        Returns:
+            (t, dim) float32, zero where masked; mask (t,), False where no word is spoken; (t,)
+            int32 index of the segment, -1 for none, as `TextTrack` tells it.
+        """
+        near = (self._spans[:, 0] <= times_s[-1] + 1) & (self._spans[:, 1] >= times_s[0] - 1)
+        spans, vectors = self._spans[near], self._vectors[near]
+        words = segment_ids(spans[:, 0], spans[:, 1], times_s)
+        mask = words >= 0
+        out = np.zeros((len(times_s), vectors.shape[1]), np.float32)
+        out[mask] = vectors[words[mask]]
+        return out, mask, segment_ids(self._starts, self._ends, times_s)
+
+
+def timed_words(segment: Segment) -> tuple[list[str], np.ndarray]:
+    """The words of a segment in order, and start and end of each (n, 2) in seconds.
 
     Words without times of their own are spread over the segment's (`align.spread_words`).
     """
     if segment.words:
         timed = sorted(segment.words, key=lambda w: w.start_s + w.end_s)
-        pairs = [(w.text.strip(), (w.start_s + w.end_s) / 2) for w in timed]
-        pairs = [(text, centre) for text, centre in pairs if text]
-        return [text for text, _ in pairs], np.array([c for _, c in pairs], np.float64)
+        timed = [w for w in timed if w.text.strip()]
+        spans = np.array([(w.start_s, w.end_s) for w in timed], np.float64)
+        return [w.text.strip() for w in timed], spans.reshape(-1, 2)
     texts = segment.text.split()
-    return texts, spread_words(texts, segment.start_s, segment.end_s).mean(axis=1)
+    return texts, spread_words(texts, segment.start_s, segment.end_s)
+
+
+def words_of(segment: Segment) -> tuple[list[str], np.ndarray]:
+    """The words of a segment in order, and the middle of each (n,) in seconds."""
+    texts, spans = timed_words(segment)
+    return texts, spans.mean(axis=1)
 
 
 class TextEncoder:
-    """RoBERTa features of the words of a transcript.
+    """RoBERTa features of the words of a transcript (kind `roberta`).
 
     Attributes:
         dim: channels of a feature.
         spec: identity of the features, for the store.
+        stored_dtype: of the features in the store.
     """
+
+    kind = "roberta"
+    track_type: type[TextTrack] | type[HeldTrack] = TextTrack
+    stored_dtype = "float16"
 
     def __init__(
         self,
@@ -116,7 +160,7 @@ class TextEncoder:
             model: Hugging Face config of a random encoder.
             tokenizer_words: words that a random encoder's tokenizer knows whole.
         """
-        loaded = open_encoder("roberta", source, dtype, seed, model)
+        loaded = open_encoder(self.kind, source, dtype, seed, model)
         self._tokenizer = (
             read_tokenizer(loaded)
             if tokenizer_words is None
@@ -134,8 +178,11 @@ class TextEncoder:
                 f"encoders.text: overlap_tokens {overlap_tokens} exceeds half of {self._window}"
             )
 
+        options = self._options
+
         def hidden(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
-            return loaded.module.apply({"params": params}, ids, mask).astype(jnp.float32)
+            out = loaded.module.apply({"params": params}, ids, mask, **options)
+            return out.astype(jnp.float32)
 
         self._run = DeviceFunction("text", hidden, loaded.params)
         self._rows = buckets(batch_size, 1, self._run.device_count)[-1]
@@ -143,7 +190,7 @@ class TextEncoder:
         self.dim = config.hidden_size
         self.spec = identity(
             loaded,
-            feature="last_hidden_state, sub-words averaged per word",
+            feature=self._feature,
             preprocessing={
                 "tokenizer_sha256": tokenizer_sha256(self._tokenizer),
                 "window_tokens": longest,
@@ -152,10 +199,20 @@ class TextEncoder:
             dtype=dtype,
         )
 
-    def encode(self, segments: Sequence[Segment], clock: Clock) -> TextTrack:
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Keywords of the module's call."""
+        return {}
+
+    @property
+    def _feature(self) -> str:
+        """Which features these are, for the record."""
+        return "last_hidden_state, sub-words averaged per word"
+
+    def encode(self, segments: Sequence[Segment], clock: Clock) -> TextTrack | HeldTrack:
         """Encodes every segment of a transcript by itself."""
         with clock("text"):
-            words = [words_of(segment) for segment in segments]
+            words = [timed_words(segment) for segment in segments]
             tokens = [self._tokens(texts) for texts, _ in words]
             hidden = self._hidden([ids for ids, _ in tokens])
             tracks = [
@@ -163,12 +220,12 @@ class TextEncoder:
                 WordTrack(
                     s.start_s,
                     s.end_s,
-                    centres if len(owner) else np.zeros(0),
-                    _average(h, owner, len(texts)),
+                    spans if len(owner) else np.zeros((0, 2)),
+                    _average(h, owner, len(texts) if len(owner) else 0),
                 )
-                for s, (texts, centres), (_, owner), h in zip(segments, words, tokens, hidden)
+                for s, (texts, spans), (_, owner), h in zip(segments, words, tokens, hidden)
             ]
-            return TextTrack(tracks, self.dim)
+            return self.track_type(tracks, self.dim)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """Tokens before and behind a sequence, as the tokenizer's post-processor adds them."""
@@ -222,6 +279,52 @@ class TextEncoder:
         hidden = np.asarray(self._run(ids, mask))
         skip = len(before)
         return [hidden[i, skip : len(row) - len(behind)] for i, row in enumerate(rows)]
+
+
+class BertEncoder(TextEncoder):
+    """BERT features of the words of a transcript, as RJCMA takes them (kind `bert`).
+
+    The outputs of the last layers added up, sub-words averaged per word, a word's vector held
+    while it is spoken; frames in which no word is spoken are masked (zeros in the release).
+    """
+
+    kind = "bert"
+    track_type = HeldTrack
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        dtype: str,
+        batch_size: int,
+        length_buckets: int,
+        overlap_tokens: int,
+        summed_layers: int,
+        seed: int | None = None,
+        model: Mapping[str, Any] | None = None,
+        tokenizer_words: Sequence[str] | None = None,
+    ) -> None:
+        """As `TextEncoder`; `summed_layers` are added up, counted from the last (RJCMA: 4)."""
+        self._summed_layers = summed_layers
+        super().__init__(
+            source=source,
+            dtype=dtype,
+            batch_size=batch_size,
+            length_buckets=length_buckets,
+            overlap_tokens=overlap_tokens,
+            seed=seed,
+            model=model,
+            tokenizer_words=tokenizer_words,
+        )
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"summed_layers": self._summed_layers}
+
+    @property
+    def _feature(self) -> str:
+        n = self._summed_layers
+        return f"sum of the last {n} hidden states, sub-words averaged, held while spoken"
 
 
 def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -1,33 +1,20 @@
-"""Face crops to one vector per frame: Swin on batches of crops, decoded ahead by threads."""
+"""Face crops to one vector per frame, crop by crop: Swin, IR-50, or the pixels themselves."""
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from data_prep.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
-from data_prep.model_files import identity, open_encoder, read_preprocessor
+from data_prep.crop_stream import CropFolder, decoded
+from data_prep.device import Clock, DeviceFunction, buckets
+from data_prep.model_files import identity, open_encoder, plain_identity, read_preprocessor
+from data_prep.per_frame import in_batches, on_frames, run_ahead
 from maven_jax.errors import UserError
-
-
-class CropFolder(Protocol):
-    """What is needed of a video's crops (`data_prep.faces.Crops`)."""
-
-    @property
-    def existing(self) -> Any:
-        """Sorted 0-based indices of the frames that have a crop."""
-        ...
-
-    def load(self, frame: int) -> np.ndarray | None:
-        """The crop (h, w, 3) uint8 RGB; None if there is none or it cannot be decoded."""
-        ...
 
 
 class ImagePreprocessor:
@@ -80,13 +67,77 @@ class ImagePreprocessor:
         return jnp.asarray(self.table)[pixels, jnp.arange(3)]
 
 
-class VisualEncoder:
-    """Pooled Swin features of face crops.
+class CropEncoder:
+    """Encodes crops one by one; subclasses say how.
 
     Attributes:
         dim: channels of a feature.
         spec: identity of the features, for the store.
+        stored_dtype: of the features in the store.
     """
+
+    dim: int
+    spec: dict[str, Any]
+    stored_dtype = "float16"
+
+    def __init__(
+        self,
+        encode: Callable[[Any, jax.Array], jax.Array],
+        params: Any,
+        prepare: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, int, int],
+        *,
+        batch_size: int,
+        batch_buckets: int,
+        workers: int,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            encode: (params, (n, h, w, 3) uint8) to (n, dim) float32, on the device.
+            params: its parameters.
+            prepare: a crop to (h, w, 3) uint8, in the threads that decode.
+            shape: (h, w, 3).
+            batch_size: crops per call, on all devices together.
+            batch_buckets: number of batch sizes compiled for (`device.buckets`).
+            workers: threads that decode crops ahead of the encoder.
+        """
+        self._run = DeviceFunction("visual", encode, params)
+        self._sizes = buckets(batch_size, batch_buckets, self._run.device_count)
+        self._prepare, self._workers = prepare, workers
+        example = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+        self.dim = int(jax.eval_shape(encode, params, example).shape[-1])
+
+    def encode(
+        self, crops: CropFolder, num_frames: int, clock: Clock, max_block: int = 512
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features of the frames 0 … num_frames - 1, in order.
+
+        Args:
+            crops: the video's crops; those of frames beyond `num_frames` are not read.
+            num_frames: of the video.
+            clock: takes the time spent ("decode": waiting for crops, "visual": the encoder).
+            max_block: at most so many frames at once.
+
+        Yields:
+            Consecutive blocks: features (n, dim) float32, zero where masked, and mask (n,).
+        """
+        size = self._sizes[-1]
+        images = decoded(
+            crops, num_frames, self._prepare, workers=self._workers, ahead=2 * size, clock=clock
+        )
+        batches = run_ahead(self._run, self._sizes, in_batches(images, size), clock, "visual")
+        yield from on_frames(batches, num_frames, self.dim, max_block)
+
+    def blocks(
+        self, crops: CropFolder, times_s: np.ndarray, clock: Clock, max_block: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What `encode` yields for frames at the times (t,), which do not matter here."""
+        return self.encode(crops, len(times_s), clock, max_block)
+
+
+class VisualEncoder(CropEncoder):
+    """Pooled Swin features of face crops (kind `swin`)."""
 
     def __init__(
         self,
@@ -120,94 +171,125 @@ class VisualEncoder:
             out = loaded.module.apply({"params": params}, table(pixels))
             return out.pooled.astype(jnp.float32)
 
-        self._run = DeviceFunction("visual", pooled, loaded.params)
-        self._sizes = buckets(batch_size, batch_buckets, self._run.device_count)
-        self._workers = workers
-        shape = jax.ShapeDtypeStruct((1, self._prep.height, self._prep.width, 3), jnp.uint8)
-        self.dim = int(jax.eval_shape(pooled, loaded.params, shape).shape[-1])
+        super().__init__(
+            pooled,
+            loaded.params,
+            self._prep.resize,
+            (self._prep.height, self._prep.width, 3),
+            batch_size=batch_size,
+            batch_buckets=batch_buckets,
+            workers=workers,
+        )
         self.spec = identity(
             loaded, feature="pooled", preprocessing=self._prep.settings, dtype=dtype
         )
 
-    def encode(
-        self, crops: CropFolder, num_frames: int, clock: Clock, max_block: int = 512
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features of the frames 0 … num_frames - 1, in order.
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """(h, w, 3) uint8 → (side, side, 3) uint8, as PIL does it by default (bicubic)."""
+    if image.shape[:2] == (side, side):
+        return image
+    picture = PIL.Image.fromarray(image)
+    return np.asarray(picture.resize((side, side), PIL.Image.Resampling.BICUBIC))
+
+
+def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle (side, side, 3) of an image."""
+    top, left = ((n - side) // 2 for n in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def normalised(pixels: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """(…, 3) uint8 → float32: rescaled to [0, 1], minus the mean, divided by the deviation."""
+    x = pixels.astype(jnp.float32) / 255
+    return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+class FaceEncoder(CropEncoder):
+    """IR-50 features of small face crops (kind `iresnet50`; RJCMA, 2024, section 3.1).
+
+    As in RJCMA's released pipeline, a crop is resized to 48 x 48 and its middle 40 x 40 are taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        dtype: str,
+        batch_size: int,
+        batch_buckets: int,
+        workers: int,
+        resize: int,
+        crop: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int | None = None,
+        model: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Loads (or, for `source="random"`, draws) the encoder.
 
         Args:
-            crops: the video's crops; those of frames beyond `num_frames` are not read.
-            num_frames: of the video.
-            clock: takes the time spent ("decode": waiting for crops, "visual": the encoder).
-            max_block: at most so many frames at once.
-
-        Yields:
-            Consecutive blocks: features (n, dim) float32, zero where masked, and mask (n,).
+            source: folder made by `maven-jax convert`, or "random".
+            dtype: "float32" or "bfloat16", of the computation; features are float32.
+            batch_size: crops per call, on all devices together.
+            batch_buckets: number of batch sizes compiled for (`device.buckets`).
+            workers: threads that decode crops ahead of the encoder.
+            resize: side in pixels that a crop is brought to.
+            crop: side in pixels of what is taken from its middle.
+            mean: per channel, of pixels in [0, 1].
+            std: per channel.
+            seed: of a random encoder.
+            model: config of a random encoder.
         """
-        done = 0
-        for frames, features in self._in_flight(self._batches(crops, num_frames, clock), clock):
-            stop = num_frames if frames is None else frames[-1] + 1
-            while done < stop:
-                end = min(done + max_block, stop)
-                values = np.zeros((end - done, self.dim), np.float32)
-                mask = np.zeros(end - done, bool)
-                if frames is not None:
-                    inside = (frames >= done) & (frames < end)
-                    values[frames[inside] - done] = features[inside]
-                    mask[frames[inside] - done] = True
-                yield values, mask
-                done = end
+        if crop > resize:
+            raise UserError(f"encoders.visual: crop {crop} exceeds resize {resize}")
+        loaded = open_encoder("iresnet50", source, dtype, seed, model)
 
-    def _batches(
-        self, crops: CropFolder, num_frames: int, clock: Clock
+        def vectors(variables: Any, pixels: jax.Array) -> jax.Array:
+            out = loaded.module.apply(variables, normalised(pixels, mean, std))
+            return out.astype(jnp.float32)
+
+        super().__init__(
+            vectors,
+            loaded.variables,
+            lambda image: centre_crop(resized(image, resize), crop),
+            (crop, crop, 3),
+            batch_size=batch_size,
+            batch_buckets=batch_buckets,
+            workers=workers,
+        )
+        settings = {"resize": resize, "crop": crop, "mean": list(mean), "std": list(std)}
+        self.spec = identity(loaded, feature="embedding", preprocessing=settings, dtype=dtype)
+
+
+class RawCrops:
+    """The crops themselves, resized, for encoders that are trained (kind `crops`).
+
+    Attributes:
+        dim: resize * resize * 3, rows of pixels from the top, red, green and blue side by side.
+        spec: identity of the features, for the store.
+        stored_dtype: of the features in the store.
+    """
+
+    stored_dtype = "uint8"
+
+    def __init__(self, *, resize: int, workers: int) -> None:
+        """Takes the side in pixels that crops are brought to, and the number of threads."""
+        self._resize, self._workers = resize, workers
+        self.dim = resize * resize * 3
+        self.spec = plain_identity("crops", "pixels (h, w, rgb)", {"resize": resize})
+
+    def blocks(
+        self, crops: CropFolder, times_s: np.ndarray, clock: Clock, max_block: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Full batches (only the last may be smaller): frames (n,), pixels (n, h, w, 3) uint8."""
-        size = self._sizes[-1]
-        wanted = iter([int(f) for f in crops.existing if f < num_frames])
-
-        def load(frame: int) -> np.ndarray | None:
-            image = crops.load(frame)
-            return None if image is None else self._prep.resize(image)
-
-        with ThreadPoolExecutor(self._workers, "crops") as pool:
-            ahead: collections.deque[tuple[int, Future]] = collections.deque()
-            frames: list[int] = []
-            images: list[np.ndarray] = []
-            try:
-                while True:
-                    # Decoding runs two batches ahead, no further: that bounds the memory.
-                    while len(ahead) < 2 * size and (frame := next(wanted, None)) is not None:
-                        ahead.append((frame, pool.submit(load, frame)))
-                    if not ahead:
-                        break
-                    frame, future = ahead.popleft()
-                    with clock("decode"):
-                        image = future.result()
-                    if image is not None:
-                        frames.append(frame)
-                        images.append(image)
-                    if len(frames) == size:
-                        yield np.array(frames), np.stack(images)
-                        frames, images = [], []
-                if frames:
-                    yield np.array(frames), np.stack(images)
-            finally:
-                for _, future in ahead:
-                    future.cancel()
-
-    def _in_flight(
-        self, batches: Iterator[tuple[np.ndarray, np.ndarray]], clock: Clock
-    ) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-        """Encodes batches with one in flight while the next is gathered; ends with (None, …)."""
-        waiting: tuple[np.ndarray, jax.Array] | None = None
-        for frames, pixels in batches:
-            with clock("visual"):
-                result = self._run(pad_rows(pixels, bucket_of(len(frames), self._sizes)))
-                before, waiting = waiting, (frames, result)
-                ready = None if before is None else (before[0], np.asarray(before[1]))
-            if ready is not None:
-                yield ready[0], ready[1][: len(ready[0])]
-        if waiting is not None:
-            with clock("visual"):
-                features = np.asarray(waiting[1])
-            yield waiting[0], features[: len(waiting[0])]
-        yield None, np.zeros((0, self.dim), np.float32)
+        """Pixels (n, dim) uint8 and masks (n,) of the frames, in blocks."""
+        images = decoded(
+            crops,
+            len(times_s),
+            lambda image: resized(image, self._resize).reshape(-1),
+            workers=self._workers,
+            ahead=2 * max_block,
+            clock=clock,
+        )
+        batches = in_batches(images, max_block)
+        yield from on_frames(batches, len(times_s), self.dim, max_block, self.stored_dtype)

@@ -18,15 +18,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_prep.align import AlignedStream
 from data_prep.annotations import read_annotation
 from data_prep.check import VideoCheck
 from data_prep.device import Clock
 from data_prep.encode_audio import AudioEncoder
-from data_prep.encode_text import TextEncoder, TextTrack
-from data_prep.encode_visual import VisualEncoder
+from data_prep.encode_clips import ClipEncoder
+from data_prep.encode_mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
+from data_prep.encode_text import BertEncoder, HeldTrack, TextEncoder, TextTrack
+from data_prep.encode_visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
 from data_prep.faces import Crops
 from data_prep.media import open_audio
+from data_prep.per_frame import Track, on_frames
 from data_prep.store_writer import StoreWriter
 from data_prep.transcripts import read_transcript
 from maven_jax import recipes
@@ -36,6 +38,22 @@ from maven_jax.progress import Meter, format_duration, meter, say
 
 MODALITIES = ("visual", "audio", "text")
 BLOCK_FRAMES = 512
+# Modality → kind of encoder, as recipes name it → class.
+KINDS: dict[str, dict[str, type]] = {
+    "visual": {
+        "swin": VisualEncoder,
+        "iresnet50": FaceEncoder,
+        "r2plus1d": ClipEncoder,
+        "crops": RawCrops,
+    },
+    "audio": {
+        "hubert": AudioEncoder,
+        "vggish": VggishEncoder,
+        "tsav_resnet18": TsavAudioEncoder,
+        "log_mel": RawMel,
+    },
+    "text": {"roberta": TextEncoder, "bert": BertEncoder},
+}
 # The disk is full or gone: every other video would fail too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -44,18 +62,20 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Encoders:
     """The encoders of the wanted modalities, None for the others."""
 
-    visual: VisualEncoder | None
-    audio: AudioEncoder | None
+    visual: CropEncoder | ClipEncoder | RawCrops | None
+    audio: AudioEncoder | MelEncoder | RawMel | None
     text: TextEncoder | None
 
-    def present(self) -> dict[str, VisualEncoder | AudioEncoder | TextEncoder]:
+    def present(self) -> dict[str, Any]:
         """Modality → encoder, in the fixed order."""
         found = {name: getattr(self, name) for name in MODALITIES}
         return {name: encoder for name, encoder in found.items() if encoder is not None}
 
     def specs(self) -> dict[str, ModalitySpec]:
         """What the store says about the features."""
-        return {n: ModalitySpec(n, e.dim, e.spec) for n, e in self.present().items()}
+        return {
+            n: ModalitySpec(n, e.dim, e.spec, e.stored_dtype) for n, e in self.present().items()
+        }
 
 
 def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -> Encoders:
@@ -75,22 +95,35 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
         if name not in config:
             raise UserError(f"the encoders' recipe has no section {name!r}")
 
-    def create(name: str, kind: type, **given: Any) -> Any:
+    def create(name: str, **given: Any) -> Any:
         if name not in modalities:
             return None
         section = config.to_dict()[name]
-        encoder = recipes.call(kind, section, f"encoders.{name}", **given)
+        encoder = recipes.call(_class_of(name, section), section, f"encoders.{name}", **given)
         say(f"{name}: {_describe(encoder.spec)}, {encoder.dim} per frame")
         return encoder
 
     return Encoders(
-        visual=create("visual", VisualEncoder, workers=workers),
-        audio=create("audio", AudioEncoder),
-        text=create("text", TextEncoder),
+        visual=create("visual", workers=workers), audio=create("audio"), text=create("text")
     )
 
 
+def _class_of(modality: str, section: dict[str, Any]) -> type:
+    """The class of a section's `kind`, which is taken out of it."""
+    kinds = KINDS[modality]
+    if "kind" not in section:
+        raise UserError(f"encoders.{modality} lacks kind, one of {', '.join(kinds)}")
+    kind = section.pop("kind")
+    if kind not in kinds:
+        raise UserError(
+            f"encoders.{modality}.kind {kind!r}{recipes.did_you_mean(kind, list(kinds))}"
+        )
+    return kinds[kind]
+
+
 def _describe(spec: Mapping[str, Any]) -> str:
+    if spec["source"] is None:
+        return f"{spec['feature']}, no encoder"
     trained = "random weights, untrained" if spec["untrained"] else spec["source"]
     return f"{spec['encoder']} ({trained}, {spec['dtype']}, sha256 {spec['sha256'][:12]})"
 
@@ -144,29 +177,25 @@ class VideoReader:
         n, encoder = self._check.num_frames, self._encoders.visual
         if encoder is not None and self._video.crops is not None:
             crops = Crops(self._video.crops)
-            for values, mask in encoder.encode(crops, n, self._clock, BLOCK_FRAMES):
+            for values, mask in encoder.blocks(crops, self._times, self._clock, BLOCK_FRAMES):
                 yield {"visual": values}, {"visual": mask}, len(mask)
             if crops.broken:
                 self.notes.append(f"{crops.broken} crops do not decode (masked)")
             return
+        if encoder is not None:
+            for values, mask in on_frames((), n, encoder.dim, BLOCK_FRAMES, encoder.stored_dtype):
+                yield {"visual": values}, {"visual": mask}, len(mask)
+            return
         for start in range(0, n, BLOCK_FRAMES):
-            count = min(BLOCK_FRAMES, n - start)
-            if encoder is None:
-                yield {}, {}, count
-            else:
-                values, mask = np.zeros((count, encoder.dim), np.float32), np.zeros(count, bool)
-                yield {"visual": values}, {"visual": mask}, count
+            yield {}, {}, min(BLOCK_FRAMES, n - start)
 
-    def _sound(self) -> AlignedStream:
+    def _sound(self) -> Track:
         encoder = self._encoders.audio
         assert encoder is not None
-        blocks: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
-        if self._video.audio is not None:
-            source = open_audio(self._video.audio)
-            blocks = encoder.encode(source, self._clock, until_s=float(self._times[-1]))
-        return AlignedStream(blocks, dim=encoder.dim, step_s=encoder.step_s)
+        sound = None if self._video.audio is None else open_audio(self._video.audio)
+        return encoder.track(sound, self._times, self._clock)
 
-    def _text(self) -> TextTrack:
+    def _text(self) -> TextTrack | HeldTrack:
         encoder = self._encoders.text
         assert encoder is not None
         path = self._video.transcript

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import tokenizers
 
 from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_encoder
+from maven_jax.encoders.registry import kind_of
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 
@@ -84,6 +85,8 @@ def open_encoder(
         if seed is None or model is None:
             raise UserError(f"a random {kind} encoder needs a seed and a model")
         return random_encoder(kind, dict(model), seed, DTYPES[dtype])
+    if not kind_of(kind).published and not Path(source).expanduser().is_dir():
+        raise UserError(f"{source}: no such folder; `maven-jax convert` makes {kind} encoders")
     loaded = load_encoder(source, kind=kind, dtype=DTYPES[dtype])
     for what, names in (("not used", loaded.unused), ("missing (zeros)", loaded.missing)):
         if names:
@@ -110,6 +113,22 @@ def identity(
         "untrained": loaded.untrained,
         "feature": feature,
         "dtype": dtype,
+        "preprocessing": dict(preprocessing),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def plain_identity(kind: str, feature: str, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """As `identity`, of features that no network made; their sha256 is that of the settings."""
+    settings = json.dumps([kind, feature, dict(preprocessing)], sort_keys=True)
+    return {
+        "encoder": kind,
+        "source": None,
+        "revision": None,
+        "sha256": hashlib.sha256(settings.encode()).hexdigest(),
+        "untrained": False,
+        "feature": feature,
+        "dtype": None,
         "preprocessing": dict(preprocessing),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

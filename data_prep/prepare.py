@@ -68,7 +68,7 @@ def prepare(
     out: Path,
     encoders: ConfigDict,
     *,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] | None = None,
     allow_missing: int = 0,
     assume_fps: float | None = None,
     workers: int = 2,
@@ -81,7 +81,7 @@ def prepare(
         root: the corpus, in Aff-Wild2's layout.
         out: the store.
         encoders: a recipe of configs/encoders.
-        modalities: those wanted, of `MODALITIES`.
+        modalities: those wanted, of `MODALITIES`; None for all that the recipe has.
         allow_missing: how many videos may be unusable or fail.
         assume_fps: frame rate of videos whose container tells no times.
         workers: processes that check, and threads that decode face crops.
@@ -102,6 +102,8 @@ def prepare(
     from data_prep.extract import extract, open_encoders
     from data_prep.store_writer import PlannedVideo, StoreWriter
 
+    if modalities is None:
+        modalities = [name for name in MODALITIES if name in encoders]
     ordered = [name for name in MODALITIES if name in modalities]
     ordered += [name for name in modalities if name not in MODALITIES]
     _say_absent(usable, ordered)
@@ -113,6 +115,7 @@ def prepare(
         ],
         modalities=opened.specs(),
         provenance={"encoders": _recipe_record(encoders, ordered), "assume_fps": assume_fps},
+        **_chunk_frames(encoders),
     )
     for name, reason in unusable.items():
         writer.drop(name, reason)
@@ -148,6 +151,16 @@ def _recipe_record(encoders: ConfigDict, modalities: Sequence[str]) -> dict[str,
     """The sections of the recipe that were used, as plain JSON."""
     sections = encoders.to_dict()
     return json.loads(json.dumps({name: sections[name] for name in modalities}))
+
+
+def _chunk_frames(encoders: ConfigDict) -> dict[str, int]:
+    """The recipe's frames per record, if it says so; otherwise the store's own number holds."""
+    if "chunk_frames" not in encoders:
+        return {}
+    value = encoders.chunk_frames
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"encoders.chunk_frames {value!r}: a whole number above 0 is wanted")
+    return {"chunk_frames": value}
 
 
 def _rates(words: Sequence[str]) -> Mapping[str, float]:
@@ -220,8 +233,7 @@ def parser() -> Parser:
     )
     p.add_argument(
         "--modalities",
-        default=",".join(MODALITIES),
-        help="those to store (default visual,audio,text)",
+        help="those to store, of visual,audio,text (default: all that the recipe has)",
     )
     p.add_argument(
         "--features",
@@ -280,7 +292,7 @@ def main(argv: list[str]) -> int:
         args.root,
         out,
         encoders,
-        modalities=tuple(m.strip() for m in args.modalities.split(",")),
+        modalities=args.modalities and tuple(m.strip() for m in args.modalities.split(",")),
         allow_missing=args.allow_missing,
         assume_fps=args.assume_fps,
         workers=args.workers,

@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.visual = ConfigDict(
         {
+            "kind": "swin",
             "source": "microsoft/swin-base-patch4-window7-224",
             "dtype": dtype,
             # Crops per call over all local devices, and the number of smaller sizes compiled for.
@@ -34,6 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.audio = ConfigDict(
         {
+            "kind": "hubert",
             "source": "facebook/hubert-base-ls960",
             "dtype": dtype,
             # Chunks per call over all local devices.
@@ -45,6 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.text = ConfigDict(
         {
+            "kind": "roberta",
             "source": "roberta-base",
             "dtype": dtype,
             # Token windows per call over all local devices.

@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.visual = ConfigDict(
         {
+            "kind": "swin",
             "source": "random",
             "dtype": "float32",
             "batch_size": 64,
@@ -48,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.audio = ConfigDict(
         {
+            "kind": "hubert",
             "source": "random",
             "dtype": "float32",
             "batch_size": 2,
@@ -72,6 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.text = ConfigDict(
         {
+            "kind": "roberta",
             "source": "random",
             "dtype": "float32",
             "batch_size": 16,

@@ -12,9 +12,14 @@ from data_prep.transcripts import Segment, Word
 from maven_jax import recipes
 
 
-def make(**changes):
+def tiny():
+    """The section of the recipe, without the kind that chose this class."""
     config = recipes.load("tiny", group="encoders").text.to_dict()
-    return TextEncoder(**(config | changes))
+    return {key: value for key, value in config.items() if key != "kind"}
+
+
+def make(**changes):
+    return TextEncoder(**(tiny() | changes))
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +114,7 @@ def test_no_transcript_is_all_masked(encoder):
 
 def test_long_segments_go_through_in_overlapping_windows():
     # A window of 20 tokens is what 22 positions behind the padding's hold with <s> and </s>.
-    config = recipes.load("tiny", group="encoders").text.to_dict()
-    short = make(overlap_tokens=8, model=config["model"] | {"max_position_embeddings": 24})
+    short = make(overlap_tokens=8, model=tiny()["model"] | {"max_position_embeddings": 24})
     assert short._window == 20
     words = [LEXICON[i % len(LEXICON)] for i in range(95)]
     ids, _ = short._tokens(words)

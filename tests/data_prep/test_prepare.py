@@ -18,10 +18,7 @@ import soundfile
 from data_prep import prepare
 from data_prep.check import check
 from data_prep.corpus import scan
-from data_prep.encode_audio import AudioEncoder
-from data_prep.encode_text import TextEncoder
-from data_prep.encode_visual import VisualEncoder
-from data_prep.extract import extract, open_encoders
+from data_prep.extract import KINDS, MODALITIES, extract, open_encoders
 from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax import recipes
 from maven_jax.__main__ import main
@@ -312,16 +309,47 @@ def test_unknown_modalities_and_recipe_keys_are_named(root, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "base", "base:bfloat16"])
+RECIPES = {
+    "tiny": ("swin", "hubert", "roberta"),
+    "base": ("swin", "hubert", "roberta"),
+    "rjca": ("r2plus1d", "tsav_resnet18"),
+    "rjcma": ("iresnet50", "vggish", "bert"),
+    "raw": ("crops", "log_mel", "bert"),
+}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["tiny", "base", "base:bfloat16", "rjca", "rjca:tiny", "rjca:bfloat16", "rjcma", "rjcma:tiny"]
+    + ["raw", "raw:tiny"],
+)
 def test_recipes_have_every_key_that_their_encoder_needs_and_no_other(recipe):
     encoders = recipes.load(recipe, group="encoders")
-    kinds = {"visual": VisualEncoder, "audio": AudioEncoder, "text": TextEncoder}
-    assert set(encoders) == set(kinds)
+    kinds = dict(zip(MODALITIES, RECIPES[recipe.partition(":")[0]]))
+    assert set(encoders) - {"chunk_frames"} == set(kinds)
     for name, kind in kinds.items():
-        parameters = inspect.signature(kind).parameters
+        section = set(encoders[name]) - {"kind"}
+        assert encoders[name].kind == kind
+        parameters = inspect.signature(KINDS[name][kind]).parameters
         needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
-        assert needed - {"workers"} <= set(encoders[name]) <= set(parameters)
-        assert encoders[name].dtype == ("bfloat16" if "bfloat16" in recipe else "float32")
+        assert needed - {"workers"} <= section <= set(parameters)
+        if "dtype" in section:
+            assert encoders[name].dtype == ("bfloat16" if "bfloat16" in recipe else "float32")
+
+
+def test_every_kind_is_in_a_recipe():
+    shown = {kind for kinds in RECIPES.values() for kind in kinds}
+    assert shown == {kind for kinds in KINDS.values() for kind in kinds}
+
+
+def test_a_kind_that_does_not_exist_is_named(root, tmp_path):
+    encoders = recipes.load("tiny", group="encoders")
+    encoders.visual.kind = "iresnet5"
+    with pytest.raises(UserError, match="did you mean 'iresnet50'"):
+        prepare.prepare(root, tmp_path / "a", encoders, modalities=("visual",), workers=1)
+    del encoders.text.kind
+    with pytest.raises(UserError, match=r"encoders\.text lacks kind, one of roberta, bert"):
+        prepare.prepare(root, tmp_path / "a", encoders, modalities=("text",), workers=1)
 
 
 def test_bfloat16_stays_near_float32(root, store, tmp_path):

@@ -1,0 +1,68 @@
+"""Face crops in frame order, each decoded once by threads that run ahead of the encoder."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from data_prep.device import Clock
+
+
+class CropFolder(Protocol):
+    """What is needed of a video's crops (`data_prep.faces.Crops`)."""
+
+    @property
+    def existing(self) -> Any:
+        """Sorted 0-based indices of the frames that have a crop."""
+        ...
+
+    def load(self, frame: int) -> np.ndarray | None:
+        """The crop (h, w, 3) uint8 RGB; None if there is none or it cannot be decoded."""
+        ...
+
+
+def decoded(
+    crops: CropFolder,
+    num_frames: int,
+    prepare: Callable[[np.ndarray], np.ndarray],
+    *,
+    workers: int,
+    ahead: int,
+    clock: Clock,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The crops that exist and decode, in order, as (frame, prepared image).
+
+    Args:
+        crops: the video's crops; those of frames beyond `num_frames` are not read.
+        num_frames: of the video.
+        prepare: what a thread does to every crop (h, w, 3) uint8.
+        workers: threads.
+        ahead: decoding runs so many crops ahead, no further: that bounds the memory.
+        clock: takes the time spent waiting, as "decode".
+    """
+    wanted = iter([int(f) for f in crops.existing if f < num_frames])
+
+    def load(frame: int) -> np.ndarray | None:
+        image = crops.load(frame)
+        return None if image is None else prepare(image)
+
+    with ThreadPoolExecutor(workers, "crops") as pool:
+        queue: collections.deque[tuple[int, Future]] = collections.deque()
+        try:
+            while True:
+                while len(queue) < ahead and (frame := next(wanted, None)) is not None:
+                    queue.append((frame, pool.submit(load, frame)))
+                if not queue:
+                    return
+                frame, future = queue.popleft()
+                with clock("decode"):
+                    image = future.result()
+                if image is not None:
+                    yield frame, image
+        finally:
+            for _, future in queue:
+                future.cancel()

@@ -1,0 +1,124 @@
+"""Encoding frame by frame: inputs in batches through the device, features back to their frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from data_prep.device import Clock, DeviceFunction, bucket_of, pad_rows
+
+# What is fed or made for some frames: their indices (n,), increasing, and one row for each.
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Track(Protocol):
+    """Features of a whole video, read once from its first frame to its last."""
+
+    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (t, dim) and mask (t,) of the next frames, whose times (t,) are given."""
+        ...
+
+
+def in_batches(rows: Iterable[tuple[int, np.ndarray]], size: int) -> Iterator[Batch]:
+    """Gathers (frame, row) pairs into batches of `size`; only the last may be smaller."""
+    frames: list[int] = []
+    held: list[np.ndarray] = []
+    for frame, row in rows:
+        frames.append(frame)
+        held.append(row)
+        if len(frames) == size:
+            yield np.array(frames), np.stack(held)
+            frames, held = [], []
+    if frames:
+        yield np.array(frames), np.stack(held)
+
+
+def run_ahead(
+    run: DeviceFunction,
+    sizes: tuple[int, ...],
+    batches: Iterable[Batch],
+    clock: Clock,
+    what: str,
+) -> Iterator[Batch]:
+    """Runs batches with one in flight while the next is gathered.
+
+    Args:
+        run: of one input with a leading axis of rows, to (rows, dim).
+        sizes: numbers of rows that batches are padded to (`device.buckets`).
+        batches: none larger than the largest of `sizes`.
+        clock: takes the time spent.
+        what: name for the clock.
+
+    Yields:
+        The batches with their features (n, dim) float32 in place of their inputs, in order.
+    """
+    waiting: tuple[np.ndarray, jax.Array] | None = None
+    for frames, inputs in batches:
+        with clock(what):
+            result = run(pad_rows(inputs, bucket_of(len(frames), sizes)))
+            before, waiting = waiting, (frames, result)
+            ready = None if before is None else (before[0], np.asarray(before[1]))
+        if ready is not None:
+            yield ready[0], ready[1][: len(ready[0])]
+    if waiting is not None:
+        with clock(what):
+            features = np.asarray(waiting[1])
+        yield waiting[0], features[: len(waiting[0])]
+
+
+def on_frames(
+    batches: Iterable[Batch], num_frames: int, dim: int, max_block: int, dtype: str = "float32"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Puts features at their frames; those that no batch holds are masked.
+
+    Args:
+        batches: features of increasing frames below `num_frames`.
+        num_frames: of the video.
+        dim: channels of a feature.
+        max_block: at most so many frames at once.
+        dtype: of the features.
+
+    Yields:
+        Consecutive blocks: features (n, dim), zero where masked, and mask (n,).
+    """
+    done = 0
+    end = (np.array([num_frames - 1]), None)
+    for frames, features in itertools.chain(batches, [end] if num_frames else []):
+        stop = int(frames[-1]) + 1
+        while done < stop:
+            border = min(done + max_block, stop)
+            values, mask = np.zeros((border - done, dim), dtype), np.zeros(border - done, bool)
+            if features is not None:
+                inside = (frames >= done) & (frames < border)
+                values[frames[inside] - done] = features[inside]
+                mask[frames[inside] - done] = True
+            yield values, mask
+            done = border
+
+
+class FrameTrack:
+    """Blocks of consecutive frames, read in portions of other lengths."""
+
+    def __init__(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Takes what `on_frames` yields; reads nothing yet."""
+        self._blocks = iter(blocks)
+        self._values: list[np.ndarray] = []
+        self._masks: list[np.ndarray] = []
+        self._held = 0
+
+    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (t, dim) and mask (t,) of the next t frames."""
+        count = len(times_s)
+        while self._held < count or not self._values:
+            values, mask = next(self._blocks)
+            self._values.append(values)
+            self._masks.append(mask)
+            self._held += len(mask)
+        values, mask = np.concatenate(self._values), np.concatenate(self._masks)
+        self._values, self._masks = [values[count:]], [mask[count:]]
+        self._held -= count
+        return values[:count], mask[:count]
