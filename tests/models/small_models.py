@@ -44,6 +44,52 @@ RELEASED = {
     "beit_mlp_dim": 32,
 }
 CONCAT = {"embed_dim": 16, "hidden_dims": (16, 8), "dropout_rate": 0.2, "head": "va"}
+RJCMA = {
+    "temporal": "tcn",
+    "channels": {"visual": (8, 6), "*": (6, 4)},
+    "kernel_size": 3,
+    "temporal_dropout_rate": 0.1,
+    "correlation": "time",
+    "window_length": 8,
+    "num_steps": 2,
+    "share_weights": False,
+    "attention_dim": 5,
+    "joint": "linear",
+    "joint_dim": 12,
+    "query": "identity",
+    "correlation_dropout_rate": 0.1,
+    "remat": False,
+    "head_dim": 8,
+    "dimensions": ("valence", "arousal"),
+}
+RJCA = {
+    "pooled": "visual",
+    "guide": "audio",
+    "positions": 5,
+    "layout": "positions",
+    "lstm_dim": 8,
+    "lstm_layers": 1,
+    "lstm_dropout_rate": 0.1,
+    "correlation": "channel",
+    "window_length": 8,
+    "num_steps": 2,
+    "share_weights": False,
+    "attention_dim": 5,
+    "joint": "concat",
+    "joint_dim": 0,
+    "query": "linear",
+    "correlation_dropout_rate": 0.1,
+    "remat": False,
+    "joint_lstm_dim": 8,
+    "joint_lstm_dropout_rate": 0.0,
+    "head_dim": 6,
+    "head_dropout_rate": 0.6,
+}
+PER_MODALITY = {k: RJCMA[k] for k in ("temporal", "channels", "kernel_size")} | {
+    "temporal_dropout_rate": 0.1
+}
+LFAN = PER_MODALITY | {"leader": "visual", "attention_dim": 6}
+LATE_FUSION = PER_MODALITY | {"head_dims": (8,), "head_dropout_rate": 0.2, "head": "va"}
 
 # name in the tests -> (name in the registry, attributes)
 SMALL = {
@@ -52,6 +98,13 @@ SMALL = {
     "maven_released_mlp": ("maven_released", RELEASED | {"variant": "mlp"}),
     "maven_released_beit": ("maven_released", RELEASED | {"variant": "beit"}),
     "concat_mlp": ("concat_mlp", CONCAT),
+    "rjca": ("rjca", RJCA),
+    "rjca_vectors": ("rjca", RJCA | {"positions": 1, "correlation": "dense"}),
+    "rjcma": ("rjcma", RJCMA),
+    "rjcma_blstm": ("rjcma", RJCMA | {"temporal": "blstm", "num_steps": 0}),
+    "rjcma_no_temporal": ("rjcma", RJCMA | {"temporal": "none", "correlation": "dense"}),
+    "lfan": ("lfan", LFAN),
+    "late_fusion": ("late_fusion", LATE_FUSION | {"temporal": "blstm"}),
 }
 
 
@@ -74,19 +127,24 @@ def random_batch(b=3, t=8, *, single=(), seed=0, widths=WIDTHS):
 
 
 def random_params(model, *args, seed=5, **kwargs):
-    """Returns parameters of the right shapes with nothing zero, without compiling an init."""
+    """Returns variables of the right shapes with nothing zero, without compiling an init."""
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *args, **kwargs))
     leaves, tree = jax.tree.flatten_with_path(nn.meta.unbox(shapes))
     params = []
     for index, (path, leaf) in enumerate(leaves):
         noise = np.random.default_rng((seed, index)).standard_normal(leaf.shape)
         size = 0.3 if leaf.ndim < 2 else np.prod(leaf.shape) ** -0.25
-        around = 1.0 if path[-1].key == "scale" else 0.0
-        params.append(jnp.asarray(around + size * noise, leaf.dtype))
+        around = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        value = around + size * noise
+        # Running variances are positive.
+        value = np.abs(value) + 0.1 if path[-1].key == "var" else value
+        params.append(jnp.asarray(value, leaf.dtype))
     return jax.tree.unflatten(tree, params)
 
 
 LOSS = make_loss({"ccc": 1.0, "mse": 1.0})
+# The runs are short; most of a test's time would go into optimising them.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache
@@ -104,7 +162,7 @@ def compiled(name, single):
         prediction = model.apply(params, *batch, train=False)
         return LOSS(prediction, targets, frame_mask)[0], prediction.va
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
     def run(params, *batch):
         (loss, va), gradients = jax.value_and_grad(forward, has_aux=True)(params, *batch)
         return va, loss, gradients
