@@ -20,8 +20,9 @@ from flax.traverse_util import flatten_dict
 from maven_jax import __version__, recipes
 from maven_jax.assembly import CONFIG_FILE
 from maven_jax.convert import released_tables
-from maven_jax.convert.backbones import refuse_problems
+from maven_jax.convert.backbones import Taken, refuse_problems, take_encoder
 from maven_jax.convert.loaded import nested
+from maven_jax.convert.native import save_encoder
 from maven_jax.convert.released_tables import Table
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.errors import UserError
@@ -60,13 +61,14 @@ class Network:
         """The recipe that builds the network.
 
         Args:
-            dimension: valence or arousal, for networks that predict one.
+            dimension: valence (if it is None) or arousal, for networks that predict one.
             overrides: `--config.section.key=value` words.
 
         Raises:
             UserError: an unknown key.
         """
-        config = recipes.load(f"{self.recipe}:{dimension}" if self.one_dimension else self.recipe)
+        variant = f":{dimension or 'valence'}" if self.one_dimension else ""
+        config = recipes.load(self.recipe + variant)
         config.model.update(self.changes)
         config.data.modalities = tuple(self.widths)
         recipes.override(config, overrides)
@@ -87,6 +89,57 @@ NETWORKS: dict[str, Network] = {
     ),
     "maven-beit": Network(
         "MAVEN with two BEiT stacks in parallel", "maven_released:beit", **_MAVEN
+    ),
+    "rjca": Network(
+        "RJCA's fusion of face and voice, without its encoders (tsav)",
+        "rjca",
+        widths={"visual": 49 * 512, "audio": 512},
+        encoders={"visual": "r2plus1d", "audio": "audio_resnet18"},
+        table=released_tables.rjca,
+        changes={
+            "pooled": "visual",
+            "guide": "audio",
+            "positions": 49,
+            "layout": "released",
+            "lstm_dim": 512,
+            "lstm_layers": 2,
+            "correlation": "dense",
+            "num_steps": 1,
+            "share_weights": False,
+            "joint": "concat",
+            "query": "linear",
+            "correlation_dropout_rate": 0.6,
+            "joint_lstm_dim": 512,
+            "head_dim": 128,
+        },
+    ),
+    "rjcma": Network(
+        "RJCMA, one dimension; its encoders go to OUT/encoders/visual and OUT/encoders/audio",
+        "rjcma",
+        widths=released_tables.RJCMA_WIDTHS,
+        encoders={"visual": "iresnet50", "audio": "vggish", "text": "bert"},
+        table=released_tables.rjcma,
+        changes={
+            "temporal": "tcn",
+            "channels": {
+                "visual": (512, 512, 256, 256),
+                "audio": (128,) * 4,
+                "text": (256, 256, 128, 128),
+            },
+            "kernel_size": 5,
+            "correlation": "dense",
+            "num_steps": 2,
+            "share_weights": False,
+            "joint": "concat",
+            "query": "identity",
+            "correlation_dropout_rate": 0.6,
+            "head_dim": 256,
+        },
+        one_dimension=True,
+        inside={
+            "spatial.visual.backbone.": ("iresnet50", "visual"),
+            "spatial.audio.backbone.": ("vggish", "audio"),
+        },
     ),
 }
 
@@ -127,6 +180,7 @@ def check_tensors(
     tensors: Tensors,
     names: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
+    encoders: Sequence[Taken] = (),
 ) -> None:
     """Raises a UserError that names every tensor that is missing, unknown or of another shape.
 
@@ -136,6 +190,7 @@ def check_tensors(
         tensors: of the file.
         names: the table's name of a tensor -> the file's.
         shapes: of our variables.
+        encoders: what was found of those that the file holds too.
     """
     wanted: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
@@ -145,13 +200,16 @@ def check_tensors(
     known = table.names()
     refuse_problems(
         what,
-        missing=[f"{name} {shape}" for name, shape in wanted.items() if name not in has],
+        missing=[f"{name} {shape}" for name, shape in wanted.items() if name not in has]
+        + [name for taken in encoders for name in taken.missing],
         misshaped=[
             f"{names[name]} has shape {has[name]}, not {shape}"
             for name, shape in wanted.items()
             if name in has and has[name] != shape
-        ],
-        unknown=[there for name, there in names.items() if name not in known],
+        ]
+        + [name for taken in encoders for name in taken.misshaped],
+        unknown=[there for name, there in names.items() if name not in known]
+        + [name for taken in encoders for name in taken.unknown],
     )
 
 
@@ -210,13 +268,30 @@ def convert_network(
     config = network.config(dimension, overrides)
     table = network.table(config)
     shapes = network_shapes(config, network.widths)
-    prefix = without_wrapper(tensors.shapes)
-    names = {table.renamed(there.removeprefix(prefix)): there for there in tensors.shapes}
-    check_tensors(f"{file}: no {name}", table, tensors, names, shapes)
+    wrapper = without_wrapper(tensors.shapes)
+    encoders = {
+        modality: (kind, take_encoder(kind, {}, tensors, prefix=wrapper + prefix))
+        for prefix, (kind, modality) in network.inside.items()
+    }
+    inside = tuple(wrapper + prefix for prefix in network.inside)
+    names = {
+        table.renamed(there.removeprefix(wrapper)): there
+        for there in tensors.shapes
+        if not there.startswith(inside)
+    }
+    found = [taken for _, taken in encoders.values()]
+    check_tensors(f"{file}: no {name}", table, tensors, names, shapes, found)
     flat = fill(table, tensors, names, shapes)
+    lines = [f"{name}: {sum(x.size for x in flat.values()):,} values from {len(names)} tensors"]
+    for modality, (kind, taken) in encoders.items():
+        folder = out / "encoders" / modality
+        save_encoder(
+            folder, kind, {}, taken.params, taken.state, source=file.name, sha256=tensors.sha256
+        )
+        lines.append(f"{folder}: {kind} from {len(taken.used)} tensors")
     write_workdir(out, flat, _record(name, network, config, file, tensors.sha256))
-    total = sum(value.size for value in flat.values())
-    lines = [f"{name}: {total:,} values from {len(names)} tensors"]
+    if network.one_dimension and dimension is None:
+        lines.append("the file does not say what it predicts: taken to be valence (--dimension)")
     for reason in dict.fromkeys(table.left_out.values()):
         count = sum(table.left_out.get(here) == reason for here in names)
         lines += [f"left out: {count} tensors, {reason}"] if count else []

@@ -1,7 +1,7 @@
 """Which tensors of a released network become which of our variables, and how.
 
-The names are those of the code released with MAVEN (CVPRW 2025). Paths here are those of
-`conversions.Line`.
+The names are those of the code released with MAVEN (CVPRW 2025), RJCA (Praveen et al., 2023) and
+RJCMA (ABAW6, 2024). Paths here are those of `conversions.Line`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from maven_jax.convert.conversions import (
+    CONV_1D,
     HEADS_OUT,
+    LINEAR,
     SAME,
     Conversion,
     Line,
     Shape,
+    batch_norm,
     linear,
     norm,
 )
@@ -161,3 +164,128 @@ def _beit_stack(section: Any, there: str, here: str) -> Iterable[Piece]:
     for entry in entries("beit", stack):
         name = entry.there.removeprefix("encoder.")
         yield Piece((f"{there}.{name}",), f"{here}/{entry.here}", entry.conversion, entry.layer)
+
+
+# Rows of h0 of each layer and direction, then those of c0, into (2, layers, directions, h).
+_INITIAL_STATE = Conversion(lambda s: (s[0] * s[1] * s[2], s[3]), lambda x, s: x.reshape(s))
+
+
+def _residual_blstm(there: str, here: str, layers: int) -> list[Piece]:
+    """RJCA's LSTM module into `ResidualBlstm`."""
+    pieces = [Piece((f"{there}.init_hidden",), f"{here}/blstm/initial_state", _INITIAL_STATE)]
+    for layer in range(layers):
+        for suffix, direction in (("", "forward"), ("_reverse", "backward")):
+            end, lstm = f"l{layer}{suffix}", f"{here}/blstm/layer_{layer}_{direction}"
+            biases = (f"{there}.rnn.bias_ih_{end}", f"{there}.rnn.bias_hh_{end}")
+            pieces += [
+                Piece((f"{there}.rnn.weight_ih_{end}",), f"{lstm}/input/kernel", LINEAR),
+                Piece((f"{there}.rnn.weight_hh_{end}",), f"{lstm}/recurrent", LINEAR),
+                Piece(biases, f"{lstm}/input/bias", SAME),
+            ]
+    return pieces + _pieces(linear(f"{there}.linear", f"{here}/output"))
+
+
+def _recursion(modalities: Iterable[str], steps: int, query: bool) -> list[Piece]:
+    """The layers of dense co-attention into the steps of `Recursion`."""
+    here, pieces = "recursion/step", []
+    for step in range(steps):
+        there = f"coattn.dcn_layers.{step}"
+        lines = linear(f"{there}.dense_coattn.query_linear", f"{here}/query") if query else []
+        for i, m in enumerate(modalities):
+            lines += linear(f"{there}.dense_coattn.key{i + 1}_linear", f"{here}/{m}_key")
+            lines += linear(f"{there}.dense_coattn.value{i + 1}_linear", f"{here}/{m}_value")
+            lines += linear(f"{there}.linears.{i}.0", f"{here}/{m}_output")
+        pieces += [Piece((name,), path, conversion, step) for name, path, conversion in lines]
+    return pieces
+
+
+def rjca(config: Any) -> Table:
+    """RJCA's released network as `models.rjca.Rjca` has it.
+
+    Args:
+        config: its recipe.
+    """
+    section, attention = config.model, "video_attn.attn"
+    lines = [
+        *linear(f"{attention}.affine_audio", "pool/guide"),
+        *linear(f"{attention}.affine_video", "pool/map"),
+        *linear(f"{attention}.affine_v", "pool/map_content", bias=False),
+        *linear(f"{attention}.affine_g", "pool/guide_content", bias=False),
+        *linear(f"{attention}.affine_h", "pool/score", bias=False),
+        *linear(f"{attention}.affine_feat", "pool/output"),
+    ]
+    for dimension in ("valence", "arousal"):
+        lines += linear(f"{dimension[0]}regressor.0", f"head/{dimension}_hidden_0")
+        lines += linear(f"{dimension[0]}regressor.3", f"head/{dimension}_output")
+    return Table(
+        [
+            *_residual_blstm("audio_extract", "unimodal_audio", section.lstm_layers),
+            *_residual_blstm("video_extract", "unimodal_visual", section.lstm_layers),
+            *_residual_blstm("Joint", "joint", section.lstm_layers),
+            *_recursion(("visual", "audio"), section.num_steps, query=True),
+            *_pieces(lines),
+        ]
+    )
+
+
+# Widths of the features: IR-50, VGGish, BERT.
+RJCMA_WIDTHS = {"visual": 512, "audio": 128, "text": 768}
+_RJCMA_MODALITIES = {"visual": "video", "audio": "logmel", "text": "bert"}
+_GAIN = Conversion(lambda s: (s[0], 1, 1), lambda x, s: x.reshape(s))
+_CONV_OF_ONE = Conversion(lambda s: (s[1], s[0], 1), lambda x, s: x[..., 0].T)
+
+
+def _weight_normed(there: str, here: str) -> list[Line]:
+    return [
+        (f"{there}.weight_v", f"{here}/kernel", CONV_1D),
+        (f"{there}.weight_g", f"{here}/scale", _GAIN),
+        (f"{there}.bias", f"{here}/bias", SAME),
+    ]
+
+
+def rjcma(config: Any) -> Table:
+    """RJCMA's released network as `models.rjcma.Rjcma` has it, without its encoders.
+
+    Args:
+        config: its recipe.
+    """
+    section = config.model
+    lines, duplicates = [], []
+    for m, name in _RJCMA_MODALITIES.items():
+        widths = section.channels[m]
+        for level, width in enumerate(widths):
+            there, here = f"temporal.{name}.network.{level}", f"temporal_{m}/tcn/level_{level}"
+            for conv, place in ((1, 0), (2, 4)):
+                normed = _weight_normed(f"{there}.conv{conv}", f"{here}_conv_{conv}")
+                lines += normed
+                # The level's Sequential holds the same convolutions once more.
+                duplicates += [
+                    (line[0], line[0].replace(f".conv{conv}.", f".net.{place}.")) for line in normed
+                ]
+            if width != ((RJCMA_WIDTHS[m], *widths)[level]):
+                lines += linear(f"{there}.downsample", f"{here}_residual", _CONV_OF_ONE)
+        lines += batch_norm(f"bn.{name}", f"norm_{m}")
+    lines += linear("regressor1", "head/hidden")
+    lines += batch_norm("bn1", "head/norm")
+    lines += linear("regressor2", "head/output")
+    left_out = dict.fromkeys(
+        [f"bn.{name}.num_batches_tracked" for name in _RJCMA_MODALITIES.values()]
+        + ["bn1.num_batches_tracked"],
+        "which only training uses (num_batches_tracked)",
+    )
+    for kind in ("weight", "bias"):
+        left_out[f"spatial.visual.logits.{kind}"] = "a head for another task (logits)"
+    for step in range(section.num_steps):
+        for kind in ("weight", "bias"):
+            left_out[f"coattn.dcn_layers.{step}.dense_coattn.query_linear.{kind}"] = (
+                "a joint layer that the released network computes and does not use (query_linear)"
+            )
+    return Table(
+        _pieces(lines) + _recursion(_RJCMA_MODALITIES, section.num_steps, query=False),
+        left_out=left_out,
+        duplicates=duplicates,
+        renames=(
+            (r"\.parametrizations\.weight\.original0$", ".weight_g"),
+            (r"\.parametrizations\.weight\.original1$", ".weight_v"),
+        ),
+    )

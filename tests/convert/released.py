@@ -31,6 +31,11 @@ def save(module: torch.nn.Module, path: Path) -> Path:
     return path
 
 
+def light(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict with zeros that take no room in a file in the place of its large tensors."""
+    return {k: torch.zeros(1).expand(v.shape) if v.numel() > 10**5 else v for k, v in state.items()}
+
+
 def convert(model: str, file: Path, out: Path, *more: str) -> int:
     """The exit code of the real command."""
     return main(["convert", "--model", model, "--input", str(file), "--out", str(out), *more])

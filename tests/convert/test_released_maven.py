@@ -24,7 +24,9 @@ def released_mlp():
 def converted_mlp(released_mlp, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlp")
     out = folder / "converted"
-    assert convert("maven-mlp", save(released_mlp, folder / "best_model.pth"), out) == 0
+    # A small batch makes a test of `evaluate` short.
+    more = "--config.eval.batch_size=3"
+    assert convert("maven-mlp", save(released_mlp, folder / "best_model.pth"), out, more) == 0
     return out
 
 
