@@ -6,7 +6,8 @@ A window is RJCA's: 16 frames, 32 apart, of features 49 x 512 wide (float16) wit
 record is fetched and decoded whole, so of a record of 32 frames 31 are read for nothing. Measured
 for shuffled windows (training) and for all windows in order (evaluation), through the batches that
 training takes, each `cold` (the files thrown out of the page cache before) and `warm`; the median
-of `--rounds`. `records/window` and `MB/window` are what one window fetches, `useful` what it keeps.
+of `--rounds`, with the processor time of one window, which hardly depends on what else the machine
+does. `records/window` and `MB/window` are what one window fetches, `useful` what it keeps.
 """
 
 from __future__ import annotations
@@ -86,16 +87,17 @@ def batches(source: WindowSource, order: str, num_threads: int, seed: int) -> It
     return train_iterator(source, seed=seed, **common)
 
 
-def windows_per_s(
+def time_of(
     store: Store, windows: Windows, order: str, num_threads: int, count: int, seed: int
-) -> float:
-    """Rate of the first `count` batches of an opened store, the first one's start included."""
+) -> tuple[float, float]:
+    """Windows per second, and processor ms per window, of the first `count` batches."""
     source = WindowSource(store, windows, tuple(DIMS), {})
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     taken = 0
     for _, batch in zip(range(count), batches(source, order, num_threads, seed)):
         taken += len(batch["window"])
-    return taken / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    return taken / took, 1e3 * (time.process_time() - used) / taken
 
 
 def measure(folder: Path, args: argparse.Namespace, chunk_frames: int) -> str:
@@ -121,17 +123,20 @@ def measure(folder: Path, args: argparse.Namespace, chunk_frames: int) -> str:
     ]
     for order in ("shuffled", "in order"):
         for num_threads in (0, 2):
-            rates: dict[str, list[float]] = {"cold": [], "warm": []}
+            times: dict[str, list[tuple[float, float]]] = {"cold": [], "warm": []}
             for seed in range(args.rounds):
                 forget(store)
-                for state in rates:
-                    rate = windows_per_s(store, windows, order, num_threads, args.batches, seed)
-                    rates[state].append(rate)
-            shown = ", ".join(
-                f"{state} {statistics.median(r):7.1f} ({min(r):.1f} to {max(r):.1f})"
-                for state, r in rates.items()
-            )
-            rows.append(f"    {order:8} {num_threads} threads: {shown} windows/s")
+                for state in times:
+                    found = time_of(store, windows, order, num_threads, args.batches, seed)
+                    times[state].append(found)
+            shown = []
+            for state, found in times.items():
+                rates, used = zip(*found)
+                shown.append(
+                    f"{state} {statistics.median(rates):6.1f} ({min(rates):.1f} to "
+                    f"{max(rates):.1f}) windows/s, {statistics.median(used):.1f} CPU ms/window"
+                )
+            rows.append(f"    {order:8} {num_threads} threads: {'; '.join(shown)}")
     shutil.rmtree(folder)
     return "\n".join(rows)
 
@@ -149,7 +154,7 @@ def main() -> int:
     lines = [
         f"{args.videos} videos of {args.frames} frames, windows of {LENGTH} frames {STRIDE} apart, "
         f"batches of {BATCH}, {args.batches} per measurement, median (range) of {args.rounds}; "
-        f"{os.cpu_count()} cores"
+        f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}"
     ]
     print(lines[0], flush=True)
     with tempfile.TemporaryDirectory() as folder:
