@@ -99,11 +99,10 @@ def take_encoder(
         tensors: the state dict.
         prefix: with the dot.
     """
-    names = [name for name in tensors.shapes if name.startswith(prefix)]
     shapes = variable_shapes(kind, config)
-    flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
+    wanted = list(entries(kind, kind_of(kind).read(config)))
     used, missing, misshaped = [], [], []
-    for entry in entries(kind, kind_of(kind).read(config)):
+    for entry in wanted:
         name, shape = prefix + entry.there, entry.shape_there(shapes[entry.here].shape)
         if name not in tensors.shapes:
             missing.append(f"{name} {shape}")
@@ -111,13 +110,18 @@ def take_encoder(
         used.append(name)
         if tensors.shapes[name] != shape:
             misshaped.append(f"{name} has shape {tensors.shapes[name]}, not {shape}")
-            continue
-        target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
-        target[...] = entry.conversion.convert(tensors.read(name), target.shape)
-    others = [name for name in names if name not in set(used)]
-    left_out = [name for name in others if re.fullmatch(_COUNTER, name)]
-    params, state = ({}, {}) if missing or misshaped else nested(flat)
-    unknown = [name for name in others if name not in set(left_out)]
+    known = set(used)
+    others = [n for n in tensors.shapes if n.startswith(prefix) and n not in known]
+    left_out = [n for n in others if re.fullmatch(_COUNTER, n)]
+    unknown = [n for n in others if not re.fullmatch(_COUNTER, n)]
+    flat: dict[str, np.ndarray] = {}
+    if not missing and not misshaped:
+        flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
+        for entry in wanted:
+            target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
+            tensor = tensors.read(prefix + entry.there)
+            target[...] = entry.conversion.convert(tensor, target.shape)
+    params, state = nested(flat)
     return Taken(params, state, used, left_out, unknown, missing, misshaped)
 
 
