@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from maven_jax import recipes
+from maven_jax.data.folds import fold_entries, fold_statistics
+from maven_jax.data.moments import Moments
 from maven_jax.data.pipeline import WindowSource, to_batch
-from maven_jax.data.store import Store
+from maven_jax.data.store import Store, VideoEntry
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError, did_you_mean
@@ -22,6 +25,7 @@ from maven_jax.inference import Predictor
 from maven_jax.models import registry
 from maven_jax.progress import say
 from maven_jax.recipes import Config
+from maven_jax.scoring import DIMENSIONS
 from maven_jax.sharding import Rules, logical_rules, make_mesh
 from maven_jax.steps import make_predict_step
 from maven_jax.types import Batch
@@ -89,20 +93,50 @@ def feature_kinds(store: Store, modalities: tuple[str, ...]) -> dict[str, dict[s
     }
 
 
-def check_features(store: Store, trained_on: dict[str, dict[str, Any]]) -> None:
-    """Raises UserError if the store's features are not of the kind that a model was trained on."""
+def check_features(
+    store: Store, trained_on: dict[str, dict[str, Any]], *, identity: bool = True
+) -> None:
+    """Raises UserError if the store's features are not of the kind that a model was trained on.
+
+    Args:
+        store: whose features the model is to take.
+        trained_on: `feature_kinds` of those it was trained on.
+        identity: compare encoders and their weights too, not the widths alone.
+    """
     for name, kind in feature_kinds(store, tuple(trained_on)).items():
         wanted = trained_on[name]
         if kind["dim"] != wanted["dim"]:
             raise UserError(
                 f"{store.path}: {name} is {kind['dim']} wide there, the model takes {wanted['dim']}"
             )
-        if kind != wanted:
+        if identity and kind != wanted:
             raise UserError(
                 f"{store.path}: {name} comes from another encoder or other weights than those "
                 f"the model was trained on ({kind['encoder']} {str(kind['sha256'])[:12]}, "
                 f"not {wanted['encoder']} {str(wanted['sha256'])[:12]})"
             )
+
+
+def split_entries(store: Store, config: Config, split: str) -> tuple[VideoEntry, ...]:
+    """The videos of a split; of the fold's, if the recipe has one.
+
+    Raises:
+        UserError: no such split or fold.
+    """
+    if split not in store.splits:
+        raise UserError(
+            f"{config.data.store} has no split {split!r}{did_you_mean(split, store.splits)}"
+        )
+    if config.data.fold is None:
+        return store.videos(split)
+    return fold_entries(store, config.data.fold).get(split, store.videos(split))
+
+
+def training_moments(store: Store, config: Config) -> Mapping[str, Moments]:
+    """Moments of the store's training videos, or of those of the recipe's fold."""
+    if not config.data.fold:  # without folds, and in fold 0, the training list is the official one
+        return store.statistics
+    return fold_statistics(store, fold_entries(store, config.data.fold)["train"])
 
 
 def split_windows(store: Store, config: Config, split: str, *, train: bool) -> Windows:
@@ -111,21 +145,17 @@ def split_windows(store: Store, config: Config, split: str, *, train: bool) -> W
     Raises:
         UserError: the store has no such split, or impossible window sizes.
     """
-    if split not in store.splits:
-        raise UserError(
-            f"{config.data.store} has no split {split!r}{did_you_mean(split, store.splits)}"
-        )
+    entries = split_entries(store, config, split)
     section = recipes.plain(config.data.window)
     if not train:
         section["hop"] = config.eval.hop
-    return recipes.call(
-        make_windows, section, "data.window", entries=store.videos(split), annotated=train
-    )
+    return recipes.call(make_windows, section, "data.window", entries=entries, annotated=train)
 
 
-def feature_statistics(store: Store, modalities: tuple[str, ...]) -> FeatureStatistics:
-    """The store's training statistics as device arrays."""
-    moments = {m: store.statistics[m] for m in modalities}
+def feature_statistics(store: Store, config: Config) -> FeatureStatistics:
+    """The training videos' statistics as device arrays."""
+    known = training_moments(store, config)
+    moments = {m: known[m] for m in config.data.modalities}
     return FeatureStatistics(
         mean={m: jnp.asarray(v.mean, jnp.float32) for m, v in moments.items()},
         std={m: jnp.asarray(v.std, jnp.float32) for m, v in moments.items()},
@@ -142,13 +172,31 @@ def build_model(config: Config, store: Store) -> nn.Module:
     name = section.pop("name")
     if name in registry.MODELS:
         recipes.check_keys(registry.MODELS[name], section, "model", ("modalities", "target_mean"))
-    mean = store.statistics["targets"].mean
+    mean = training_moments(store, config)["targets"].mean
     return registry.create(
         name,
         modalities=tuple(config.data.modalities),
         target_mean=(float(mean[0]), float(mean[1])),
         **section,
     )
+
+
+def trained_dimensions(config: Config) -> tuple[str, ...]:
+    """The dimensions with a weight in the loss: those that the run is scored on.
+
+    Raises:
+        UserError: the loss weighs a dimension that the model does not predict.
+    """
+    weights = tuple(config.loss.dimension_weights)
+    trained = tuple(name for name, weight in zip(DIMENSIONS, weights) if weight)
+    predicted = tuple(config.model.get("dimensions", DIMENSIONS))
+    missing = [name for name in trained if name not in predicted]
+    if missing:
+        raise UserError(
+            f"config.loss.dimension_weights={weights} trains {', '.join(missing)}, which a model "
+            f"with config.model.dimensions={predicted} does not predict"
+        )
+    return trained
 
 
 def build_transform(config: Config) -> InputTransform:
@@ -189,6 +237,7 @@ def build_predictor(
         batch_size=config.eval.batch_size,
         num_threads=config.data.num_threads,
         mesh=mesh,
+        smooth_frames=tuple(config.eval.smooth_frames),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -98,21 +99,23 @@ class Checkpoints:
             metrics=metrics,
         )
 
-    def restore(
-        self, step: int, like: TrainState, data: grain.DatasetIterator
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """State and control values of a step; `data` is moved to where it was."""
+    def control(self, step: int) -> dict[str, Any]:
+        """The control values of a step."""
+        return self._manager.restore(step, args=ocp.args.Composite(control=ocp.args.JsonRestore()))[
+            "control"
+        ]
+
+    def restore(self, step: int, like: TrainState, data: grain.DatasetIterator) -> TrainState:
+        """The state of a step, laid out as `like` is; `data` is moved to where it was."""
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 weights=ocp.args.StandardRestore(_abstract(like.weights)),
                 optimizer=ocp.args.StandardRestore(_abstract(_rest(like))),
                 data=grain.checkpoint.CheckpointRestore(data),
-                control=ocp.args.JsonRestore(),
             ),
         )
-        state = TrainState(weights=restored["weights"], **restored["optimizer"])
-        return state, restored["control"]
+        return TrainState(weights=restored["weights"], **restored["optimizer"])
 
     def restore_weights(self, step: int, like: Weights) -> Weights:
         """The weights alone, laid out as `like` is.
@@ -128,6 +131,19 @@ class Checkpoints:
             raise UserError(
                 f"{self.folder}/{step} does not fit the recipe's model: {first}"
             ) from error
+
+    def read_weights(self, step: int) -> dict[str, Any]:
+        """The weights as nested dicts of NumPy arrays, whatever model they are of.
+
+        Returns:
+            `params` and `model_state`, without the statistics of the features.
+        """
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = self._manager.item_metadata(step)["weights"]
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved)
+        args = ocp.args.Composite(weights=ocp.args.StandardRestore(like))
+        weights = jax.tree.map(np.asarray, self._manager.restore(step, args=args)["weights"])
+        return {k: weights[k] or {} for k in ("params", "model_state")}
 
     def wait(self) -> None:
         """Returns when all that was started is on disk."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, say
+from maven_jax.report.tables import shown
 
 
 def read_scores(workdir: Path, split: str) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
             scores["model"],
             _short(scores["modalities"]),
             f"{scores['num_parameters']:,}",
-            *(f"{scores[k]:.3f}" for k in ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")),
+            *(shown(scores[k]) for k in ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")),
         )
     return table
 

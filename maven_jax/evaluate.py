@@ -11,8 +11,10 @@ from maven_jax import assembly
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.initial_weights import put_weights
 from maven_jax.progress import say, timed
-from maven_jax.report.evaluation import print_scores, write_report
+from maven_jax.report.evaluation import frame_times, write_report
+from maven_jax.report.tables import print_scores
 from maven_jax.scoring import score
 from maven_jax.state import count_parameters, create_weights
 
@@ -39,7 +41,9 @@ def evaluate(
         config.data.store = store
     features = assembly.open_store(config)
     modalities = tuple(config.data.modalities)
-    assembly.check_features(features, record["features"])
+    # Released weights come with neither the statistics nor the names of what they were trained on.
+    released = record.get("statistics") == "store"
+    assembly.check_features(features, record["features"], identity=not released)
     # Weights fit any mesh: evaluation takes the devices that are here.
     config.mesh.update(data=-1, model=1)
     mesh, rules = assembly.build_mesh(config)
@@ -49,19 +53,26 @@ def evaluate(
     step = checkpoints.resolve(which)
 
     model = assembly.build_model(config, features)
-    statistics = assembly.feature_statistics(features, modalities)
+    statistics = assembly.feature_statistics(features, config)
     example = assembly.example_batch(features, config, split)
     fresh, shardings = create_weights(model, example, statistics, mesh, rules, config.seed)
-    weights = checkpoints.restore_weights(step, fresh)
+    if released:
+        say(f"features are standardised by the training statistics of {config.data.store}")
+        weights = put_weights(fresh, checkpoints.read_weights(step), "/", str(workdir))
+    else:
+        weights = checkpoints.restore_weights(step, fresh)
     checkpoints.close()
     predictor = assembly.build_predictor(config, features, model, split, mesh, rules, shardings)
     with jax.set_mesh(mesh):
         with timed("compiling the prediction step"):
             predictor.compile(weights)
         tracks = predictor(weights, label=f"evaluating {split} with step {step}")
-    scores, by_video = score(tracks)
+    dimensions = assembly.trained_dimensions(config)
+    scores, by_video = score(tracks, dimensions)
     scores |= {
+        "dimensions": list(dimensions),
         "split": split,
+        "fold": config.data.fold,
         "step": step,
         "model": config.model.name,
         "modalities": list(modalities),
@@ -69,9 +80,11 @@ def evaluate(
         "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
     }
     if jax.process_index() == 0:
-        path = write_report(workdir, split, features, tracks, scores, by_video)
+        times = [frame_times(features, track) for track in tracks]
+        path = write_report(workdir, split, tracks, times, scores, by_video)
         if scores["num_frames"]:
-            print_scores(scores, f"{config.model.name} on {split}, step {step}")
+            fold = "" if config.data.fold is None else f" of fold {config.data.fold}"
+            print_scores(scores, f"{config.model.name} on {split}{fold}, step {step}")
         else:
             say(f"{split} has no annotations: predictions are written, there is nothing to score")
         if scores["untrained_encoders"]:

@@ -121,9 +121,24 @@ class Plateau:
             return False
         self.bad += 1
         self.bad_total += 1
-        if self.bad > self.patience and self.factor < 1:
+        if self.bad > self.patience and not self._smallest:
             self.scale, self.bad = max(self.scale * self.factor, self.min_scale), 0
         return self.stop_patience is not None and self.bad_total >= self.stop_patience
+
+    @property
+    def _smallest(self) -> bool:
+        """The rate does not shrink any more."""
+        # A product of factors may miss the smallest scale by its rounding.
+        return self.factor >= 1 or self.scale <= self.min_scale * (1 + 1e-9)
+
+    @property
+    def spent(self) -> bool:
+        """The patience is used up at the smallest rate."""
+        return self._smallest and self.bad > self.patience
+
+    def restart(self) -> None:
+        """Begins anew at the configured rate; the best score stays the one to beat."""
+        self.bad, self.bad_total, self.scale = 0, 0, 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The part that changes, for a checkpoint."""

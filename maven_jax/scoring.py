@@ -11,8 +11,9 @@ import numpy as np
 
 from maven_jax.ccc import CccState, ccc_video_mean
 from maven_jax.inference import Track
-from maven_jax.types import AROUSAL, VALENCE
 
+# In the order of the columns of predictions and targets.
+DIMENSIONS = ("valence", "arousal")
 _BLOCK_FRAMES = 16384
 
 _update = jax.jit(CccState.update)
@@ -35,18 +36,23 @@ def video_state(track: Track) -> CccState:
     return state
 
 
-def score(tracks: Sequence[Track]) -> tuple[dict[str, Any], np.ndarray]:
+def score(
+    tracks: Sequence[Track], dimensions: Sequence[str] = DIMENSIONS
+) -> tuple[dict[str, Any], np.ndarray]:
     """The scores of a split.
 
     Args:
         tracks: one per video; frames that are not annotated do not count.
+        dimensions: those that were to be predicted; the others are not scored.
 
     Returns:
         A dict: `ccc_valence`, `ccc_arousal`, `ccc` (their mean), all over the concatenated
         frames; the same three with `_video_mean`, the mean over videos of each video's ccc (a
-        constant track counts with 0); `pcc_*`, `rmse_*`; `num_frames`, `num_videos`. And each
+        constant track counts with 0); `pcc_*`, `rmse_*`; `num_frames`, `num_videos`. Where one
+        dimension is not scored its entries are None, and the mean is the other's. And each
         video's ccc, (v, 2).
     """
+    scored = [DIMENSIONS.index(name) for name in dimensions]
     states = [video_state(track) for track in tracks]
     by_video = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     total = jax.device_get(_merge_all(by_video).compute())
@@ -57,9 +63,9 @@ def score(tracks: Sequence[Track]) -> tuple[dict[str, Any], np.ndarray]:
         ("pcc", total.pcc, ""),
         ("rmse", total.rmse, ""),
     ):
-        scores[f"{name}_valence{suffix}"] = float(values[VALENCE])
-        scores[f"{name}_arousal{suffix}"] = float(values[AROUSAL])
-        scores[f"{name}{suffix}"] = float(np.mean(values, dtype=np.float64))
+        for i, dimension in enumerate(DIMENSIONS):
+            scores[f"{name}_{dimension}{suffix}"] = float(values[i]) if i in scored else None
+        scores[f"{name}{suffix}"] = float(np.mean(np.asarray(values)[scored], dtype=np.float64))
     scores["num_frames"] = int(total.count)
     scores["num_videos"] = int((by_video.count > 0).sum())
     return scores, np.stack([np.asarray(s.compute().ccc) for s in states])

@@ -42,6 +42,13 @@ def _split(batch: Batch, parts: int) -> Batch:
     )
 
 
+def merged(params: Any, trained: Any) -> Any:
+    """Nested dicts `params` with the leaves of `trained` in their places."""
+    if not isinstance(trained, dict):
+        return trained
+    return {k: merged(v, trained[k]) if k in trained else v for k, v in params.items()}
+
+
 def make_train_step(
     model: nn.Module,
     loss_fn: LossFn,
@@ -53,6 +60,7 @@ def make_train_step(
     shardings: Any,
     accumulate_steps: int,
     seed: int,
+    select: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """A jitted step: (state, batch) -> (state, metrics); the state given to it is consumed.
 
@@ -65,11 +73,17 @@ def make_train_step(
         rules: logical axis -> mesh axis.
         shardings: of the state.
         accumulate_steps: the batch goes through in so many parts, whose gradients are averaged;
-            losses that span the batch then span a part.
+            losses that span the batch then span a part, and so do BatchNorm's statistics, whose
+            running values take the parts in one after the other.
         seed: of dropout, noise and modality dropout; together with the step it fixes them.
+        select: parameters -> those that train, in the same nested dicts without the others. The
+            others have no gradient and stay as they are, bit for bit; `tx` never sees them.
     """
 
-    def loss_of(params: Any, model_state: Any, statistics: Any, batch: Batch, key: Array):
+    def loss_of(
+        trained: Any, params: Any, model_state: Any, statistics: Any, batch: Batch, key: Array
+    ):
+        params = merged(params, trained)
         transform_key, dropout_key = jax.random.split(key)
         batch = transform(batch, statistics, transform_key, train=True)
         prediction, model_state = apply_model(
@@ -80,35 +94,40 @@ def make_train_step(
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
 
-    def accumulated(w: Weights, batch: Batch, key: Array):
+    def accumulated(trained: Any, w: Weights, batch: Batch, key: Array):
         if accumulate_steps == 1:
-            return gradient_of(w.params, w.model_state, w.statistics, batch, key)
+            return gradient_of(trained, w.params, w.model_state, w.statistics, batch, key)
 
-        def one(model_state: Any, part: tuple[Batch, Array]):
+        def one(carry: tuple[Any, Any], part: tuple[Batch, Array]):
+            model_state, total = carry
             (loss, (model_state, parts)), grads = gradient_of(
-                w.params, model_state, w.statistics, *part
+                trained, w.params, model_state, w.statistics, *part
             )
-            return model_state, (loss, parts, grads)
+            return (model_state, jax.tree.map(jnp.add, total, grads)), (loss, parts)
 
         keys = jax.random.split(key, accumulate_steps)
-        model_state, (losses, parts, grads) = jax.lax.scan(
-            one, w.model_state, (_split(batch, accumulate_steps), keys)
+        start = (w.model_state, jax.tree.map(jnp.zeros_like, trained))
+        (model_state, total), losses = jax.lax.scan(
+            one, start, (_split(batch, accumulate_steps), keys)
         )
-        loss, parts, grads = jax.tree.map(lambda x: x.mean(0), (losses, parts, grads))
+        loss, parts = jax.tree.map(lambda x: x.mean(0), losses)
+        grads = jax.tree.map(lambda x: x / accumulate_steps, total)
         return (loss, (model_state, parts)), grads
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with nn.logical_axis_rules(rules):
             key = jax.random.fold_in(jax.random.key(seed), state.step)
-            (loss, (model_state, parts)), grads = accumulated(state.weights, batch, key)
             params = state.weights.params
-            updates, opt_state = tx.update(grads, state.opt_state, params)
+            trained = select(params)
+            (loss, (model_state, parts)), grads = accumulated(trained, state.weights, batch, key)
+            updates, opt_state = tx.update(grads, state.opt_state, trained)
             updates = jax.tree.map(lambda u: u * state.lr_scale.astype(u.dtype), updates)
             metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
             state = state.replace(
                 step=state.step + 1,
                 weights=state.weights.replace(
-                    params=optax.apply_updates(params, updates), model_state=model_state
+                    params=merged(params, optax.apply_updates(trained, updates)),
+                    model_state=model_state,
                 ),
                 opt_state=opt_state,
             )

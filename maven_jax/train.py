@@ -17,15 +17,15 @@ from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
-from maven_jax.losses import make_loss
-from maven_jax.optimizer import Plateau, make_optimizer
+from maven_jax.initial_weights import start_from
+from maven_jax.optimizer import Plateau
 from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
 from maven_jax.report import plots
 from maven_jax.scoring import score
 from maven_jax.sharding import place_batch, rows_per_process
-from maven_jax.state import count_parameters, create_state
-from maven_jax.steps import make_train_step
+from maven_jax.stages import Stage, StageBuilder, StageControl
+from maven_jax.state import count_parameters
 from maven_jax.writers import MetricWriter, read_metrics
 
 
@@ -74,38 +74,30 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
     )
 
     model = assembly.build_model(config, store)
-    tx, rate = recipes.call(
-        make_optimizer,
-        config.optimizer,
-        "optimizer",
+    dimensions = assembly.trained_dimensions(config)
+    example = to_batch(jax.tree.map(lambda x: np.stack([x] * rows), source[0]))
+    builder = StageBuilder(
+        config,
+        model,
+        example,
+        assembly.feature_statistics(store, config),
+        mesh,
+        rules,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
     plateau = recipes.call(Plateau, config.train.plateau, "train.plateau")
-    example = to_batch(jax.tree.map(lambda x: np.stack([x] * rows), source[0]))
-    statistics = assembly.feature_statistics(store, modalities)
-    state, shardings = create_state(model, tx, example, statistics, mesh, rules, config.seed)
-    step_fn = make_train_step(
-        model,
-        recipes.call(make_loss, config.loss, "loss"),
-        assembly.build_transform(config),
-        tx,
-        mesh=mesh,
-        rules=rules,
-        shardings=shardings,
-        accumulate_steps=config.train.accumulate_steps,
-        seed=config.seed,
-    )
+    control = StageControl(plateau, len(builder.groups))
+    stage = builder.build(0, 0)
     predictor = assembly.build_predictor(
-        config, store, model, config.data.eval_split, mesh, rules, shardings.weights
+        config, store, model, config.data.eval_split, mesh, rules, stage.shardings.weights
     )
     say(
-        f"{config.model.name}: {count_parameters(state.weights.params):,} parameters; "
+        f"{config.model.name}: {count_parameters(builder.params):,} parameters; "
         f"{len(windows):,} windows of {windows.length} frames from {len(windows.entries)} videos, "
         f"{steps_per_epoch} steps per epoch, {total_steps} steps"
     )
 
-    record = workdirs.claim(workdir, config, store, overrides or [])
     checkpoints = recipes.call(
         Checkpoints,
         config.checkpoint.keep,
@@ -114,19 +106,41 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
         read_only=False,
     )
     start = checkpoints.latest_step or 0
+    state: Any = None
+    if not start:
+        state = builder.fresh(stage)
+        state = state.replace(weights=start_from(state.weights, recipes.plain(config.train.init)))
+    record = workdirs.claim(workdir, config, store, overrides or [])
     if start:
-        state, saved = checkpoints.restore(start, state, data)
-        plateau.from_json(saved["plateau"])
+        control.from_json(checkpoints.control(start))
+        stage = builder.build(control.stage, control.first_step)
+        state = checkpoints.restore(start, stage.like, data)
         say(f"continuing from step {start} of {total_steps}")
-    with jax.set_mesh(mesh), timed("compiling the training step"):
-        compiled = step_fn.lower(state, place_batch(example, mesh)).compile()
     with jax.set_mesh(mesh), timed("compiling the prediction step"):
         predictor.compile(state.weights)
+
+    def compiled(stage: Stage, state: Any) -> Any:
+        if len(builder.groups) > 1:
+            say(builder.describe(stage))
+        with jax.set_mesh(mesh), timed("compiling the training step"):
+            return stage.step.lower(state, place_batch(example, mesh)).compile()
+
+    def next_stage(step: int, state: Any) -> tuple[Stage, Any]:
+        best = checkpoints.best_step
+        assert best is not None
+        control.advance(step)
+        stage = builder.build(control.stage, step)
+        say(f"step {step}: the weights of step {best}, the best so far, are put back")
+        weights = checkpoints.restore_weights(best, state.weights)
+        return stage, stage.begin(state.step, weights)
+
+    if control.over:
+        stage, state = next_stage(start, state)
+    train_step = compiled(stage, state)
     writer = MetricWriter(workdir, start)
-    report = _Reporter(config, writer, rate, start, steps_per_epoch, total_steps)
+    report = _Reporter(config, writer, start, steps_per_epoch, total_steps)
 
     scores: dict[str, Any] = {}
-    stop = start > 0 and saved["stopped"]
     pending: dict[str, Any] | None = None
     # However the loop ends, what was handed to them is written.
     with contextlib.closing(checkpoints), contextlib.closing(writer):
@@ -136,29 +150,32 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
             saves = step > start and step % config.checkpoint.every_steps == 0
             if evaluates or saves:
                 # Nothing is saved before the loss that led to it is known to be finite.
-                report.step(step, pending)
+                report.step(step, stage.rate, pending)
                 pending = None
             if evaluates:
                 with jax.set_mesh(mesh):
-                    scores, _ = score(predictor(state.weights))
-                stop = plateau.update(scores["ccc"])
+                    scores, _ = score(predictor(state.weights), dimensions)
+                control.update(scores["ccc"])
                 state = state.replace(
-                    lr_scale=jax.device_put(np.float32(plateau.scale), shardings.lr_scale)
+                    lr_scale=jax.device_put(np.float32(plateau.scale), stage.shardings.lr_scale)
                 )
                 report.evaluation(step, scores, plateau.scale)
-                control = {"plateau": plateau.to_json(), "stopped": stop, "run": record}
-                checkpoints.save(step, state, data, control, {"ccc": scores["ccc"]})
+                saved = control.to_json() | {"run": record}
+                checkpoints.save(step, state, data, saved, {"ccc": scores["ccc"]})
             elif saves:
-                control = {"plateau": plateau.to_json(), "stopped": False, "run": record}
-                checkpoints.save(step, state, data, control)
-            if last or stop:
+                checkpoints.save(step, state, data, control.to_json() | {"run": record})
+            if last or control.stopped:
                 break
+            if control.over:
+                checkpoints.wait()
+                stage, state = next_stage(step, state)
+                train_step = compiled(stage, state)
             waiting = time.monotonic()
             batch = place_batch(to_batch(next(data)), mesh)
             report.waited(time.monotonic() - waiting)
-            state, metrics = compiled(state, batch)
+            state, metrics = train_step(state, batch)
             # The numbers of the step before are read while the device works on this one.
-            report.step(step, pending)
+            report.step(step, stage.rate, pending)
             pending = metrics
         checkpoints.wait()
         best = checkpoints.best_step
@@ -173,12 +190,11 @@ class _Reporter:
         self,
         config: Config,
         writer: MetricWriter,
-        rate: Any,
         start: int,
         steps_per_epoch: int,
         total_steps: int,
     ):
-        self._writer, self._rate = writer, rate
+        self._writer, self._dimensions = writer, assembly.trained_dimensions(config)
         self._every = config.train.log_every_steps
         self._batch_size, self._split = config.train.batch_size, config.data.eval_split
         self._steps_per_epoch, self._total = steps_per_epoch, total_steps
@@ -189,8 +205,8 @@ class _Reporter:
         """Adds time in which the loop waited for data."""
         self._waited += seconds
 
-    def step(self, step: int, metrics: dict[str, Any] | None) -> None:
-        """Takes the metrics of the step that led to `step`.
+    def step(self, step: int, rate: Any, metrics: dict[str, Any] | None) -> None:
+        """Takes the metrics of the step that led to `step`, and the schedule it was taken at.
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite.
@@ -205,7 +221,7 @@ class _Reporter:
             )
         if step % self._every and step != 1:
             return
-        values["learning_rate"] = float(self._rate(step - 1))
+        values["learning_rate"] = float(rate(step - 1))
         self._writer.write(step, "train", values)
         now = time.monotonic()
         took = max(now - self._last, 1e-9)
@@ -224,8 +240,9 @@ class _Reporter:
         self._ccc = scores["ccc"]
         self._writer.write(step, self._split, scores)
         say(
-            f"step {step}/{self._total}  {self._split}: ccc {scores['ccc']:.4f} (valence "
-            f"{scores['ccc_valence']:.4f}, arousal {scores['ccc_arousal']:.4f})"
+            f"step {step}/{self._total}  {self._split}: ccc {scores['ccc']:.4f} ("
+            + ", ".join(f"{d} {scores[f'ccc_{d}']:.4f}" for d in self._dimensions)
+            + ")"
             + (f"  learning rate x {scale:g}" if scale != 1 else "")
         )
 

@@ -40,12 +40,16 @@ class MetricWriter:
             str(workdir / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True
         )
 
-    def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """One row `{"step", "kind", **values}`; kind is `train` or a split."""
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """One row `{"step", "kind", **values}`; kind is `train` or a split.
+
+        TensorBoard gets the values that are numbers.
+        """
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+            if isinstance(value, int | float):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
         self._file.close()

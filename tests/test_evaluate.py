@@ -122,6 +122,7 @@ def test_a_frame_in_several_windows_gets_the_mean(store):
         batch_size=8,
         num_threads=2,
         mesh=mesh,
+        smooth_frames=(0, 0),
     )
     for i, track in enumerate(predictor(Weights({}, {}, None))):
         mine = [w for w in range(len(windows)) if windows.video[w] == i]

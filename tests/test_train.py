@@ -67,7 +67,7 @@ def step_parts(config, store, create):
         make_optimizer, config.optimizer, "optimizer", steps_per_epoch=3, total_steps=30
     )
     batch = assembly.example_batch(store, config, "train")
-    statistics = assembly.feature_statistics(store, tuple(config.data.modalities))
+    statistics = assembly.feature_statistics(store, config)
     state, shardings = create(model, tx, batch, statistics, mesh, rules)
     step = make_train_step(
         model,

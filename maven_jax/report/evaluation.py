@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
+from jaxtyping import Float, Float64
 
 from maven_jax.data.store import Store
 from maven_jax.inference import Track
-from maven_jax.progress import console, say
 from maven_jax.report import plots
-from maven_jax.types import AROUSAL, VALENCE
+from maven_jax.report.tables import shown
+from maven_jax.scoring import DIMENSIONS
 from maven_jax.writers import write_json
 
 _PLOTTED = 3  # best and worst videos of which a curve is drawn
@@ -31,7 +31,7 @@ def file_stem(video: str) -> str:
     return re.sub(r"[^A-Za-z0-9_\-]", "_", video)[:100] + "-" + digest
 
 
-def frame_times(store: Store, track: Track) -> np.ndarray:
+def frame_times(store: Store, track: Track) -> Float64[np.ndarray, "n"]:
     """The video's frame times in seconds, (n,)."""
     n = track.entry.num_frames
     parts = [
@@ -41,90 +41,93 @@ def frame_times(store: Store, track: Track) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def write_track(track: Track, time_s: np.ndarray, path: Path) -> None:
-    """CSV with a row per frame; targets are empty where there is no annotation."""
+def write_track(
+    track: Track,
+    time_s: Float64[np.ndarray, "n"],
+    path: Path,
+    dimensions: Sequence[str] = DIMENSIONS,
+) -> None:
+    """CSV with a row per frame; targets are empty where there is no annotation.
+
+    Args:
+        track: what to write.
+        time_s: of its frames.
+        path: file to write; its folder is made.
+        dimensions: those predicted; the column of another is empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        names = ("valence", "arousal", "target_valence", "target_arousal")
-        writer.writerow(("frame", "time_s", *names))
+        writer.writerow(("frame", "time_s", *DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS)))
         rows = zip(time_s, track.predictions, track.targets, track.target_mask)
         for frame, (t, prediction, target, annotated) in enumerate(rows, 1):
-            shown = [f"{v:.6f}" for v in prediction]
-            shown += [f"{v:.6f}" if annotated else "" for v in target]
-            writer.writerow((frame, f"{t:.4f}", *shown))
-
-
-def print_scores(scores: Mapping[str, Any], title: str) -> None:
-    """The scores as a table on screen."""
-    table = Table(title=title, title_justify="left")
-    for column in ("", "valence", "arousal", "mean"):
-        table.add_column(column, justify="left" if not column else "right")
-    for label, key, suffix in (
-        ("CCC, all frames concatenated", "ccc", ""),
-        ("CCC, mean over videos", "ccc", "_video_mean"),
-        ("PCC", "pcc", ""),
-        ("RMSE", "rmse", ""),
-    ):
-        values = (scores[f"{key}{d}{suffix}"] for d in ("_valence", "_arousal", ""))
-        table.add_row(label, *(f"{v:.3f}" for v in values))
-    console.print(table)
-    say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
+            cells = [f"{v:.6f}" if d in dimensions else "" for d, v in zip(DIMENSIONS, prediction)]
+            cells += [f"{v:.6f}" if annotated else "" for v in target]
+            writer.writerow((frame, f"{t:.4f}", *cells))
 
 
 def write_report(
     workdir: Path,
     split: str,
-    store: Store,
     tracks: Sequence[Track],
+    times: Sequence[Float64[np.ndarray, "_"]],
     scores: Mapping[str, Any],
-    by_video: np.ndarray,
+    by_video: Float[np.ndarray, "v 2"],
 ) -> Path:
     """Writes `eval/<split>.json`, `eval/<split>/<video>.csv` and plots; returns the JSON's path.
 
     Args:
         workdir: folder of the run.
         split: name of the split.
-        store: where the times come from.
         tracks: one per video.
-        scores: what goes into the JSON.
-        by_video: (v, 2) each video's ccc.
+        times: seconds of each video's frames.
+        scores: what goes into the JSON; its `dimensions` are those that are shown.
+        by_video: each video's ccc.
     """
     folder = workdir / "eval" / split
+    dimensions = tuple(scores["dimensions"])
+    columns = [DIMENSIONS.index(d) for d in dimensions]
     scored = [i for i, t in enumerate(tracks) if t.target_mask.any()]
-    order = sorted(scored, key=lambda i: float(by_video[i].mean()))
+    order = sorted(scored, key=lambda i: float(by_video[i, columns].mean()))
     drawn = dict.fromkeys(order[:_PLOTTED], "worst") | dict.fromkeys(order[-_PLOTTED:], "best")
     for kind in ("best", "worst", "track"):  # of an earlier evaluation
         for old in (workdir / "plots").glob(f"{split}_{kind}_*.png"):
             old.unlink()
-    for i, track in enumerate(tracks):
-        time_s = frame_times(store, track)
+    for old in folder.glob("*.csv"):  # perhaps of videos that this store has not
+        old.unlink()
+    for i, (track, time_s) in enumerate(zip(tracks, times)):
         name = file_stem(track.entry.video)
-        write_track(track, time_s, folder / f"{name}.csv")
+        write_track(track, time_s, folder / f"{name}.csv", dimensions)
         if i in drawn or not scored:
-            title = f"{track.entry.video}   CCC valence {by_video[i, VALENCE]:.3f}, "
-            title += f"arousal {by_video[i, AROUSAL]:.3f}"
+            values = {f"ccc_{d}": float(by_video[i, c]) for d, c in zip(dimensions, columns)}
             plots.plot_track(
                 time_s,
                 track.predictions,
                 track.targets,
                 track.target_mask,
-                title,
+                f"{track.entry.video}   {_title(values)}",
                 workdir / "plots" / f"{split}_{drawn.get(i, 'track')}_{name}.png",
+                dimensions,
             )
     if scored:
         kept = [(t.predictions[t.target_mask], t.targets[t.target_mask]) for t in tracks]
         predictions, targets = (np.concatenate(x) for x in zip(*kept))
-        title = f"{split}: CCC valence {scores['ccc_valence']:.3f}, "
-        title += f"arousal {scores['ccc_arousal']:.3f}"
-        plots.plot_agreement(
-            predictions, targets, title, workdir / "plots" / f"{split}_agreement.png"
-        )
+        path = workdir / "plots" / f"{split}_agreement.png"
+        title = f"{split}: {_title(scores)}"
+        plots.plot_agreement(predictions, targets, title, path, dimensions)
     videos = {
-        t.entry.video: {"ccc_valence": float(c[VALENCE]), "ccc_arousal": float(c[AROUSAL])}
+        t.entry.video: {
+            f"ccc_{d}": float(c[i]) if d in dimensions else None for i, d in enumerate(DIMENSIONS)
+        }
         for t, c in zip(tracks, by_video)
         if t.target_mask.any()
     }
     path = workdir / "eval" / f"{split}.json"
     write_json(path, {**scores, "videos": videos})
     return path
+
+
+def _title(scores: Mapping[str, Any]) -> str:
+    """`CCC valence 0.512, arousal 0.430`, of those that there are."""
+    values = {d: scores.get(f"ccc_{d}") for d in DIMENSIONS}
+    return "CCC " + ", ".join(f"{d} {shown(v)}" for d, v in values.items() if v is not None)

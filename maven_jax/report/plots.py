@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-NAMES = ("valence", "arousal")
+from maven_jax.scoring import DIMENSIONS
+
 PREDICTION, TARGET = "#c8453a", "#37474f"
 
 
@@ -38,7 +39,9 @@ def plot_training(rows: Sequence[Mapping[str, Any]], split: str, path: Path) -> 
     left.plot([r["step"] for r in train], [r["loss"] for r in train], color=TARGET, lw=1)
     left.set(xlabel="step", ylabel="training loss")
     for key, color in (("ccc_valence", "#2a7f9e"), ("ccc_arousal", "#d98b2b"), ("ccc", "black")):
-        right.plot([r["step"] for r in scores], [r[key] for r in scores], color=color, label=key)
+        shown = [(r["step"], r[key]) for r in scores if r[key] is not None]
+        if shown:
+            right.plot(*zip(*shown), color=color, label=key)
     right.set(xlabel="step", ylabel=f"{split} CCC", ylim=(min(-0.05, right.get_ylim()[0]), 1))
     right.legend(frameon=False)
     for axis in (left, right):
@@ -53,8 +56,9 @@ def plot_track(
     target_mask: Bool[np.ndarray, "n"],
     title: str,
     path: Path,
+    dimensions: Sequence[str] = DIMENSIONS,
 ) -> None:
-    """One video: predicted and annotated valence and arousal over time.
+    """One video: what was predicted and what annotated over time.
 
     Args:
         time_s: seconds.
@@ -63,23 +67,30 @@ def plot_track(
         target_mask: frames without annotation leave a gap in the target's line.
         title: above the picture.
         path: PNG to write.
+        dimensions: those that were predicted.
     """
-    figure, axes = plt.subplots(2, 1, figsize=(10, 4), sharex=True)
+    figure, grid = plt.subplots(len(dimensions), 1, figsize=(10, 4), sharex=True, squeeze=False)
+    axes = grid[:, 0]
     shown = np.where(target_mask[:, None], targets, np.nan)
-    for dimension, axis in enumerate(axes):
+    for name, axis in zip(dimensions, axes):
+        dimension = DIMENSIONS.index(name)
         axis.plot(time_s, shown[:, dimension], color=TARGET, lw=1.2, label="annotated")
         axis.plot(time_s, predictions[:, dimension], color=PREDICTION, lw=1, label="predicted")
-        axis.set(ylabel=NAMES[dimension], ylim=(-1.02, 1.02))
+        axis.set(ylabel=name, ylim=(-1.02, 1.02))
         axis.axhline(0, color="black", lw=0.4)
         axis.grid(alpha=0.25)
     axes[0].set_title(title, fontsize=10)
     axes[0].legend(frameon=False, ncols=2, fontsize=8, loc="lower right")
-    axes[1].set_xlabel("time (s)")
+    axes[-1].set_xlabel("time (s)")
     _save(figure, path)
 
 
 def plot_agreement(
-    predictions: Float[np.ndarray, "n 2"], targets: Float[np.ndarray, "n 2"], title: str, path: Path
+    predictions: Float[np.ndarray, "n 2"],
+    targets: Float[np.ndarray, "n 2"],
+    title: str,
+    path: Path,
+    dimensions: Sequence[str] = DIMENSIONS,
 ) -> None:
     """Predictions against targets of all annotated frames, as densities.
 
@@ -88,9 +99,12 @@ def plot_agreement(
         targets: valence, arousal.
         title: above the picture.
         path: PNG to write.
+        dimensions: those that were predicted.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4))
-    for dimension, axis in enumerate(axes):
+    size = (4.2 * len(dimensions), 4)
+    figure, axes = plt.subplots(1, len(dimensions), figsize=size, squeeze=False)
+    for name, axis in zip(dimensions, axes[0]):
+        dimension = DIMENSIONS.index(name)
         axis.hexbin(
             targets[:, dimension],
             predictions[:, dimension],
@@ -102,8 +116,8 @@ def plot_agreement(
         )
         axis.plot([-1, 1], [-1, 1], color="black", lw=0.6)
         axis.set(
-            xlabel=f"annotated {NAMES[dimension]}",
-            ylabel=f"predicted {NAMES[dimension]}",
+            xlabel=f"annotated {name}",
+            ylabel=f"predicted {name}",
             aspect="equal",
             xlim=(-1, 1),
             ylim=(-1, 1),

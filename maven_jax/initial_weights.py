@@ -1,0 +1,119 @@
+"""Weights that a training starts from: converted encoders and other runs' checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from maven_jax.checkpoint import Checkpoints
+from maven_jax.errors import UserError
+from maven_jax.progress import say
+from maven_jax.state import Weights, count_parameters
+
+Flat = dict[str, Any]
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """The variables that a folder holds, as `Checkpoints.read_weights` gives them.
+
+    Args:
+        folder: the workdir of a run or of `maven-jax convert` (its best checkpoint is taken), or
+            a folder that `convert.huggingface.load_encoder` opens.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if (folder / "checkpoints").is_dir():
+        checkpoints = Checkpoints(folder, keep_latest=1, keep_best=1, read_only=True)
+        saved = checkpoints.read_weights(checkpoints.resolve("best"))
+        checkpoints.close()
+        return saved
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    from maven_jax.convert.huggingface import load_encoder
+
+    encoder = load_encoder(str(folder))
+    return {"params": encoder.params, "model_state": encoder.state}
+
+
+def start_from(weights: Weights, folders: Mapping[str, str | None]) -> Weights:
+    """Puts weights of converted encoders and of other runs in the place of fresh ones.
+
+    Args:
+        weights: fresh ones of the model.
+        folders: path of a module within the model (`encoder_visual`, `fusion/head`; `/` is the
+            whole model) -> a folder (see `read_folder`) whose weights are put there; None leaves
+            the fresh ones. The feature statistics stay those of the store that is trained on.
+
+    Returns:
+        The weights, laid out on devices as they were.
+
+    Raises:
+        UserError: a folder without weights, or weights of other names or shapes than the module's.
+    """
+    for where, folder in folders.items():
+        if folder is not None:
+            found = read_folder(Path(folder))
+            weights = put_weights(weights, found, where, f"config.train.init.{where}: {folder}")
+            count = count_parameters(found["params"])
+            say(f"{where} starts from {folder} ({count:,} parameters)")
+    return weights
+
+
+def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: str) -> Weights:
+    """`weights` with those of one module replaced.
+
+    Args:
+        weights: of the model.
+        found: `params` and `model_state` of the module.
+        where: its path within the model; `/` for the model itself.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: names or shapes differ from the module's.
+    """
+    target: dict[str, Flat] = {
+        name: flatten_dict(tree, sep="/")
+        for name, tree in {"params": weights.params, **weights.model_state}.items()
+    }
+    given = {"params": found["params"], **found["model_state"]}
+    prefix = where.strip("/") + "/" if where.strip("/") else ""
+    if not any(path.startswith(prefix) for path in target["params"]):
+        tops = sorted({path.split("/")[0] for path in target["params"]})
+        raise UserError(f"{source}: the model has no {where!r}; it has {', '.join(tops)}")
+    unknown = [name for name, tree in given.items() if tree and name not in target]
+    if unknown:
+        raise UserError(f"{source} has {', '.join(unknown)}, which the model has not")
+    for name, values in target.items():
+        flat = flatten_dict(given.get(name) or {}, sep="/")
+        _put(values, {prefix + path: x for path, x in flat.items()}, prefix, source)
+    trees = {name: unflatten_dict(values, sep="/") for name, values in target.items()}
+    return weights.replace(params=trees.pop("params"), model_state=trees)
+
+
+def _put(target: Flat, source: Flat, prefix: str, place: str) -> None:
+    """Replaces all that lies under `prefix`; both sides have to have the same names and shapes."""
+    wanted = {path for path in target if path.startswith(prefix)}
+    faults = [f"lacks {path}" for path in sorted(wanted - source.keys())]
+    faults += [f"has {path}, the model has not" for path in sorted(source.keys() - wanted)]
+    faults += [
+        f"has {path} of shape {source[path].shape}, the model's is {target[path].shape}"
+        for path in sorted(wanted & source.keys())
+        if source[path].shape != target[path].shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise UserError(f"{place} {'; '.join(faults[:3])}{more}")
+    for path in wanted:
+        target[path] = _like(source[path], target[path])
+
+
+def _like(value: Any, old: jax.Array) -> jax.Array:
+    """`value` with the type and the layout of `old`."""
+    host = np.asarray(value, old.dtype)
+    return jax.make_array_from_callback(old.shape, old.sharding, lambda index: host[index])

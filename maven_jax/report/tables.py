@@ -1,0 +1,32 @@
+"""Scores as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from maven_jax.progress import console, say
+
+
+def shown(score: float | int | None) -> str:
+    """A score as tables show it; a dash for one that there is not."""
+    return "–" if score is None else f"{score:.3f}"
+
+
+def print_scores(scores: Mapping[str, Any], title: str) -> None:
+    """The scores of a split as a table on screen."""
+    table = Table(title=title, title_justify="left")
+    for column in ("", "valence", "arousal", "mean"):
+        table.add_column(column, justify="left" if not column else "right")
+    for label, key, suffix in (
+        ("CCC, all frames concatenated", "ccc", ""),
+        ("CCC, mean over videos", "ccc", "_video_mean"),
+        ("PCC", "pcc", ""),
+        ("RMSE", "rmse", ""),
+    ):
+        values = (scores[f"{key}{d}{suffix}"] for d in ("_valence", "_arousal", ""))
+        table.add_row(label, *map(shown, values))
+    console.print(table)
+    say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
