@@ -17,12 +17,19 @@ from maven_jax.models import registry
 from maven_jax.types import Prediction
 
 
-def with_random_weights(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """The module in inference mode; vectors, which often start as zeros or ones, are random too."""
-    generator = torch.Generator().manual_seed(seed)
+def with_random_weights(module: torch.nn.Module, gain: float | int = 1) -> torch.nn.Module:
+    """The module in inference mode; vectors, which often start as zeros or ones, are random too.
+
+    Args:
+        module: freshly made.
+        gain: multiplies matrices, so that all parts show in the output.
+    """
+    generator = torch.Generator().manual_seed(0)
     for tensor in module.state_dict().values():
         if tensor.is_floating_point() and tensor.ndim < 2:
             tensor += 0.2 * torch.rand(tensor.shape, generator=generator) - 0.1
+        elif tensor.is_floating_point() and gain != 1:
+            tensor *= gain
     return module.eval()
 
 
