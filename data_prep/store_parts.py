@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from data_prep.store_plan import PlannedVideo
 from maven_jax.data.moments import RunningMoments
-from maven_jax.data.store import TARGETS, Frames, ModalitySpec, mask_field
+from maven_jax.data.store import TARGETS, Frames, ModalitySpec, mask_field, record_arrays
 from maven_jax.errors import UserError
 
 # One record per group, so that one can be read without its neighbours. zstd at level 1 takes
@@ -30,25 +30,16 @@ def record_features(
     chunk_frames: int, modalities: Mapping[str, ModalitySpec]
 ) -> tfds.features.FeaturesDict:
     """TFDS description of a record (`maven_jax.data.store` says what the fields mean)."""
-
-    def tensor(dtype: Any, *shape: int) -> tfds.features.Tensor:
-        return tfds.features.Tensor(
-            shape=(chunk_frames, *shape), dtype=dtype, encoding=tfds.features.Encoding.BYTES
-        )
-
     fields: dict[str, Any] = {
         "video": tfds.features.Text(),
         "chunk": tfds.features.Scalar(np.int32),
         "start_frame": tfds.features.Scalar(np.int32),
         "num_frames": tfds.features.Scalar(np.int32),
-        "time_s": tensor(np.float64),
-        "targets": tensor(np.float32, 2),
-        "target_mask": tensor(np.bool_),
-        "segment_id": tensor(np.int32),
     }
-    for name, modality in modalities.items():
-        fields[name] = tensor(np.dtype(modality.dtype), modality.dim)
-        fields[mask_field(name)] = tensor(np.bool_)
+    for name, (dtype, shape) in record_arrays(chunk_frames, modalities).items():
+        fields[name] = tfds.features.Tensor(
+            shape=shape, dtype=dtype.type, encoding=tfds.features.Encoding.BYTES
+        )
     return tfds.features.FeaturesDict(fields)
 
 
