@@ -15,7 +15,7 @@ from maven_jax.assembly import CONFIG_FILE
 from maven_jax.command_line import Parser
 from maven_jax.convert.backbones import convert_encoder
 from maven_jax.convert.native import RECORD_FILE
-from maven_jax.convert.released import NETWORKS, convert_network, without_wrapper
+from maven_jax.convert.released import NETWORKS, convert_network
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import say
@@ -39,6 +39,8 @@ _SIGNS = {
     "iresnet50": "backbone.body.",
     "vggish": "embeddings.",
 }
+# Of torch's DataParallel.
+_WRAPPER = "module."
 
 
 def models() -> dict[str, str]:
@@ -49,12 +51,18 @@ def models() -> dict[str, str]:
 
 def recognise(tensors: Tensors) -> str | None:
     """The model that the names of the tensors are of, if they are of any that is known."""
-    prefix = without_wrapper(tensors.shapes)
-    names = [name.removeprefix(prefix) for name in tensors.shapes]
     for model, sign in _SIGNS.items():
-        if any(name.startswith(sign) for name in names):
+        if any(name.startswith(sign) for name in tensors.shapes):
             return model
     return None
+
+
+def without_wrapper(tensors: Tensors) -> Tensors:
+    """The tensors without the prefix that training on several devices puts before every name."""
+    if not all(name.startswith(_WRAPPER) for name in tensors.shapes):
+        return tensors
+    shapes = {name.removeprefix(_WRAPPER): shape for name, shape in tensors.shapes.items()}
+    return Tensors(shapes, lambda name: tensors.read(_WRAPPER + name), tensors.sha256)
 
 
 def convert(
@@ -90,7 +98,7 @@ def convert(
     if overrides and model not in NETWORKS:
         raise UserError(f"unknown argument {overrides[0]!r}: {model} has no recipe")
     say(f"reading {file}")
-    tensors = read_file(file)
+    tensors = without_wrapper(read_file(file))
     say(f"{len(tensors.shapes)} tensors, sha256 {tensors.sha256}")
     looks = recognise(tensors)
     if looks not in (None, model):

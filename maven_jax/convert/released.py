@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,6 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def without_wrapper(names: Iterable[str]) -> str:
-    """The prefix that torch's DataParallel puts before every name, if it is there."""
-    return "module." if all(name.startswith("module.") for name in names) else ""
-
-
 def network_shapes(config: Config, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Path -> shape of all variables of the recipe's model; parameters without collection.
 
@@ -268,17 +263,12 @@ def convert_network(
     config = network.config(dimension, overrides)
     table = network.table(config)
     shapes = network_shapes(config, network.widths)
-    wrapper = without_wrapper(tensors.shapes)
     encoders = {
-        modality: (kind, take_encoder(kind, {}, tensors, prefix=wrapper + prefix))
+        modality: (kind, take_encoder(kind, {}, tensors, prefix=prefix))
         for prefix, (kind, modality) in network.inside.items()
     }
-    inside = tuple(wrapper + prefix for prefix in network.inside)
-    names = {
-        table.renamed(there.removeprefix(wrapper)): there
-        for there in tensors.shapes
-        if not there.startswith(inside)
-    }
+    inside = tuple(network.inside)
+    names = {table.renamed(n): n for n in tensors.shapes if not n.startswith(inside)}
     found = [taken for _, taken in encoders.values()]
     check_tensors(f"{file}: no {name}", table, tensors, names, shapes, found)
     flat = fill(table, tensors, names, shapes)
