@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small_models import CONCAT, random_batch
+from small_models import CONCAT, RJCMA, random_batch
 
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create
@@ -48,3 +48,6 @@ def test_the_constant_mean_predicts_it_without_parameters():
 def test_lists_from_a_config_become_hashable():
     lists = CONCAT | {"hidden_dims": [16, 8]}
     assert hash(create("concat_mlp", modalities=["a", "b"], **lists))
+    widths = {"channels": {"visual": [8, 6], "*": [6, 4]}}
+    model = create("rjcma", modalities=["visual", "audio"], **RJCMA | widths)
+    assert hash(model) == hash(create("rjcma", modalities=["visual", "audio"], **RJCMA))

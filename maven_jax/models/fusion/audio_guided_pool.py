@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ from maven_jax.models.layers import dense
 
 
 def split_positions(
-    x: Float[Array, "b t pc"], positions: int, layout: Literal["positions", "released"]
+    x: Float[Array, "b t pc"], positions: int, layout: str
 ) -> Float[Array, "b t p c"]:
     """Returns a flat feature map, stored position after position, as (positions, channels).
 
