@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("maven_jax.train", "train a model by a recipe, then evaluate it"),
     "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
     "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
+    "ensemble": ("maven_jax.ensemble", "make one of the predictions of several runs"),
     "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
 }
 

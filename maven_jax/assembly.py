@@ -170,8 +170,14 @@ def build_model(config: Config, store: Store) -> nn.Module:
     """
     section = recipes.plain(config.model)
     name = section.pop("name")
-    if name in registry.MODELS:
-        recipes.check_keys(registry.MODELS[name], section, "model", ("modalities", "target_mean"))
+    fusion = dict(section.get("fusion", {}))
+    for model, keys, where in (
+        (name, section, "model"),
+        (fusion.pop("name", None), fusion, "model.fusion"),
+    ):
+        if model in registry.MODELS:
+            given = ("modalities", "target_mean")
+            recipes.check_keys(registry.MODELS[model], keys, where, given)
     mean = training_moments(store, config)["targets"].mean
     return registry.create(
         name,
@@ -189,7 +195,8 @@ def trained_dimensions(config: Config) -> tuple[str, ...]:
     """
     weights = tuple(config.loss.dimension_weights)
     trained = tuple(name for name, weight in zip(DIMENSIONS, weights) if weight)
-    predicted = tuple(config.model.get("dimensions", DIMENSIONS))
+    model = config.model.get("fusion", config.model)
+    predicted = tuple(model.get("dimensions", DIMENSIONS))
     missing = [name for name in trained if name not in predicted]
     if missing:
         raise UserError(

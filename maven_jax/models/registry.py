@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+from flax.core import FrozenDict
 
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
+from maven_jax.models.end_to_end import EndToEnd
+from maven_jax.models.grjca import Grjca
+from maven_jax.models.hgrjca import Hgrjca
 from maven_jax.models.late_fusion import LateFusion
 from maven_jax.models.lfan import Lfan
 from maven_jax.models.maven import Maven
 from maven_jax.models.maven_released import MavenReleased
 from maven_jax.models.rjca import Rjca
 from maven_jax.models.rjcma import Rjcma
+from maven_jax.models.tagf import Tagf
 
 MODELS: dict[str, type[nn.Module]] = {
     "maven": Maven,
     "maven_released": MavenReleased,
     "rjca": Rjca,
     "rjcma": Rjcma,
+    "grjca": Grjca,
+    "hgrjca": Hgrjca,
+    "tagf": Tagf,
     "lfan": Lfan,
     "late_fusion": LateFusion,
+    "end_to_end": EndToEnd,
     "concat_mlp": ConcatMlp,
     "constant_mean": ConstantMean,
 }
@@ -41,7 +50,8 @@ def create(
         name: a key of MODELS.
         modalities: names, in the order in which the model is to use them.
         target_mean: (valence, arousal) of the training set; only models that want it get it.
-        **kwargs: the model's own attributes; lists become tuples.
+        **kwargs: the model's own attributes; lists become tuples, dicts frozen, and `fusion`
+            (`name` and attributes) the model that it describes.
 
     Raises:
         UserError: unknown name, no modalities, or one given twice.
@@ -58,6 +68,18 @@ def create(
             raise UserError(f"model {name}: needs target_mean, the mean of the training targets")
         valence, arousal = target_mean
         kwargs["target_mean"] = (float(valence), float(arousal))
-    # Modules are hashed as static values, which lists from a config are not.
-    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
-    return model(modalities=modalities, **kwargs)
+    attributes = {k: _hashable(v) for k, v in kwargs.items()}
+    if "fusion" in attributes:  # a model within this one
+        attributes["fusion"] = create(
+            **attributes["fusion"], modalities=modalities, target_mean=target_mean
+        )
+    return model(modalities=modalities, **attributes)
+
+
+def _hashable(value: Any) -> Any:
+    """A value as modules need it, which are hashed: lists as tuples, dicts as frozen ones."""
+    if isinstance(value, Mapping):
+        return FrozenDict({k: _hashable(v) for k, v in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_hashable(v) for v in value)
+    return value

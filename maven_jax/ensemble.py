@@ -1,0 +1,298 @@
+"""Predictions of several runs made one: folds, seeds, or a run for each dimension."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+from rich.table import Table
+
+from maven_jax.command_line import Parser
+from maven_jax.compare import read_scores
+from maven_jax.data.store import VideoEntry
+from maven_jax.errors import UserError
+from maven_jax.inference import Track
+from maven_jax.progress import console, say
+from maven_jax.report.evaluation import file_stem, write_report
+from maven_jax.report.tables import print_scores, shown
+from maven_jax.scoring import DIMENSIONS, score
+
+# The CSVs' decimals: targets of one annotation differ by no more.
+_SAME = 2e-6
+
+
+def pairwise_ccc(tracks: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, "r r"]:
+    """The CCC of every two tracks, by population moments; 0 for two that both stand still."""
+    mean = tracks.mean(1)
+    centred = tracks - mean[:, None]
+    covariance = centred @ centred.T / tracks.shape[1]
+    variance = np.diag(covariance)
+    spread = variance[:, None] + variance + (mean[:, None] - mean) ** 2
+    return np.divide(2 * covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def mean(tracks: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, "n"]:
+    """The mean of several runs' tracks of one video."""
+    return tracks.mean(0)
+
+
+def ccc_centring(tracks: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, "n"]:
+    """The mean of several runs' tracks of one video, each moved to a common mean before.
+
+    The way in which the gold standard of AVEC 2016 is made of several raters' annotations, and in
+    which the authors of LFAN (Zhang et al., ABAW 2021 and 2022) ensemble their folds. The
+    agreement a_r of a run is the mean of its CCCs with each of the others; the common mean is
+    m = sum_r a_r mean(x_r) / sum_r a_r; the result is the mean over runs of x_r - mean(x_r) + m.
+    It has the shape of the plain mean, and a level in which a run that agrees with nobody has
+    little say.
+
+    Ours where that is not defined: a negative agreement counts as none, and if no run agrees with
+    another (or there is but one), the result is the plain mean.
+    """
+    runs = len(tracks)
+    if runs < 2:
+        return tracks.mean(0)
+    agreement = (pairwise_ccc(tracks).sum(1) - pairwise_ccc(tracks).diagonal()) / (runs - 1)
+    agreement = np.maximum(agreement, 0)
+    if not agreement.sum():
+        return tracks.mean(0)
+    level = (agreement * tracks.mean(1)).sum() / agreement.sum()
+    return (tracks - tracks.mean(1, keepdims=True)).mean(0) + level
+
+
+METHODS: dict[str, Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n"]]] = {
+    "mean": mean,
+    "ccc_centring": ccc_centring,
+}
+
+
+@dataclass
+class VideoTable:
+    """What an evaluation wrote of one video.
+
+    Attributes:
+        time_s: of its frames.
+        predictions: dimension -> (n,), of those that the run predicts.
+        targets: (n, 2); 0 where not annotated.
+        target_mask: (n,) annotated frames.
+    """
+
+    time_s: Float64[np.ndarray, "n"]
+    predictions: dict[str, Float64[np.ndarray, "n"]]
+    targets: Float[np.ndarray, "n 2"]
+    target_mask: Bool[np.ndarray, "n"]
+
+
+def read_table(path: Path) -> VideoTable:
+    """Reads the CSV of a video.
+
+    Raises:
+        UserError: not a CSV that an evaluation wrote; names file and line.
+    """
+    columns = ("frame", "time_s", *DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS))
+    rows = []
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        if tuple(next(reader, ())) != columns:
+            raise UserError(f"{path}: not the columns {', '.join(columns)}")
+        for line, row in enumerate(reader, 2):
+            try:
+                rows.append([float(cell) if cell else np.nan for cell in row])
+            except ValueError as error:
+                raise UserError(f"{path}:{line}: {error}") from error
+            if len(row) != len(columns):
+                raise UserError(f"{path}:{line}: {len(row)} columns, not {len(columns)}")
+    table = np.array(rows, np.float64).reshape(-1, len(columns))
+    predictions = {d: table[:, 2 + i] for i, d in enumerate(DIMENSIONS)}
+    mask = ~np.isnan(table[:, 4:].sum(1))
+    return VideoTable(
+        time_s=table[:, 1],
+        predictions={d: x for d, x in predictions.items() if not np.isnan(x).any()},
+        targets=np.where(mask[:, None], table[:, 4:], 0.0).astype(np.float32),
+        target_mask=mask,
+    )
+
+
+def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, VideoTable]]:
+    """What an evaluation of a split left: its scores, and file name -> table, by video.
+
+    Raises:
+        UserError: the split was not evaluated there, or a file is damaged.
+    """
+    scores = read_scores(workdir, split)
+    files = sorted((workdir / "eval" / split).glob("*.csv"))
+    tables = {file.stem: read_table(file) for file in files}
+    for name, table in tables.items():
+        missing = [d for d in scores["dimensions"] if d not in table.predictions]
+        if missing:
+            raise UserError(
+                f"{workdir}/eval/{split}/{name}.csv: frames without {', '.join(missing)}"
+            )
+    return scores, tables
+
+
+def check_same(
+    workdir: Path, tables: Mapping[str, VideoTable], first: Path, wanted: Mapping[str, VideoTable]
+) -> None:
+    """Raises UserError, in one line, unless two runs predicted the same frames of the same videos.
+
+    Different annotations of a frame are refused too: they are of another corpus.
+    """
+    different = sorted(tables.keys() ^ wanted.keys())
+    if different:
+        who = workdir if different[0] in tables else first
+        raise UserError(
+            f"{workdir} and {first} predict different videos ({len(different)} of them, the "
+            f"first, {different[0]}, only in {who}); runs of different folds have a split in "
+            "common that none of them trains on: --split test"
+        )
+    for name, table in tables.items():
+        other = wanted[name]
+        if len(table.time_s) != len(other.time_s):
+            raise UserError(
+                f"{name} has {len(table.time_s):,} frames in {workdir} and "
+                f"{len(other.time_s):,} in {first}"
+            )
+        if (table.target_mask != other.target_mask).any() or (
+            np.abs(table.targets - other.targets) > _SAME
+        ).any():
+            raise UserError(f"{name} is annotated otherwise in {workdir} than in {first}")
+
+
+def combine(
+    runs: Sequence[Mapping[str, VideoTable]],
+    method: Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n"]],
+    name: str,
+) -> dict[str, Float64[np.ndarray, "n"]]:
+    """One video's tracks: of each dimension, the runs that predict it, clipped to [-1, 1]."""
+    given = [run[name].predictions for run in runs]
+    found = {d: [p[d] for p in given if d in p] for d in DIMENSIONS}
+    return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in found.items() if x}
+
+
+def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> dict[str, Any]:
+    """Ensembles what several runs predicted for a split; writes scores and CSVs as evaluation does.
+
+    Args:
+        workdirs: evaluated runs.
+        out: folder to write `eval/<split>…` and plots into.
+        split: which evaluation.
+        method: a key of METHODS.
+
+    Returns:
+        The scores, as in `eval/<split>.json`.
+
+    Raises:
+        UserError: fewer than two runs, one that was not evaluated, or other frames in one of them.
+    """
+    if len({w.resolve() for w in workdirs}) < 2:
+        raise UserError("an ensemble takes two or more different runs")
+    if out.resolve() in {w.resolve() for w in workdirs}:
+        raise UserError(f"--out {out} is one of the runs; take another folder")
+    read = [read_run(workdir, split) for workdir in workdirs]
+    written, tables = [r[0] for r in read], [r[1] for r in read]
+    for workdir, table in zip(workdirs[1:], tables[1:]):
+        check_same(workdir, table, workdirs[0], tables[0])
+    videos = {file_stem(v): v for s in written for v in s["videos"]}
+    tracks, times = [], []
+    for name, table in tables[0].items():
+        found = combine(tables, METHODS[method], name)
+        zeros = np.zeros(len(table.time_s))
+        predictions = np.stack([found.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
+        entry = _entry(videos.get(name, name), split, table)
+        tracks.append(Track(entry, predictions, table.targets, table.target_mask))
+        times.append(table.time_s)
+    dimensions = [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)]
+    scores, by_video = score(tracks, dimensions)
+    members = [
+        {
+            "workdir": str(workdir),
+            **{k: s[k] for k in ("model", "fold", "step", "dimensions")},
+            **{k: s[k] for k in ("ccc_valence", "ccc_arousal", "ccc")},
+        }
+        for workdir, s in zip(workdirs, written)
+    ]
+    modalities = dict.fromkeys(m for s in written for m in s["modalities"])
+    untrained = dict.fromkeys(m for s in written for m in s["untrained_encoders"])
+    folds = {s["fold"] for s in written}
+    scores |= {
+        "split": split,
+        "dimensions": dimensions,
+        "fold": folds.pop() if len(folds) == 1 else None,
+        "step": None,
+        "model": f"{method} of {len(workdirs)}",
+        "modalities": list(modalities),
+        "num_parameters": sum(s["num_parameters"] for s in written),
+        "untrained_encoders": list(untrained),
+        "method": method,
+        "members": members,
+    }
+    path = write_report(out, split, tracks, times, scores, by_video)
+    if scores["num_frames"]:
+        console.print(_table(members, scores, split))
+        print_scores(scores, f"{scores['model']} on {split}")
+    else:
+        say(f"{split} has no annotations: predictions are written, there is nothing to score")
+    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
+    return scores
+
+
+def _entry(video: str, split: str, table: VideoTable) -> VideoEntry:
+    """What is known of a video without its store."""
+    frames = len(table.time_s)
+    duration_s = float(table.time_s[-1] - table.time_s[0]) if frames else 0.0
+    return VideoEntry(
+        video=video,
+        split=split,
+        num_frames=frames,
+        first_record=0,
+        fps=(frames - 1) / duration_s if duration_s else 0.0,
+        duration_s=duration_s,
+        num_annotated=int(table.target_mask.sum()),
+        stem=video,
+        observed={},
+        nonfinite={},
+        segments=((0, frames),),
+    )
+
+
+def _table(members: Sequence[Mapping[str, Any]], scores: Mapping[str, Any], split: str) -> Table:
+    """The runs and their ensemble, a row each."""
+    table = Table(title=f"CCC on {split}", title_justify="left")
+    table.add_column("run", no_wrap=True)
+    table.add_column("fold", justify="right")
+    for name in (*DIMENSIONS, "mean"):
+        table.add_column(name, justify="right")
+    ensemble_row = {"workdir": scores["model"], **scores}
+    for row in itertools.chain(members, [ensemble_row]):
+        fold = "" if row["fold"] is None else str(row["fold"])
+        values = (shown(row[k]) for k in ("ccc_valence", "ccc_arousal", "ccc"))
+        table.add_row(Path(row["workdir"]).name, fold, *values)
+    return table
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax ensemble`."""
+    p = Parser(
+        prog="maven-jax ensemble",
+        description="Make one of the predictions of several evaluated runs: seeds, folds (on a "
+        "split that none of them trains on), or a run for valence and one for arousal.",
+    )
+    p.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="evaluated runs")
+    p.add_argument("--out", required=True, type=Path, help="folder for scores and predictions")
+    p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
+    p.add_argument(
+        "--method",
+        choices=sorted(METHODS),
+        default="mean",
+        help="mean of the tracks, or of tracks moved to an agreement-weighted common mean",
+    )
+    args = p.parse_args(argv)
+    ensemble(args.workdirs, args.out, args.split, args.method)
+    return 0
