@@ -103,6 +103,9 @@ SMALL = {
     "rjcma": ("rjcma", RJCMA),
     "rjcma_blstm": ("rjcma", RJCMA | {"temporal": "blstm", "num_steps": 0}),
     "rjcma_no_temporal": ("rjcma", RJCMA | {"temporal": "none", "correlation": "dense"}),
+    "grjca": ("grjca", RJCMA | {"gate_temperature": 0.1}),
+    "hgrjca": ("hgrjca", RJCMA | {"gate_temperature": 0.1}),
+    "tagf": ("tagf", RJCMA | {"gate_dim": 3}),
     "lfan": ("lfan", LFAN),
     "late_fusion": ("late_fusion", LATE_FUSION | {"temporal": "blstm"}),
 }

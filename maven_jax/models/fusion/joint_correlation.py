@@ -6,7 +6,7 @@ The papers and the released code mean three different things by it; all three ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,9 +15,11 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.models.layers import XAVIER, dense
 
-Correlation = Literal["channel", "time", "dense"]
-Joint = Literal["concat", "linear"]
-Query = Literal["linear", "identity"]
+CHOICES = {
+    "correlation": ("channel", "time", "dense"),
+    "joint": ("concat", "linear"),
+    "query": ("linear", "identity"),
+}
 
 
 class JointCorrelation(nn.Module):
@@ -40,23 +42,25 @@ class JointCorrelation(nn.Module):
     part in no sum over frames, and come out as zeros.
 
     Attributes:
-        correlation: which of the three.
+        correlation: "channel", "time" or "dense".
         window_length: T.
         attention_dim: k; `channel` only.
-        joint: J is the modalities side by side, in the order of `x`, or a linear layer of that.
+        joint: J is the modalities side by side in the order of `x`, "concat", or a linear layer of
+            that, "linear".
         joint_dim: d if `joint` is "linear".
-        query: Q = J W_q + b (release of RJCA) or J itself (release of RJCMA); `dense` only.
+        query: Q = J W_q + b, "linear" (release of RJCA), or J itself, "identity" (release of
+            RJCMA); `dense` only.
         dropout_rate: where `dense` says dropout; for the other two, on the update.
         dtype: of the products and of the result.
         param_dtype: of the parameters.
     """
 
-    correlation: Correlation
+    correlation: str
     window_length: int
     attention_dim: int
-    joint: Joint
+    joint: str
     joint_dim: int
-    query: Query
+    query: str
     dropout_rate: float | int
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -93,11 +97,9 @@ class JointCorrelation(nn.Module):
         return updated
 
     def _check(self, t: int) -> None:
-        for name, allowed in (("correlation", Correlation), ("joint", Joint), ("query", Query)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}"
-                )
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(allowed)}")
         if t != self.window_length:
             raise ValueError(
                 f"correlation={self.correlation!r} is tied to windows of T frames by its"

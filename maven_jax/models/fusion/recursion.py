@@ -10,12 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.fusion.joint_correlation import (
-    Correlation,
-    Joint,
-    JointCorrelation,
-    Query,
-)
+from maven_jax.models.fusion.joint_correlation import JointCorrelation
 
 
 class Recursion(nn.Module):
@@ -37,12 +32,12 @@ class Recursion(nn.Module):
     num_steps: int
     share_weights: bool
     remat: bool
-    correlation: Correlation
+    correlation: str
     window_length: int
     attention_dim: int
-    joint: Joint
+    joint: str
     joint_dim: int
-    query: Query
+    query: str
     dropout_rate: float | int
     unroll: bool = False
     dtype: DTypeLike = jnp.float32

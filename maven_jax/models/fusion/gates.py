@@ -1,0 +1,180 @@
+"""What is made of the steps X_0 … X_l of a recursion: gates that choose among them, per frame.
+
+Each takes modality -> (l+1, b, t, d_m) and returns modality -> (b, t, d_m), zero on masked frames;
+modalities have gates of their own. With l = 0 there is one step to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.models.layers import dense
+from maven_jax.models.temporal import Blstm
+
+
+def weighted_sum(
+    logits: Float[Array, "l b t"], steps: Float[Array, "l b t d"], frame_mask: Bool[Array, "b t"]
+) -> Float[Array, "b t d"]:
+    """Returns Σ_i softmax_i(logits) X_i, the softmax in float32; zero on masked frames."""
+    weights = jax.nn.softmax(logits.astype(jnp.float32), axis=0)
+    chosen = jnp.einsum("lbt,lbtd->btd", weights, steps.astype(jnp.float32))
+    return jnp.where(frame_mask[..., None], chosen, 0).astype(steps.dtype)
+
+
+def _valid(steps: Array, frame_mask: Array) -> Array:
+    return jnp.where(frame_mask[..., None], steps, 0)
+
+
+class SoftmaxGate(nn.Module):
+    """One gate over all steps: relu(Σ_i w_i X_i), w = softmax((W X_l + b) / temperature).
+
+    The features that no step has touched, X_0, are among the choices, so that modalities that do
+    not complement each other can be kept apart. Source: GRJCA (Praveen et al., 2025).
+
+    Attributes:
+        temperature: 0.1 in the paper.
+        dtype: of the product.
+        param_dtype: of the parameters.
+    """
+
+    temperature: float | int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        steps: Mapping[str, Float[Array, "l b t _"]],
+        frame_mask: Bool[Array, "b t"],
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "b t _"]]:
+        """Returns the gated features; nothing here is random."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        gated = {}
+        for m, value in steps.items():
+            value = _valid(value, frame_mask)
+            logits = dense(len(value), ("embed", None), name=f"gate_{m}", **dtypes)(value[-1])
+            logits = jnp.moveaxis(logits.astype(jnp.float32) / self.temperature, -1, 0)
+            gated[m] = nn.relu(weighted_sum(logits, value, frame_mask))
+        return gated
+
+
+class HierarchicalGate(nn.Module):
+    """A gate for each step, between what it got and what it made of it, then one over the steps.
+
+    Z_i = relu(Σ w X) over {X_{i-1}, X_i} with w = softmax((W_i X_i + b_i) / temperature), for
+    i = 1 … l; then relu of the weighted sum of Z_1 … Z_l with softmax((W Z_l + b) / temperature).
+    Source: HGRJCA (Praveen et al., 2025), whose words leave open between what a step's gate
+    chooses: here a step's input, as nothing else is new to it. The recursion itself runs on the
+    ungated features. l = 0 has no gates, only the relu.
+
+    Attributes:
+        temperature: 0.1 in the paper.
+        dtype: of the products.
+        param_dtype: of the parameters.
+    """
+
+    temperature: float | int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        steps: Mapping[str, Float[Array, "l b t _"]],
+        frame_mask: Bool[Array, "b t"],
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "b t _"]]:
+        """Returns the gated features; nothing here is random."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        gated = {}
+        for m, value in steps.items():
+            value = _valid(value, frame_mask)
+            if len(value) == 1:
+                gated[m] = nn.relu(value[0])
+                continue
+            pairs = jnp.stack([value[:-1], value[1:]])  # (2, l, b, t, d)
+            logits = self._step_logits(m, value[1:]) / self.temperature
+            each = jax.vmap(weighted_sum, in_axes=(1, 1, None))(logits, pairs, frame_mask)
+            each = nn.relu(each)  # (l, b, t, d)
+            logits = dense(len(each), ("embed", None), name=f"gate_{m}", **dtypes)(each[-1])
+            logits = jnp.moveaxis(logits.astype(jnp.float32) / self.temperature, -1, 0)
+            gated[m] = nn.relu(weighted_sum(logits, each, frame_mask))
+        return gated
+
+    def _step_logits(self, m: str, attended: Array) -> Array:
+        """Of each step's own gate: (l, b, t, d) to (2, l, b, t)."""
+        count, width = len(attended), attended.shape[-1]
+        start = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_axis=(0,))
+        kernel: Any = self.param(
+            f"step_gates_{m}_kernel",
+            nn.with_logical_partitioning(start, ("layers", "embed", None)),
+            (count, width, 2),
+            self.param_dtype,
+        )
+        bias: Any = self.param(
+            f"step_gates_{m}_bias",
+            nn.with_logical_partitioning(nn.initializers.zeros, ("layers", None)),
+            (count, 2),
+            self.param_dtype,
+        )
+        logits = jnp.einsum(
+            "lbtd,ldg->glbt", attended.astype(self.dtype), kernel.astype(self.dtype)
+        )
+        return logits.astype(jnp.float32) + bias.T[:, :, None, None]
+
+
+class RecursionBlstm(nn.Module):
+    """A BLSTM that runs over the steps of each frame, and weights them by its states.
+
+    w = softmax_i(v · h_i + c) with h_i the two states at step i; Σ_i w_i X_i. Source: TAGF (Lee et
+    al., 2025). Its recurrence is over the recursion: frames do not see each other here. X_0 is
+    one of the steps, as in GRJCA.
+
+    Attributes:
+        hidden_dim: of each direction.
+        dtype: of the products.
+        param_dtype: of the parameters.
+    """
+
+    hidden_dim: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        steps: Mapping[str, Float[Array, "l b t _"]],
+        frame_mask: Bool[Array, "b t"],
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "b t _"]]:
+        """Returns the weighted features."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        weighted = {}
+        for m, value in steps.items():
+            value = _valid(value, frame_mask)
+            count, b, t, width = value.shape
+            frames = jnp.moveaxis(value, 0, 2).reshape(b * t, count, width)
+            # Masked frames were set to zero; a state held over all steps would say no more.
+            states = Blstm(
+                self.hidden_dim,
+                num_layers=1,
+                dropout_rate=0,
+                learned_initial_state=False,
+                name=f"blstm_{m}",
+                **dtypes,
+            )(frames, jnp.ones((b * t, count), bool), deterministic=deterministic)
+            logits = dense(1, ("embed", None), name=f"gate_{m}", **dtypes)(states)
+            logits = jnp.moveaxis(logits.reshape(b, t, count), -1, 0)
+            weighted[m] = weighted_sum(logits, value, frame_mask)
+        return weighted
