@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (teaches NumPy, and so safetensors, bfloat16)
 import numpy as np
@@ -38,7 +39,7 @@ class _Unread:
         pass
 
 
-_NUMPY_NUMBERS = [
+_NUMPY_NUMBERS: list[Any] = [
     (_Unread, "numpy.dtype"),
     (_Unread, "numpy.core.multiarray.scalar"),
     (_Unread, "numpy._core.multiarray.scalar"),

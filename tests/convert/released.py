@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import torch
 
@@ -15,6 +17,9 @@ from maven_jax.__main__ import main
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.models import registry
 from maven_jax.types import Prediction
+
+# Models run once or twice: compiling them well takes longer than running them does.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 def with_random_weights(module: torch.nn.Module, gain: float | int = 1) -> torch.nn.Module:
@@ -67,4 +72,5 @@ def predict(workdir: Path, features: Mapping[str, torch.Tensor]) -> Prediction:
     x = {name: jnp.asarray(value.numpy()) for name, value in features.items()}
     masks = {name: jnp.ones(value.shape[:2], bool) for name, value in x.items()}
     frames = max(masks.values(), key=lambda mask: mask.shape[1])
-    return model.apply(variables, x, masks, frames, train=False)
+    apply = jax.jit(partial(model.apply, train=False), compiler_options=FAST_COMPILE)
+    return apply(variables, x, masks, frames)

@@ -2,7 +2,7 @@
 
 import json
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 import torch
@@ -10,7 +10,7 @@ import torch
 from maven_jax.__main__ import main
 from maven_jax.convert.huggingface import load_encoder
 from tests.convert.reference_rjcma import ReleasedRjcma
-from tests.convert.released import convert, light, predict, save, with_random_weights
+from tests.convert.released import FAST_COMPILE, convert, light, predict, save, with_random_weights
 from tests.encoders.reference_backbones import ExpressionNetwork, Vggish
 from tests.stores import write_small_store
 
@@ -56,10 +56,12 @@ def test_its_encoders_are_written_beside_it(released, converted):
     with torch.no_grad():
         faces = released.spatial["visual"].backbone(images).numpy()
         sounds = released.spatial["audio"]["backbone"](mel).numpy()
-    ours = visual.module.apply(visual.variables, jnp.asarray(images.numpy().transpose(0, 2, 3, 1)))
-    np.testing.assert_allclose(ours, faces, atol=1e-4)
-    ours = audio.module.apply(audio.variables, jnp.asarray(mel.numpy()[:, 0]))
-    np.testing.assert_allclose(ours, sounds, atol=1e-4)
+    for encoder, inputs, expected in (
+        (visual, images.numpy().transpose(0, 2, 3, 1), faces),
+        (audio, mel.numpy()[:, 0], sounds),
+    ):
+        apply = jax.jit(encoder.module.apply, compiler_options=FAST_COMPILE)
+        np.testing.assert_allclose(apply(encoder.variables, inputs), expected, atol=1e-4)
     record = json.loads((converted / "config.json").read_text())
     assert visual.sha256 == audio.sha256 == record["converted"]["sha256"]
 
