@@ -70,7 +70,7 @@ class Taken:
     """What a state dict has of an encoder.
 
     Attributes:
-        params: parameters; empty if there are problems.
+        params: parameters; empty if some are missing or misshaped, or nothing was read.
         state: other variables; likewise.
         used: names of the tensors that it is made of.
         left_out: names of tensors under its prefix that are known and of no use.
@@ -89,7 +89,12 @@ class Taken:
 
 
 def take_encoder(
-    kind: str, config: Mapping[str, Any], tensors: Tensors, *, prefix: str = ""
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    *,
+    prefix: str = "",
+    only_names: bool = False,
 ) -> Taken:
     """The encoder whose tensors' names start with `prefix`.
 
@@ -98,6 +103,7 @@ def take_encoder(
         config: its sizes.
         tensors: the state dict.
         prefix: with the dot.
+        only_names: read no tensor, only compare names and shapes.
     """
     shapes = variable_shapes(kind, config)
     wanted = list(entries(kind, kind_of(kind).read(config)))
@@ -115,7 +121,7 @@ def take_encoder(
     left_out = [n for n in others if re.fullmatch(_COUNTER, n)]
     unknown = [n for n in others if not re.fullmatch(_COUNTER, n)]
     flat: dict[str, np.ndarray] = {}
-    if not missing and not misshaped:
+    if not (missing or misshaped or only_names):
         flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
         for entry in wanted:
             target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
@@ -173,7 +179,8 @@ def convert_encoder(
             config["num_channels"] = num_channels
             tensors, note = _without_mask(tensors, part.prefix + _STEM, num_channels)
             notes += note
-        taken.append((part, config, take_encoder(part.kind, config, tensors, prefix=part.prefix)))
+        names = take_encoder(part.kind, config, tensors, prefix=part.prefix, only_names=True)
+        taken.append((part, config, names))
 
     inside = {n for _, _, t in taken for n in (*t.used, *t.left_out, *t.unknown)}
     outside = [n for n in tensors.shapes if n not in inside]
@@ -190,8 +197,9 @@ def convert_encoder(
         unknown=[n for n in unknown if n not in set(heads)],
     )
     lines = []
-    for part, config, t in taken:
+    for part, config, _ in taken:
         folder = out / part.folder
+        t = take_encoder(part.kind, config, tensors, prefix=part.prefix)
         save_encoder(
             folder, part.kind, config, t.params, t.state, source=source, sha256=tensors.sha256
         )

@@ -1,0 +1,133 @@
+"""What published files of encoders may and may not hold."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from maven_jax.convert.backbones import ENCODER_FILES, convert_encoder, take_encoder
+from maven_jax.convert.encoder_tables import entries
+from maven_jax.convert.huggingface import random_encoder
+from maven_jax.convert.loaded import variable_shapes
+from maven_jax.convert.tensor_files import Tensors
+from maven_jax.encoders.registry import kind_of
+from maven_jax.errors import UserError
+
+AUDIO = {"num_bands": 16, "stem_dim": 4, "widths": [4, 6], "depths": [1, 1], "strides": [1, 2]}
+
+
+def unread(name):
+    raise AssertionError(f"{name} was read")
+
+
+def names_of(kind, prefix, config=None):
+    """Name -> shape of the tensors that the tables want, and the counters beside them."""
+    shapes = variable_shapes(kind, config or {})
+    there = {
+        prefix + e.there: e.shape_there(shapes[e.here].shape)
+        for e in entries(kind, kind_of(kind).read(config or {}))
+    }
+    counters = [n.replace("running_var", "num_batches_tracked") for n in there if "_var" in n]
+    return there | dict.fromkeys(counters, ())
+
+
+@pytest.fixture(scope="module")
+def vggish():
+    return Tensors(names_of("vggish", ""), unread, "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def tsav():
+    shapes = names_of("r2plus1d", "video_model.r2plus1d.", {"num_channels": 4})
+    shapes |= names_of("audio_resnet18", "audio_model.resnet.")
+    shapes |= {"fc.1.weight": (17, 1024), "fc.1.bias": (17,)}
+    return Tensors(shapes, unread, "0" * 64)
+
+
+def changed(tensors, **shapes):
+    """Other shapes; None drops a tensor. Dots are written as two underscores."""
+    new = dict(tensors.shapes)
+    for key, shape in shapes.items():
+        name = key.replace("__", ".")
+        if shape is None:
+            del new[name]
+        else:
+            new[name] = shape
+    return dataclasses.replace(tensors, shapes=new)
+
+
+def test_every_odd_tensor_is_listed_before_any_is_read(vggish, tsav, tmp_path):
+    odd = {f"more__{i}": (i,) for i in range(20)}
+    with pytest.raises(UserError) as error:
+        convert_encoder(
+            "vggish",
+            changed(vggish, features__0__bias=None, embeddings__4__weight=(3, 4096), **odd),
+            tmp_path,
+            source="v.pth",
+        )
+    assert str(error.value) == (
+        "v.pth: no vggish: 1 missing: features.0.bias (64,); 1 of another shape: "
+        "embeddings.4.weight has shape (3, 4096), not (128, 4096); 20 unknown: "
+        + ", ".join(f"more.{i}" for i in range(20))
+    )
+    inside = {
+        "video_model__r2plus1d__extra": (1,),
+        "audio_model__resnet__layer1__0__bn1__running_mean": None,
+        "audio_model__other": (2,),
+    }
+    with pytest.raises(UserError) as error:
+        convert_encoder("tsav", changed(tsav, **inside), tmp_path, source="t.pth")
+    assert str(error.value) == (
+        "t.pth: no tsav: 1 missing: audio_model.resnet.layer1.0.bn1.running_mean (64,); "
+        "2 unknown: video_model.r2plus1d.extra, audio_model.other"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_models_file_is_one_short_line(vggish, tsav, tmp_path):
+    with pytest.raises(UserError) as error:
+        convert_encoder("iresnet50", vggish, tmp_path, source="v.pth")
+    assert str(error.value) == (
+        "v.pth: holds none of the tensors of iresnet50; it has "
+        "features.0.weight, features.0.bias, features.3.weight and 15 more"
+    )
+    with pytest.raises(UserError, match="it has nothing"):
+        convert_encoder("tsav", Tensors({}, unread, ""), tmp_path, source="t.pth")
+    with pytest.raises(UserError, match="no encoder file is called 'vgg'; known: iresnet50, vggi"):
+        convert_encoder("vgg", vggish, tmp_path, source="v.pth")
+    assert ENCODER_FILES == ("iresnet50", "vggish", "tsav")
+
+
+def test_masks_channel_is_dropped_only_for_three_channels(tsav, tmp_path):
+    stem = "video_model.r2plus1d.stem.0.weight"
+    three = changed(tsav, **{stem.replace(".", "__"): (45, 3, 1, 7, 7)})
+    with pytest.raises(UserError, match=r"has shape \(45, 3, 1, 7, 7\), not \(45, 4, 1, 7, 7\)"):
+        convert_encoder("tsav", three, tmp_path, source="t.pth", num_channels=4)
+    five = changed(tsav, **{stem.replace(".", "__"): (45, 5, 1, 7, 7)})
+    with pytest.raises(UserError, match=r"has shape \(45, 5, 1, 7, 7\), not \(45, 3, 1, 7, 7\)"):
+        convert_encoder("tsav", five, tmp_path, source="t.pth")
+    for tensors, channels in ((tsav, 3), (tsav, 4), (three, 3)):
+        with pytest.raises(AssertionError, match="was read"):  # the shapes are right
+            convert_encoder("tsav", tensors, tmp_path, source="t.pth", num_channels=channels)
+
+
+def test_an_encoder_is_found_under_its_prefix():
+    encoder = random_encoder("audio_resnet18", AUDIO, 0)
+    shapes = names_of("audio_resnet18", "spatial.audio.", AUDIO) | {"spatial.fc": (3,), "bn1": (2,)}
+    values = {name: np.full(shape, i, np.float32) for i, (name, shape) in enumerate(shapes.items())}
+    values["spatial.audio.odd"] = np.zeros(1)
+    tensors = Tensors({n: v.shape for n, v in values.items()}, values.__getitem__, "")
+    taken = take_encoder("audio_resnet18", AUDIO, tensors, prefix="spatial.audio.")
+    assert taken.unknown == ["spatial.audio.odd"]
+    assert (taken.missing, taken.misshaped) == ([], [])
+    assert all(name.endswith("num_batches_tracked") for name in taken.left_out)
+    assert not {"spatial.fc", "bn1"} & {*taken.used, *taken.left_out}
+    bias = taken.params["block1"]["norm_out"]["bias"]
+    np.testing.assert_array_equal(bias, values["spatial.audio.layer2.0.bn2.bias"])
+    variance = taken.state["batch_stats"]["stem_norm"]["var"]
+    np.testing.assert_array_equal(variance, values["spatial.audio.bn1.running_var"])
+    assert encoder.state["batch_stats"]["stem_norm"]["var"].shape == variance.shape
+    without = Tensors({n: s for n, s in tensors.shapes.items() if "bn2" not in n}, unread, "")
+    taken = take_encoder("audio_resnet18", AUDIO, without, prefix="spatial.audio.")
+    assert (taken.params, taken.state) == ({}, {})
+    assert "spatial.audio.layer1.0.bn2.weight (4,)" in taken.missing
