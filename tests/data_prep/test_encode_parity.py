@@ -8,11 +8,11 @@ import pytest
 from data_prep.align import spread_words
 from data_prep.device import Clock
 from data_prep.encode_audio import AudioEncoder
-from data_prep.encode_text import TextEncoder
+from data_prep.encode_text import BertEncoder, TextEncoder
 from data_prep.encode_visual import VisualEncoder
 from data_prep.lexicon_tokenizer import lexicon_tokenizer
 from data_prep.synth_words import LEXICON
-from data_prep.transcripts import Segment
+from data_prep.transcripts import Segment, Word
 from maven_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -143,6 +143,64 @@ def test_parity_of_words(tmp_path):
     found, mask, _ = track.at(spread_words(words, 0.0, 5.0).mean(1))
     assert mask.all()
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
+
+
+def test_parity_of_held_words(tmp_path):
+    """RJCMA's words: the last four layers added up, word pieces averaged, held while spoken."""
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "good",
+        "day",
+        "grand",
+        "##ma",
+        "##s",
+        "said",
+        ",",
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    fast = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    fast.save_pretrained(tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=24,
+    )
+    model = save(transformers.BertModel(config, add_pooling_layer=False), tmp_path)
+    batch = fast("Good day, grandmas said", return_tensors="pt")
+    tokens = fast.convert_ids_to_tokens(batch["input_ids"][0])
+    assert tokens[1:-1] == ["good", "day", ",", "grand", "##ma", "##s", "said"]
+    with torch.no_grad():
+        states = model(**batch, output_hidden_states=True).hidden_states
+    summed = sum(states[-4:])[0].numpy()
+    expected = [summed[1], summed[2:4].mean(0), summed[4:7].mean(0), summed[7]]
+    words = [Word(1.0, 1.5, "Good"), Word(1.5, 2.0, "day,"), Word(2.5, 3.0, "grandmas")]
+    segment = Segment(1.0, 4.0, "", (*words, Word(2.9, 3.5, "said")))
+    encoder = BertEncoder(
+        source=str(tmp_path),
+        dtype="float32",
+        batch_size=2,
+        length_buckets=1,
+        overlap_tokens=4,
+        summed_layers=4,
+    )
+    track = encoder.encode([Segment(0.0, 0.5, " "), segment], Clock())
+    times = np.array([0.2, 0.9, 1.0, 1.49, 1.5, 1.99, 2.0, 2.5, 2.89, 2.9, 3.4, 3.5, 4.0])
+    found, mask, ids = track.at(times)
+    word = [-1, -1, 0, 0, 1, 1, -1, 2, 2, 3, 3, -1, -1]
+    assert mask.tolist() == [w >= 0 for w in word]
+    assert ids.tolist() == [0, -1, *[1] * 10, -1]
+    np.testing.assert_allclose(found[mask], [expected[w] for w in word if w >= 0], atol=1e-4)
+    assert (found[~mask] == 0).all()
+    # Read in portions, as the store's blocks ask for it.
+    apart = np.concatenate([track.at(times[i : i + 2])[0] for i in range(0, len(times), 2)])
+    np.testing.assert_array_equal(apart, found)
+    assert encoder.encode((), Clock()).at(times)[0].shape == (len(times), 32)
 
 
 def test_what_is_missing_beside_the_weights_is_named(tmp_path):

@@ -9,12 +9,14 @@ import sys
 import cv2
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from transformers import ViTImageProcessorPil
 
 from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
-from data_prep.encode_visual import ImagePreprocessor, VisualEncoder
+from data_prep.encode_visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
 from data_prep.faces import Crops
+from maven_jax.convert.huggingface import random_encoder
 from maven_jax.errors import UserError
 
 
@@ -120,6 +122,71 @@ def test_a_folder_without_crops_is_masked(tmp_path):
     ((features, mask),) = encoder(8).encode(Crops(tmp_path), 9, Clock())
     assert features.shape == (9, 32)
     assert not mask.any()
+
+
+FACES = {
+    "source": "random",
+    "dtype": "float32",
+    "batch_buckets": 1,
+    "workers": 1,
+    "resize": 48,
+    "crop": 40,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "seed": 0,
+    "model": {"stem_dim": 4, "widths": (4,), "depths": (1,), "strides": (4,), "embed_dim": 16},
+}
+
+
+class Pictures:
+    """Crops in memory."""
+
+    def __init__(self, pictures):
+        self.pictures = dict(pictures)
+        self.existing = sorted(self.pictures)
+
+    def load(self, frame):
+        return self.pictures[frame]
+
+
+def test_faces_are_resized_cropped_and_normalised_as_released():
+    """PIL's own resizing of the 48 x 48 face, its middle 40 x 40, (x - .5) / .5."""
+    faces = FaceEncoder(**FACES, batch_size=4)
+    crop = picture(3)
+    small = np.asarray(PIL.Image.fromarray(crop).resize((48, 48)), np.float32)
+    expected = (small[4:44, 4:44] / 255 - 0.5) / 0.5
+    loaded = random_encoder("iresnet50", FACES["model"], 0)
+    reference = loaded.module.apply(loaded.variables, jnp.asarray(expected)[None])
+    blocks = list(faces.blocks(Pictures({2: crop}), np.arange(5) / 30, Clock(), 512))
+    features = np.concatenate([f for f, _ in blocks])
+    mask = np.concatenate([m for _, m in blocks])
+    assert mask.tolist() == [False, False, True, False, False]
+    np.testing.assert_allclose(features[2], np.asarray(reference)[0], atol=1e-5)
+    assert (features[~mask] == 0).all()
+
+
+def test_a_crop_changes_its_own_frame_only():
+    faces, times = FaceEncoder(**FACES, batch_size=4), np.arange(10) / 30
+    shown = {f: picture(f) for f in range(10)}
+    before = np.concatenate([f for f, _ in faces.blocks(Pictures(shown), times, Clock(), 4)])
+    other = Pictures(shown | {6: picture(60)})
+    after = np.concatenate([f for f, _ in faces.blocks(other, times, Clock(), 4)])
+    assert np.flatnonzero((before != after).any(1)).tolist() == [6]
+
+
+def test_raw_crops_are_the_pixels():
+    raw = RawCrops(resize=56, workers=1)
+    shown = {f: picture(f) for f in (0, 1, 4)}
+    blocks = list(raw.blocks(Pictures(shown), np.arange(6) / 30, Clock(), 2))
+    assert [len(mask) for _, mask in blocks] == [2, 2, 1, 1]
+    pixels = np.concatenate([f for f, _ in blocks])
+    mask = np.concatenate([m for _, m in blocks])
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (6, raw.dim) == (6, 56 * 56 * 3)
+    assert mask.tolist() == [True, True, False, False, True, False]
+    expected = np.asarray(PIL.Image.fromarray(shown[4]).resize((56, 56)))
+    np.testing.assert_array_equal(pixels[4].reshape(56, 56, 3), expected)
+    assert not pixels[~mask].any()
 
 
 def test_buckets_are_few_and_hold_everything():
