@@ -1,12 +1,14 @@
 """Creating models by name."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import CONCAT, RJCMA, random_batch
+from small_models import CONCAT, RJCMA, SMALL, random_batch, small_model
 
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create
+from maven_jax.sharding import logical_rules, make_mesh, tree_shardings
 
 
 def test_unknown_names_get_a_suggestion():
@@ -51,3 +53,20 @@ def test_lists_from_a_config_become_hashable():
     widths = {"channels": {"visual": [8, 6], "*": [6, 4]}}
     model = create("rjcma", modalities=["visual", "audio"], **RJCMA | widths)
     assert hash(model) == hash(create("rjcma", modalities=["visual", "audio"], **RJCMA))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_axis_has_a_rule_and_predictions_are_float32(name):
+    batch = random_batch()
+    model = small_model(name, dtype="bfloat16")
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *batch, train=False))
+    mesh = make_mesh(data=-1, model=1)
+    assert jax.tree.leaves(tree_shardings(mesh, shapes, logical_rules(fsdp=True)))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
+    out = jax.eval_shape(
+        lambda v: model.apply(
+            v, *batch, train=True, rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"]
+        )[0],
+        shapes,
+    )
+    assert out.va.dtype == jnp.float32
