@@ -13,6 +13,7 @@ from maven_jax.convert.huggingface import load_encoder, random_encoder
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError
+from maven_jax.sharding import logical_rules, make_mesh, tree_shardings
 
 # Compiling takes longer than running here.
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
@@ -179,13 +180,10 @@ def test_gradients_of_iresnet(difference, rng):
 
     module = make_encoder("iresnet50", IRESNET)
 
-    @jax.jit
-    def gradients(params, images):
-        def loss(params, images):
-            return (module.apply({"params": params, **taken.state}, images) * wanted).sum()
+    def loss(params, images):
+        return (module.apply({"params": params, **taken.state}, images) * wanted).sum()
 
-        return jax.grad(loss, (0, 1))(params, images)
-
+    gradients = jax.jit(jax.grad(loss, (0, 1)), compiler_options=FAST_COMPILE)
     of_params, of_images = gradients(taken.params, images)
     assert difference(of_images, x.grad.permute(0, 2, 3, 1)) < 1e-5
     # The same table carries gradients over as carries weights.
@@ -214,7 +212,8 @@ def test_remat_changes_nothing_and_bfloat16_little(kind, rng):
             assert y.dtype == jnp.float32
             return jnp.square(y).mean(), y
 
-        (_, y), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(encoder.params)
+        both = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=FAST_COMPILE)
+        (_, y), gradient = both(encoder.params)
         return y, gradient
 
     y, gradient = value_and_gradient()
@@ -225,6 +224,18 @@ def test_remat_changes_nothing_and_bfloat16_little(kind, rng):
         np.testing.assert_allclose(a, b, atol=1e-5)
     half, _ = value_and_gradient(dtype=jnp.bfloat16)
     assert 0 < np.abs(np.asarray(half - y)).max() < 0.05 * np.abs(np.asarray(y)).max() + 0.05
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_every_axis_of_a_parameter_has_a_rule(kind):
+    module = make_encoder(kind, TINY[kind])
+    (example,) = KINDS[kind].example(KINDS[kind].read(TINY[kind]))
+    boxed = jax.eval_shape(module.init, jax.random.key(0), example)
+    shardings = tree_shardings(make_mesh(-1, 1), boxed, logical_rules(fsdp=True))
+    specs = [leaf.spec for leaf in jax.tree.leaves(shardings["params"])]
+    # Without names a parameter would silently be copied to every device.
+    assert all(len(spec) for spec in specs)
+    assert any("data" in spec for spec in specs)
 
 
 def test_statistics_never_change(rng):
