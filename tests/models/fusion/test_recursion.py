@@ -1,0 +1,193 @@
+"""Joint correlation and its recursion: agreement with torch, masks, dropout, program size."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_recursion import recursion as reference
+
+from maven_jax.models.fusion.recursion import Recursion
+
+# Not in the order of the alphabet, which is the order in which JAX hands dicts back.
+WIDTHS = {"visual": 6, "audio": 4, "text": 5}
+FORMS = ("channel", "time", "dense")
+T = 7
+STEP = {
+    "correlation": "time",
+    "window_length": T,
+    "attention_dim": 3,
+    "joint": "linear",
+    "joint_dim": 8,
+    "query": "linear",
+    "dropout_rate": 0,
+}
+RECURSION = STEP | {"num_steps": 2, "share_weights": False, "remat": False}
+
+
+def inputs(*, b=2, widths=WIDTHS, t=T, seed=0):
+    rng = np.random.default_rng(seed)
+    return {m: jnp.asarray(rng.standard_normal((b, t, d)), jnp.float32) for m, d in widths.items()}
+
+
+def parameters(module, x, seed=1):
+    """Returns variables of the right shapes, all of them random, biases too."""
+    mask = jnp.ones(next(iter(x.values())).shape[:2], bool)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, mask, deterministic=True))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: (0.3 * rng.standard_normal(leaf.shape)).astype(np.float32),
+        nn.meta.unbox(shapes),
+    )
+
+
+def run(module, names, *, key=None):
+    """Returns a compiled (params, x, mask, cotangents) -> (outputs, gradients of params and x)."""
+
+    def forward(params, x, mask):
+        # The order of the modalities is the caller's.
+        ordered = {m: x[m] for m in names}
+        rngs = None if key is None else {"dropout": key}
+        return module.apply(params, ordered, mask, deterministic=key is None, rngs=rngs)
+
+    # Small programs: compiling them is what takes time.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def outputs_and_gradients(params, x, mask, cotangents):
+        outputs, backward = jax.vjp(lambda p, x: forward(p, x, mask), params, x)
+        return outputs, backward({m: cotangents[m].astype(outputs[m].dtype) for m in names})
+
+    return outputs_and_gradients
+
+
+def weights_like(module, x, seed=2):
+    lengths = getattr(module, "num_steps", None)
+    leading = () if lengths is None else (lengths + 1,)
+    rng = np.random.default_rng(seed)
+    return {m: rng.standard_normal(leading + v.shape).astype(np.float32) for m, v in x.items()}
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    """Equal to `tolerance` of the array's largest element, or of one if that is smaller."""
+    found, expected = jax.tree.map(np.asarray, (found, expected))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        scale = max(1, np.abs(b).max())
+        np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
+
+
+def assert_as_torch(names, **changes):
+    module = Recursion(**RECURSION | changes)
+    x = inputs(widths={m: WIDTHS[m] for m in names})
+    cotangents = weights_like(module, x)
+    params = parameters(module, x)
+    mask = jnp.ones((2, T), bool)
+    outputs, (of_params, of_x) = run(module, names)(params, x, mask, cotangents)
+    expected = reference(
+        params.get("params", {}).get("step", {}),
+        {m: np.array(v) for m, v in x.items()},
+        cotangents,
+        **{
+            name: getattr(module, name)
+            for name in ("num_steps", "share_weights", "correlation", "joint", "query")
+        },
+    )
+    assert_close(outputs, expected[0])
+    assert_close(of_params.get("params", {}).get("step", {}), expected[1])
+    assert_close(of_x, expected[2])
+
+
+@pytest.mark.parametrize("share_weights", [False, True])
+@pytest.mark.parametrize("correlation", FORMS)
+@pytest.mark.parametrize(
+    ("names", "joint", "query"),
+    [
+        (("visual", "audio"), "concat", "linear"),
+        (("visual", "audio", "text"), "linear", "identity"),
+    ],
+)
+def test_outputs_and_gradients_are_those_of_torch(names, joint, query, correlation, share_weights):
+    """Of all steps X_0 … X_3."""
+    assert_as_torch(
+        names,
+        joint=joint,
+        query=query,
+        correlation=correlation,
+        share_weights=share_weights,
+        num_steps=3,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_steps": 0},
+        {"num_steps": 1},
+        {"num_steps": 1, "share_weights": True},
+        {"num_steps": 2, "correlation": "channel"},
+        {"joint": "concat", "query": "identity", "correlation": "dense"},
+        {"joint": "linear", "query": "linear", "correlation": "dense"},
+        {"remat": True},
+        {"unroll": True, "num_steps": 3},
+        {"remat": True, "unroll": True, "share_weights": True},
+    ],
+    ids=str,
+)
+def test_every_number_of_steps_and_option_agrees_with_torch(options):
+    assert_as_torch(tuple(WIDTHS), **options)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("correlation", FORMS)
+def test_any_number_of_modalities(correlation, count):
+    widths = dict(zip(("pose", "visual", "audio", "text"), (3, 6, 4, 5)))
+    x = inputs(widths=dict(list(widths.items())[:count]))
+    module = Recursion(**RECURSION | {"correlation": correlation, "joint": "concat"})
+    mask = jnp.ones((2, T), bool)
+    steps = module.apply(parameters(module, x), x, mask, deterministic=True)
+    assert list(steps) == list(x)
+    for m in x:
+        assert steps[m].shape == (3, 2, T, widths[m])
+        np.testing.assert_array_equal(steps[m][0], x[m])
+        assert np.abs(np.diff(steps[m], axis=0)).max(axis=(1, 2, 3)).min() > 1e-2
+
+
+def test_without_steps_there_are_no_parameters_and_windows_have_any_length():
+    module = Recursion(**RECURSION | {"num_steps": 0})
+    x = inputs(t=11)
+    mask = jnp.arange(11) < jnp.array([[11], [4]])
+    steps, variables = module.init_with_output(jax.random.key(0), x, mask, deterministic=True)
+    assert not variables
+    for m in x:
+        np.testing.assert_array_equal(steps[m][0], np.where(mask[..., None], x[m], 0))
+
+
+@functools.cache
+def masked_case(correlation):
+    """Returns a compiled recursion with its arguments; the second window has 4 frames of 7."""
+    module = Recursion(**RECURSION | {"correlation": correlation})
+    x = inputs()
+    mask = jnp.arange(T) < jnp.array([[T], [4]])
+    params = parameters(module, x)
+    return run(module, tuple(x)), module, params, x, mask, weights_like(module, x)
+
+
+@pytest.mark.parametrize("correlation", FORMS)
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e4])
+def test_masked_frames_may_hold_anything(correlation, garbage):
+    compiled, _, params, x, mask, cotangents = masked_case(correlation)
+    seen = np.asarray(mask)[..., None]
+    expected = compiled(params, x, mask, cotangents)
+    found = compiled(
+        params,
+        {m: jnp.where(seen, v, garbage) for m, v in x.items()},
+        mask,
+        # A later layer may send back anything for them, too.
+        {m: np.where(seen, v, 9) for m, v in cotangents.items()},
+    )
+    assert_close(found, expected, 1e-6)
+    outputs, (_, of_x) = found
+    for m in x:
+        assert not np.any(np.where(seen, 0, outputs[m]))
+        assert not np.any(np.where(seen, 0, of_x[m]))
