@@ -161,10 +161,10 @@ def test_impulses_appear_at_their_frames_at_every_rate(tmp_path):
         assert not (video.masks["text"][~inner]).any(), name
 
 
-def start(root, out):
+def start(root, out, encoders="tiny"):
     command = [sys.executable, "-m", "maven_jax", "prepare", "--root", root, "--out", out]
     return subprocess.Popen(
-        [*command, "--encoders", "tiny", "--workers", "1"],
+        [*command, "--encoders", encoders, "--workers", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -367,12 +367,13 @@ def test_bfloat16_stays_near_float32(root, store, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
+@pytest.mark.parametrize("encoders", ["tiny", "rjca:tiny", "raw:tiny"])
+def test_memory_does_not_grow_with_the_length_of_a_video(encoders, tmp_path):
     peaks = []
     for seconds in (60, 360):
         root = tmp_path / f"corpus{seconds}"
         corpora.write_tiny_corpus(root, {"one": "train"}, seconds=seconds)
-        process = start(root, tmp_path / f"store{seconds}")
+        process = start(root, tmp_path / f"store{seconds}", encoders)
         said, _ = process.communicate()
         assert process.returncode == 0, said
         peaks.append(float(said.split("peak memory ")[1].split(" MiB")[0].replace(",", "")))
