@@ -191,3 +191,47 @@ def test_masked_frames_may_hold_anything(correlation, garbage):
     for m in x:
         assert not np.any(np.where(seen, 0, outputs[m]))
         assert not np.any(np.where(seen, 0, of_x[m]))
+
+
+def shortened(params, frames):
+    """Parameters for windows of fewer frames; no other axis has the length T."""
+
+    def cut(leaf):
+        for axis in np.flatnonzero(np.equal(leaf.shape, T)):
+            leaf = np.take(leaf, np.arange(frames), axis=axis)
+        return leaf
+
+    return jax.tree.map(cut, params)
+
+
+@pytest.mark.parametrize("correlation", FORMS)
+def test_masked_frames_leave_the_others_as_in_a_window_that_ends_before_them(correlation):
+    compiled, module, params, x, mask, cotangents = masked_case(correlation)
+    outputs = compiled(params, x, mask, cotangents)[0]
+    short = module.clone(window_length=4)
+    found = short.apply(
+        shortened(params, 4),
+        {m: v[1:, :4] for m, v in x.items()},
+        jnp.ones((1, 4), bool),
+        deterministic=True,
+    )
+    assert_close({m: v[:, 1:, :4] for m, v in outputs.items()}, found)
+
+
+@pytest.mark.parametrize("correlation", FORMS)
+def test_masked_frames_in_the_midst_of_a_window_influence_nothing(correlation):
+    """Not even as zeros: with biases, a frame of zeros that counts is another window."""
+    compiled, _, params, x, _, cotangents = masked_case(correlation)
+    mask = jnp.ones((2, T), bool).at[:, 3].set(False)
+    gap = {m: jnp.where(mask[..., None], v, 0) for m, v in x.items()}
+    masked = compiled(params, gap, mask, cotangents)
+    assert_close(compiled(params, x, mask, cotangents), masked, 1e-6)
+    counted = compiled(params, gap, jnp.ones_like(mask), cotangents)[0]
+    assert np.abs(masked[0]["audio"] - counted["audio"])[:, np.asarray(mask)].max() > 1e-3
+
+
+@pytest.mark.parametrize("correlation", FORMS)
+def test_windows_without_a_valid_frame_are_zero_and_teach_nothing(correlation):
+    compiled, _, params, x, mask, cotangents = masked_case(correlation)
+    found = compiled(params, {m: v * np.nan for m, v in x.items()}, mask & False, cotangents)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(found))
