@@ -95,19 +95,12 @@ def test_layouts_of_the_map():
         split_positions(flat, POSITIONS, "channels")
 
 
-@pytest.mark.parametrize(("layout", "num_steps"), [("positions", 2), ("released", 1)])
-def test_the_whole_network_is_torchs(layout, num_steps):
-    peer = TorchRjca(CHANNELS, AUDIO, DIM, POSITIONS, T, num_steps)
-    model = create(
-        "rjca",
-        modalities=("visual", "audio"),
-        **RELEASED | {"layout": layout, "num_steps": num_steps},
-    )
+def test_the_whole_network_is_torchs():
+    peer = TorchRjca(CHANNELS, AUDIO, DIM, POSITIONS, T, num_steps=2)
+    model = create("rjca", modalities=("visual", "audio"), **RELEASED | {"layout": "released"})
     batch = released_batch()
     flat = functional.normalize(torch.tensor(np.asarray(batch[0]["visual"])), dim=-1)
-    maps = flat.view(B, T, POSITIONS, CHANNELS)
-    if layout == "released":
-        maps = maps.mT.reshape(B, T, POSITIONS, CHANNELS)
+    maps = flat.view(B, T, POSITIONS, CHANNELS).mT.reshape(B, T, POSITIONS, CHANNELS)
     output = peer(maps, torch.tensor(np.asarray(batch[0]["audio"])))
     params = peer.params()
     gradient, found = gradient_of(model, params, *batch)
