@@ -58,6 +58,7 @@ def test_safetensors_give_the_same(released, converted, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_evaluate_opens_the_workdir(converted, tmp_path):
     store = write_small_store(
         tmp_path / "store", videos=1, frames=90, modalities={"visual": 49 * 512, "audio": 512}
