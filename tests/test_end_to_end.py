@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep.store_writer import PlannedVideo, StoreWriter
-from maven_jax import train
+from maven_jax import recipes, train
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
@@ -19,6 +19,7 @@ from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
 from maven_jax.models import registry
 from maven_jax.models.end_to_end import face_images, log_mel_examples
+from maven_jax.stages import Groups
 from tests.recipes_for_tests import small_recipe
 
 SIDE, CROP, COLUMNS, BANDS = 10, 8, 8, 8
@@ -260,3 +261,31 @@ def test_encoders_that_take_no_raw_frames_are_refused():
     model, *inputs = model_and_inputs(text={"kind": "bert"})
     with pytest.raises(UserError, match=r"encoders.text.kind='bert': iresnet50 or vggish"):
         model.init(jax.random.key(0), *inputs, train=False)
+
+
+def test_the_recipes_stages_fit_the_published_sizes():
+    config = recipes.load("end_to_end:valence")
+    assert recipes.override(config, ["--config.train.init.encoder_audio=some/folder"])
+    section = recipes.plain(config.model)
+    model = registry.create(section.pop("name"), modalities=config.data.modalities, **section)
+    widths = {"visual": 48 * 48 * 3, "audio": 96 * 64, "text": 768}
+    shape = (1, config.data.window.length)
+    params = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0),
+            {m: jnp.zeros((*shape, c)) for m, c in widths.items()},
+            dict.fromkeys(widths, jnp.ones(shape, bool)),
+            jnp.ones(shape, bool),
+            train=False,
+        )["params"]
+    )
+    groups = Groups(config.train.stages, params)
+    trained = [groups.trained(params, stage) for stage in range(len(groups))]
+    assert [sorted(t) for t in trained] == [
+        ["fusion"],
+        ["encoder_visual", "fusion"],
+        ["encoder_visual", "fusion"],
+        ["encoder_audio", "encoder_visual", "fusion"],
+    ]
+    units = [sum(k.startswith("unit") for k in t.get("encoder_visual", ())) for t in trained]
+    assert units == [0, 3, 17, 24]
