@@ -149,7 +149,8 @@ def test_an_example_lies_where_it_is_said_to(align, first):
     samples = np.zeros(16000 * 4, np.float32)
     samples[32000 + 200] = 0.9  # in the middle of column 200's window
     examples = MelExamples(VggishMel(), 96, align)
-    times = np.array([0.5, 1.5, 1.9333, 2.0, 2.4, 3.5])
+    times = np.array([0.5, 1.5, 1.9333, 2.0, 2.4, 2.5, 2.9, 3.5])
+    heard = 0
     for frame, example in examples.of(Samples(samples, start_s=0.5), times, Clock()):
         since = round((times[frame] - 0.5) * 100)
         at = 200 - (since + first)
@@ -157,8 +158,10 @@ def test_an_example_lies_where_it_is_said_to(align, first):
         if 0 <= at < 96:
             assert loud.argmax() == at
             assert loud[at] > loud.min() + 10
-        else:
-            assert np.ptp(loud) < 1e-3 or not 1 < at < 95
+            heard += 1
+        elif not -1 <= at <= 96:  # columns 199 and 201 see the click, too
+            assert np.ptp(loud) < 1e-3
+    assert heard >= 2
 
 
 @pytest.mark.parametrize("align", ["start", "centre", "end"])
