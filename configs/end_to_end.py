@@ -7,9 +7,9 @@ r"""RJCMA with its face and voice encoders in the training graph, unfrozen group
         --config.train.init.encoder_audio=runs/released/encoders/audio \
         --config.train.init.fusion=runs/rjcma_v --workdir runs/end_to_end_v
 
-Variants: those of `rjcma`. Everything is that recipe's but for the encoders: crops of 40 x 40 pixels
-at one random place of 48 x 48 and mirrored at random, the same for all frames of a window; IR-50
-and VGGish in bfloat16 with recomputed activations.
+Variants: those of `rjcma`. Everything is that recipe's but for the encoders: crops of 40 x 40
+pixels at one random place of 48 x 48 and mirrored at random, the same for all frames of a window;
+IR-50 and VGGish in bfloat16 with recomputed activations.
 Stages: first the fusion alone; whenever the learning rate has come down to its smallest and the
 patience is used up, the best weights are put back and one more group joins in: the last stage of
 IR-50, its third one, then all that is left of both encoders. The grouping is ours.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,8 +69,8 @@ def test_patterns_that_cannot_be_are_named(patterns, message):
 
 
 def control(stages: int, **changes) -> StageControl:
-    values = dict(factor=0.1, patience=1, min_scale=0.01, stop_patience=None) | changes
-    return StageControl(Plateau(**values), stages)
+    values: dict[str, Any] = dict(factor=0.1, patience=1, min_scale=0.01, stop_patience=None)
+    return StageControl(Plateau(**(values | changes)), stages)
 
 
 def test_a_stage_ends_when_the_smallest_rate_has_had_its_patience():
@@ -133,6 +134,7 @@ def staged(store, tmp_path_factory) -> tuple[Path, str]:
 PROGRAM = """
 import sys
 from pathlib import Path
+from typing import Any
 from maven_jax import train
 from tests.recipes_for_tests import small_recipe
 from tests.test_stages import STAGED
