@@ -26,12 +26,18 @@ def schedule(learning_rate: float, kind: str, warmup_steps: int, total_steps: in
     return optax.join_schedules([ramp, body], [warmup_steps])
 
 
+# Leaves that are weight matrices, by the ends of their names: of linear layers and convolutions,
+# embeddings, LSTMs, and joint correlation.
+_MATRICES = ("kernel", "embedding", "recurrent", "_joint", "_input", "_correlation", "_output")
+
+
 def kernels_only(params: Any) -> Any:
     """True for what a decay is meant for: weight matrices, not biases, norms or single vectors."""
 
     def decays(path: tuple, _) -> bool:
-        names = [str(getattr(p, "key", getattr(p, "name", p))) for p in path]
-        return any(n in ("kernel", "embedding") for n in names)
+        # A parameter that carries axis names lies in a box below its own name.
+        names = [str(p.key) for p in path if isinstance(p, jax.tree_util.DictKey)]
+        return names[-1].endswith(_MATRICES)
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,12 +63,16 @@ def test_decay_spares_biases_norms_and_single_vectors():
         "norm": {"scale": jnp.ones(2)},
         "words": {"embedding": jnp.ones((3, 2))},
         "missing": jnp.ones(2),
+        "lstm": {"input": {"kernel": jnp.ones((2, 4))}, "recurrent": jnp.ones((1, 4))},
+        "step": {"visual_joint": nn.LogicallyPartitioned(jnp.ones((3, 3)), (None, None))},
     }
     assert kernels_only(params) == {
         "dense": {"kernel": True, "bias": False},
         "norm": {"scale": False},
         "words": {"embedding": True},
         "missing": False,
+        "lstm": {"input": {"kernel": True}, "recurrent": True},
+        "step": {"visual_joint": nn.LogicallyPartitioned(True, (None, None))},
     }
 
 

@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     dtype = arg if arg in ("float32", "bfloat16") else "float32"
     config = ConfigDict()
     # Frames per record of the store: windows want single frames a second apart.
-    config.chunk_frames = 8
+    config.chunk_frames = 1
     config.visual = ConfigDict(
         {
             "kind": "r2plus1d",

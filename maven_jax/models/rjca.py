@@ -30,7 +30,8 @@ class Rjca(nn.Module, kw_only=True):
         pooled: modality whose features are maps (if it is among the modalities).
         guide: modality that guides the pooling; needed if `positions` > 1.
         positions: of each map, 49 in RJCA; 1 if the features are plain vectors.
-        layout: "positions", or "released" for the released weights; see split_positions.
+        layout: "positions", or "released" for the released weights; see split_positions and
+            AudioGuidedPool.
         lstm_dim: width of each modality's BLSTM, and of the pooled map.
         lstm_layers: of all BLSTMs.
         lstm_dropout_rate: of the modalities' BLSTMs.
@@ -139,7 +140,7 @@ class Rjca(nn.Module, kw_only=True):
             # Of a map, the whole is brought to unit length.
             value = l2_normalize(frames[m].astype(jnp.float32))
             if m == self.pooled:
-                value = AudioGuidedPool(self.lstm_dim, name="pool", **dtypes)(
+                value = AudioGuidedPool(self.lstm_dim, self.layout, name="pool", **dtypes)(
                     split_positions(value, self.positions, self.layout), x.get(self.guide)
                 )
             x[m] = ResidualBlstm(

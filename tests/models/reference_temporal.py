@@ -105,10 +105,11 @@ class TorchResidualBlstm(nn.Module):
 
 
 class TorchPool(nn.Module):
-    """Pooling over positions, the guide adding one number to each position's units."""
+    """Pooling over positions; released, the guide adds one number to all of a position's units."""
 
-    def __init__(self, channels, guide, dim, positions):
+    def __init__(self, channels, guide, dim, positions, layout):
         super().__init__()
+        self.axis = -1 if layout == "released" else -2
         self.map, self.guide = nn.Linear(channels, dim), nn.Linear(guide, dim)
         self.map_content = nn.Linear(dim, positions, bias=False)
         self.guide_content = nn.Linear(dim, positions, bias=False)
@@ -117,7 +118,8 @@ class TorchPool(nn.Module):
 
     def forward(self, x, guide):
         units = self.map_content(functional.relu(self.map(x)))
-        units = units + self.guide_content(functional.relu(self.guide(guide))).unsqueeze(-1)
+        led = self.guide_content(functional.relu(self.guide(guide)))
+        units = units + led.unsqueeze(self.axis)
         weights = torch.softmax(self.score(torch.tanh(units)), dim=-2)
         return self.output((weights * x).sum(-2))
 
@@ -167,7 +169,7 @@ class TorchRjca(nn.Module):
     def __init__(self, channels, audio, dim, positions, length, num_steps):
         super().__init__()
         self.audio = TorchResidualBlstm(audio, dim)
-        self.pool = TorchPool(channels, dim, dim, positions)
+        self.pool = TorchPool(channels, dim, dim, positions, "released")
         self.visual = TorchResidualBlstm(dim, dim)
         widths = {"visual": dim, "audio": dim}
         self.steps = nn.ModuleList(TorchDense(widths, length, "linear") for _ in range(num_steps))

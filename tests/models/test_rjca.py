@@ -60,15 +60,16 @@ def gradient_of(model, params, *batch):
     return jax.grad(loss, has_aux=True)(params)
 
 
-def test_pooling_is_torchs_with_gradients():
-    peer = TorchPool(CHANNELS, 3, DIM, POSITIONS)
+@pytest.mark.parametrize("layout", ["positions", "released"])
+def test_pooling_is_torchs_with_gradients(layout):
+    peer = TorchPool(CHANNELS, 3, DIM, POSITIONS, layout)
     random = np.random.default_rng(1)
     maps = random.standard_normal((B, T, POSITIONS, CHANNELS)).astype(np.float32)
     guide = random.standard_normal((B, T, 3)).astype(np.float32)
     inputs, led = torch.tensor(maps, requires_grad=True), torch.tensor(guide, requires_grad=True)
     output = peer(inputs, led)
     torch.sin(output).sum().backward()
-    module = AudioGuidedPool(DIM)
+    module = AudioGuidedPool(DIM, layout)
 
     def loss(x, guide):
         y = module.apply({"params": peer.params()}, x, guide)

@@ -41,17 +41,20 @@ def split_positions(
 class AudioGuidedPool(nn.Module):
     """A weighted mean over positions whose weights depend on a guide, and a linear layer.
 
-    α = softmax_p(w_h · tanh(W_v relu(A_v V_p) + W_g relu(A_a G)_p)), Linear(Σ_p α_p V_p): the guide
-    adds one number to all of a position's hidden units, of which there are as many as positions, as
-    in the released code of RJCA. One position leaves nothing to weigh: only the linear layer.
+    α = softmax_p(w_h · tanh(W_v relu(A_v V_p) + W_g relu(A_a G))), Linear(Σ_p α_p V_p), with as
+    many hidden units as positions. One position leaves nothing to weigh: only the linear layer.
 
     Attributes:
         dim: width of the hidden layers and of the result.
+        layout: "positions": the formula, in which the guide adds one vector to the hidden units of
+            all positions. "released": RJCA's released code, in which it adds one number per
+            position to all of that position's units (there are as many of either).
         dtype: of the products and of the result; the softmax is float32.
         param_dtype: of the parameters.
     """
 
     dim: int
+    layout: Layout
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -84,7 +87,8 @@ class AudioGuidedPool(nn.Module):
         hidden = nn.relu(dense(self.dim, ("embed", "mlp"), name="map", **dtypes)(x))
         guide = nn.relu(dense(self.dim, ("embed", "mlp"), name="guide", **dtypes)(guide))
         content = without_bias(positions, "map_content")(hidden)  # (b, t, p, units)
-        content += without_bias(positions, "guide_content")(guide)[..., None]  # (b, t, p, 1)
+        led = without_bias(positions, "guide_content")(guide)  # (b, t, units)
+        content += led[..., None] if self.layout == "released" else led[:, :, None]
         score = without_bias(1, "score")(jnp.tanh(content))[..., 0]
         alpha = jax.nn.softmax(score.astype(jnp.float32), axis=-1).astype(self.dtype)
         return output(jnp.einsum("btp,btpc->btc", alpha, x))

@@ -1,0 +1,116 @@
+"""Every system, small, on the quickstart's synthetic corpus, all on equal terms.
+
+    maven-jax train --config systems:rjcma --workdir runs/systems_rjcma
+    python -m benchmarks.systems --out runs/systems
+
+Variants: `:mean`, `:concat`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`, `:rjcma`, `:grjca`,
+`:hgrjca`, `:tagf`. Corpus, features, inputs, loss, optimiser and number of frames seen are the
+quickstart's for all of them; widths are those that suit a few dozen synthetic people. The
+second command runs all with three seeds and prints the tables of docs/systems.md.
+Hardware: 2 CPU cores, about a minute each.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from maven_jax import recipes
+from maven_jax.recipes import check_arg
+
+WIDTH = 32
+
+
+def rjcma(name: str, **changes: Any) -> dict[str, Any]:
+    """RJCMA and those of its relatives that have a recursion."""
+    return dict(
+        name=name,
+        temporal="tcn",
+        channels={"*": (WIDTH,) * 4},
+        kernel_size=5,
+        temporal_dropout_rate=0.2,
+        correlation="time",
+        num_steps=3,
+        share_weights=False,
+        attention_dim=16,
+        joint="linear",
+        joint_dim=3 * WIDTH,
+        query="identity",
+        correlation_dropout_rate=0.0,
+        remat=False,
+        head_dim=64,
+        dimensions=("valence", "arousal"),
+        dtype="float32",
+        **changes,
+    )
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "late_fusion": dict(
+        name="late_fusion",
+        temporal="tcn",
+        channels={"*": (WIDTH,) * 4},
+        kernel_size=5,
+        temporal_dropout_rate=0.2,
+        head_dims=(64,),
+        head_dropout_rate=0.2,
+        head="va",
+        dtype="float32",
+    ),
+    "lfan": dict(
+        name="lfan",
+        temporal="tcn",
+        channels={"*": (WIDTH,) * 4},
+        kernel_size=5,
+        temporal_dropout_rate=0.2,
+        leader="visual",
+        attention_dim=WIDTH,
+        dtype="float32",
+    ),
+    "rjca": dict(
+        name="rjca",
+        pooled="visual",
+        guide="audio",
+        positions=1,
+        layout="positions",
+        lstm_dim=2 * WIDTH,
+        lstm_layers=1,
+        lstm_dropout_rate=0.3,
+        correlation="channel",
+        num_steps=3,
+        share_weights=False,
+        attention_dim=16,
+        joint="concat",
+        joint_dim=0,
+        query="linear",
+        correlation_dropout_rate=0.0,
+        remat=False,
+        joint_lstm_dim=2 * WIDTH,
+        joint_lstm_dropout_rate=0.3,
+        head_dim=64,
+        head_dropout_rate=0.3,
+        dtype="float32",
+    ),
+    "rjcma": rjcma("rjcma"),
+    "grjca": rjcma("grjca", gate_temperature=0.1),
+    "hgrjca": rjcma("hgrjca", gate_temperature=0.1),
+    "tagf": rjcma("tagf", gate_dim=WIDTH),
+}
+
+
+def get_config(arg: str = "rjcma") -> ConfigDict:
+    variant = check_arg(arg or "rjcma", ("mean", "concat", "maven", *MODELS))
+    if variant not in MODELS:
+        return recipes.load("quickstart" if variant == "maven" else f"quickstart:{variant}")
+    c = recipes.load("quickstart")
+    c.model = ConfigDict(MODELS[variant])
+    if variant == "rjca":
+        c.data.modalities = ("visual", "audio")
+        c.data.window.update(dict(kind="dense", length=16, hop=1))
+        with c.data.window.ignore_type():
+            c.data.window.step_s = 0.5
+        c.eval.hop = 1
+        # As many frames per step as the others have in 8 windows of 100.
+        c.train.batch_size = 50
+    if variant not in ("lfan", "late_fusion"):
+        c.model.window_length = c.data.window.get_ref("length")
+    return c
