@@ -149,4 +149,4 @@ class JointCorrelation(nn.Module):
     ) -> Array:
         start = nn.with_logical_partitioning(start, tuple(axes))
         weight: Any = self.param(name, start, shape, self.param_dtype)
-        return weight.astype(self.dtype)
+        return jnp.asarray(weight, self.dtype)

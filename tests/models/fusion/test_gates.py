@@ -74,7 +74,7 @@ def recursion_blstm(params, m, x):
 
 
 @pytest.mark.parametrize(
-    ("gate", "formula"), zip(GATES, (softmax_gate, hierarchical_gate, recursion_blstm))
+    ("gate", "formula"), list(zip(GATES, (softmax_gate, hierarchical_gate, recursion_blstm)))
 )
 def test_formulas(gate, formula):
     steps, params = steps_and_params(gate)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from reference_recursion import recursion as reference
 
+from maven_jax.models.fusion.joint_correlation import JointCorrelation
 from maven_jax.models.fusion.recursion import Recursion
 
 # Not in the order of the alphabet, which is the order in which JAX hands dicts back.
@@ -235,3 +236,141 @@ def test_windows_without_a_valid_frame_are_zero_and_teach_nothing(correlation):
     compiled, _, params, x, mask, cotangents = masked_case(correlation)
     found = compiled(params, {m: v * np.nan for m, v in x.items()}, mask & False, cotangents)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize("correlation", FORMS)
+def test_a_batch_of_one(correlation):
+    compiled, _, params, x, mask, cotangents = masked_case(correlation)
+    outputs = compiled(params, x, mask, cotangents)[0]
+    for row in range(2):
+        one = compiled(
+            params,
+            {m: v[row : row + 1] for m, v in x.items()},
+            mask[row : row + 1],
+            {m: v[:, row : row + 1] for m, v in cotangents.items()},
+        )[0]
+        assert_close(one, {m: v[:, row : row + 1] for m, v in outputs.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "t", "message"),
+    [
+        (
+            {"correlation": "time"},
+            9,
+            "'time' is tied to windows .* window_length=7, but these have 9",
+        ),
+        ({"correlation": "channel"}, 5, "'channel' is tied to windows of T frames"),
+        ({"correlation": "dense"}, 1, "'dense' is tied to windows of T frames"),
+        ({"correlation": "spatial"}, T, "correlation='spatial' is none of channel, time, dense"),
+        ({"joint": "sum"}, T, "joint='sum' is none of concat, linear"),
+        ({"query": "none"}, T, "query='none' is none of linear, identity"),
+        ({"num_steps": -1}, T, "num_steps=-1"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(changes, t, message):
+    module = Recursion(**RECURSION | changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        jax.eval_shape(
+            lambda: module.init(
+                jax.random.key(0), inputs(t=t), jnp.ones((2, t), bool), deterministic=True
+            )
+        )
+    assert "\n" not in str(caught.value)
+
+
+def with_dropout(correlation, seed, **changes):
+    module = Recursion(**RECURSION | {"correlation": correlation, "dropout_rate": 0.5} | changes)
+    x = inputs()
+    params = parameters(module, x)
+    rngs = {"dropout": jax.random.key(seed)}
+    return module.apply(params, x, jnp.ones((2, T), bool), deterministic=False, rngs=rngs)
+
+
+@pytest.mark.parametrize("correlation", ["channel", "time"])
+@pytest.mark.parametrize("options", [{}, {"share_weights": True}, {"remat": True}], ids=str)
+def test_each_step_drops_other_elements(correlation, options):
+    # Without a bias or a relu behind it, an update is zero only where it was dropped.
+    dropped = np.diff(with_dropout(correlation, 0, **options)["visual"], axis=0) == 0
+    assert 0.2 < dropped[0].mean() < 0.8
+    assert 0.2 < np.mean(dropped[0] != dropped[1]) < 0.8
+    again = np.diff(with_dropout(correlation, 0, **options)["visual"], axis=0) == 0
+    np.testing.assert_array_equal(again, dropped)
+    other = np.diff(with_dropout(correlation, 1, **options)["visual"], axis=0) == 0
+    assert 0.2 < np.mean(dropped != other) < 0.8
+
+
+@pytest.mark.parametrize("correlation", FORMS)
+def test_what_dropout_acts_on(correlation):
+    """The update in all forms; in "dense" the correlations, too."""
+    module = JointCorrelation(**STEP | {"correlation": correlation, "dropout_rate": 0.5})
+    x = inputs()
+    params = parameters(module, x)
+    mask = jnp.ones((2, T), bool)
+    key = jax.random.key(0)
+    plain = module.apply(params, x, mask, deterministic=True)
+    noisy = module.apply(params, x, mask, deterministic=False, rngs={"dropout": key})
+    for m in x:
+        update, kept = plain[m] - x[m], noisy[m] - x[m]
+        both = (np.abs(update) > 1e-3) & (np.abs(kept) > 1e-3)
+        assert both.sum() > 5
+        doubled = np.allclose(kept[both], 2 * update[both], rtol=1e-3, atol=1e-4)
+        assert doubled == (correlation != "dense")
+
+
+def test_the_weights_of_each_step_are_stacked_and_start_differently():
+    module = Recursion(**RECURSION | {"num_steps": 3})
+    x, mask = inputs(), jnp.ones((2, T), bool)
+    boxed = module.init(jax.random.key(0), x, mask, deterministic=True)["params"]["step"]
+    for leaf in jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)):
+        assert leaf.names[0] == "layers"
+        assert leaf.value.shape[0] == 3
+    weight = boxed["audio_output"].value
+    assert np.abs(np.diff(weight, axis=0)).max(axis=(1, 2)).min() > 1e-2
+    shared = module.clone(share_weights=True)
+    boxed = shared.init(jax.random.key(0), x, mask, deterministic=True)["params"]["step"]
+    assert boxed["audio_output"].value.shape == (T, T)
+    assert boxed["audio_joint"].names == ("embed", "mlp")
+
+
+@pytest.mark.parametrize("share_weights", [False, True])
+def test_the_program_does_not_grow_with_the_number_of_steps(share_weights):
+    def lines(num_steps, unroll):
+        module = Recursion(
+            **RECURSION | {"num_steps": num_steps, "share_weights": share_weights, "unroll": unroll}
+        )
+        x = inputs()
+        args = (parameters(module, x), x, jnp.ones((2, T), bool), weights_like(module, x))
+        return len(run(module, tuple(x)).lower(*args).as_text().splitlines())
+
+    assert lines(9, False) == lines(2, False)
+    # Unrolled, it does: each step of its own weights is cut out of the stack, at least.
+    assert lines(9, True) > lines(2, True) + 7
+
+
+def test_a_start_from_which_no_step_blows_up_the_features():
+    t = 64
+    x, mask = inputs(t=t, widths={"visual": 32, "audio": 16}), jnp.ones((2, t), bool)
+    for correlation in FORMS:
+        module = Recursion(
+            **RECURSION | {"correlation": correlation, "window_length": t, "num_steps": 4}
+        )
+        steps, _ = module.init_with_output(jax.random.key(0), x, mask, deterministic=True)
+        for value in steps.values():
+            ratio = np.std(value[1:], axis=(1, 2, 3)) / np.std(value[:-1], axis=(1, 2, 3))
+            assert (ratio > 0.9).all()
+            assert (ratio < 1.7).all()
+
+
+def test_bfloat16():
+    x, mask = inputs(), jnp.ones((2, T), bool)
+    for correlation in FORMS:
+        module = Recursion(**RECURSION | {"correlation": correlation})
+        params = parameters(module, x)
+        expected = module.apply(params, x, mask, deterministic=True)
+        found = module.clone(dtype=jnp.bfloat16).apply(params, x, mask, deterministic=True)
+        for m in x:
+            assert found[m].dtype == jnp.bfloat16
+            np.testing.assert_allclose(
+                found[m].astype(np.float32), expected[m], rtol=0.1, atol=0.15
+            )
