@@ -1,10 +1,11 @@
 """Time to compile the recursion, and size of its program, for more and more steps.
 
     python -m benchmarks.recursion_compile
-    python -m benchmarks.recursion_compile --repeats 9 --unroll
+    python -m benchmarks.recursion_compile --recursion-alone --repeats 9
 
-One training step's forward pass and gradients (of parameters and inputs) of RJCMA's fusion at its
-full size: 3 modalities of widths 256, 128 and 128, windows of 300 frames, batch 12. "lowered" is
+The training step of `configs/rjcma.py` at its full size, as `maven-jax train` compiles it, or with
+`--recursion-alone` the forward pass and gradients (of parameters and inputs) of its recursion: 3
+modalities of widths 256, 128 and 128, windows of 300 frames, batch 12. "lowered" is
 what JAX hands to XLA (StableHLO), "optimised" what XLA makes of it. The time is that of XLA alone
 (`lowered.compile()`), processor seconds beside those of the clock, both the least of `--repeats`:
 other work on the machine can only add to them, and less to the former. The numbers of steps take
@@ -25,11 +26,20 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from maven_jax import assembly, recipes
+from maven_jax.data.transforms import FeatureStatistics
+from maven_jax.losses import make_loss
+from maven_jax.models import registry
 from maven_jax.models.fusion.recursion import Recursion
+from maven_jax.optimizer import make_optimizer
+from maven_jax.state import abstract_state
+from maven_jax.steps import make_train_step
+from maven_jax.types import Batch
 
 WIDTHS = {"visual": 256, "audio": 128, "text": 128}
 LIMITS = {True: 1.2, False: 1.3}
@@ -85,6 +95,51 @@ def lower(num_steps: int, share_weights: bool, args: argparse.Namespace) -> jax.
     )
 
 
+def lower_training(num_steps: int, share_weights: bool, args: argparse.Namespace):
+    """The whole training step of the recipe, lowered for this machine."""
+    config = recipes.load("rjcma")
+    changes = dict(num_steps=num_steps, share_weights=share_weights, remat=args.remat)
+    changes |= dict(correlation=args.correlation, correlation_dropout_rate=args.dropout_rate)
+    config.model.update(changes)
+    modalities = tuple(config.data.modalities)
+    model = registry.create(modalities=modalities, **recipes.plain(config.model))
+    tx, _ = recipes.call(
+        make_optimizer, config.optimizer, "optimizer", steps_per_epoch=10, total_steps=1000
+    )
+    mesh, rules = assembly.build_mesh(config)
+
+    def of(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    rows = (config.train.batch_size, config.data.window.length)
+    widths = dict(visual=512, audio=128, text=768)
+    batch = Batch(
+        features={m: of(*rows, widths[m], dtype=jnp.float16) for m in modalities},
+        modality_masks={m: of(*rows, dtype=jnp.bool) for m in modalities},
+        frame_mask=of(*rows, dtype=jnp.bool),
+        targets=of(*rows, 2),
+        target_mask=of(*rows, dtype=jnp.bool),
+        window=of(rows[0], dtype=jnp.int32),
+    )
+    moments = {m: of(widths[m]) for m in modalities}
+    state, shardings = abstract_state(
+        model, tx, batch, FeatureStatistics(moments, moments), mesh, rules
+    )
+    step = make_train_step(
+        model,
+        recipes.call(make_loss, config.loss, "loss"),
+        assembly.build_transform(config),
+        tx,
+        mesh=mesh,
+        rules=rules,
+        shardings=shardings,
+        accumulate_steps=1,
+        seed=0,
+    )
+    with jax.set_mesh(mesh):
+        return step.lower(state, batch)
+
+
 def sizes(text: str) -> tuple[int, int]:
     """Instructions (lines with an assignment) and bytes of a program's text."""
     return sum(" = " in line for line in text.splitlines()), len(text)
@@ -92,13 +147,14 @@ def sizes(text: str) -> tuple[int, int]:
 
 def measure(share_weights: bool, args: argparse.Namespace) -> None:
     """Prints one table: a line for each number of steps."""
+    program = lower if args.recursion_alone else lower_training
     options = {"xla_disable_hlo_passes": "simplify-while-loops"} if args.keep_loops else None
     wall: dict[int, list[float]] = {count: [] for count in args.steps}
     processor: dict[int, list[float]] = {count: [] for count in args.steps}
     texts: dict[int, tuple[str, str]] = {}
     for _ in range(args.repeats):
         for count in args.steps:
-            lowered = lower(count, share_weights, args)
+            lowered = program(count, share_weights, args)
             start, start_processor = time.perf_counter(), time.process_time()
             compiled = lowered.compile(options)
             processor[count].append(time.process_time() - start_processor)
@@ -128,11 +184,12 @@ def measure(share_weights: bool, args: argparse.Namespace) -> None:
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recursion-alone", action="store_true")
     parser.add_argument("--correlation", default="time", choices=("channel", "time", "dense"))
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=300, help="of the recursion alone")
+    parser.add_argument("--batch", type=int, default=12, help="of the recursion alone")
     parser.add_argument("--dropout-rate", type=float, default=0.0)
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--unroll", action="store_true", help="no scan, for comparison")
@@ -141,6 +198,7 @@ def main() -> int:
     jax.config.update("jax_enable_compilation_cache", False)
     print(machine())
     print(
+        f"{'recursion alone' if args.recursion_alone else 'training step'}: "
         f"correlation={args.correlation}, {args.batch} windows of {args.frames} frames, dropout"
         f" {args.dropout_rate}, remat={args.remat}, unroll={args.unroll},"
         f" keep_loops={args.keep_loops}, {args.repeats} repeats"

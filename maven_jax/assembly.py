@@ -32,6 +32,8 @@ from maven_jax.types import Batch
 
 SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")
 CONFIG_FILE = "config.json"
+# Not in the configs of the first runs.
+_LATER_KEYS = {"data": ("fold",), "eval": ("smooth_frames",), "train": ("stages", "init")}
 
 
 def check_sections(config: Config) -> None:
@@ -56,9 +58,17 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
     try:
         record = json.loads(path.read_text())
-        return recipes.from_json(record["config"]), record
+        config = recipes.from_json(record["config"])
     except (json.JSONDecodeError, KeyError) as error:
         raise UserError(f"{path}: not a config that a run wrote ({error})") from error
+    for section, keys in _LATER_KEYS.items():
+        for key in keys:
+            if key not in config.get(section, {}):
+                raise UserError(
+                    f"{path}: written before config.{section}.{key} came to be; train it again, "
+                    "or evaluate it with the version that it names"
+                )
+    return config, record
 
 
 def open_store(config: Config) -> Store:

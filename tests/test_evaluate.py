@@ -209,3 +209,12 @@ def test_names_from_outside_stay_in_their_folder(name, tmp_path):
 def test_different_names_give_different_files():
     names = ["a/b", "a_b", "a b", "a\\b", "../a_b"]
     assert len({file_stem(n) for n in names}) == len(names)
+
+
+def test_a_workdir_of_an_earlier_version_is_refused_in_one_line(workdir, tmp_path):
+    record = json.loads((workdir / "config.json").read_text())
+    del record["config"]["eval"]["smooth_frames"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"written before config\.eval\.smooth_frames") as caught:
+        evaluate(tmp_path, "validation")
+    assert "\n" not in str(caught.value)

@@ -54,7 +54,7 @@ class AudioGuidedPool(nn.Module):
     """
 
     dim: int
-    layout: Layout
+    layout: str
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
