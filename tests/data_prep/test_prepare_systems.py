@@ -21,7 +21,7 @@ DIMS = {
     "rjca": {"visual": 16 * 64, "audio": 64},
     "raw": {"visual": 24 * 24 * 3, "audio": 32 * 64, "text": 64},
 }
-CHUNK_FRAMES = {"rjcma": 100, "rjca": 8, "raw": 50}
+CHUNK_FRAMES = {"rjcma": 100, "rjca": 1, "raw": 50}
 
 
 @pytest.fixture(scope="module")
