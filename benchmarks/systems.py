@@ -60,18 +60,18 @@ class Row:
 
 
 def _modalities(names: str) -> Row:
-    return Row(f"rjcma, {names.replace(',', ' + ')}", "rjcma", (f"data.modalities={names},",))
+    return Row(f"rjcma, {names.replace(',', ' + ')}", "rjcma", (f"data.modalities={names}",))
 
 
 ROWS: dict[str, tuple[Row, ...]] = {
     "systems": (
         Row("training mean", "mean"),
-        Row("concatenation + MLP", "concat"),
+        Row("concat + MLP", "concat"),
         Row("late fusion, BLSTM", "late_fusion", ("model.temporal=blstm",)),
         Row("late fusion, TCN", "late_fusion", ("model.temporal=tcn",)),
         Row("LFAN", "lfan"),
         Row("MAVEN", "maven"),
-        Row("concatenation + MLP, no text", "concat", ("data.modalities=visual,audio",)),
+        Row("concat + MLP, no text", "concat", ("data.modalities=visual,audio",)),
         Row("MAVEN, no text", "maven", ("data.modalities=visual,audio",)),
         Row("RJCA, no text", "rjca"),
         Row("RJCA, with text", "rjca", ("data.modalities=visual,audio,text",)),
@@ -182,7 +182,7 @@ def table(out: Path, group: str, seeds: list[int], speeds: dict[str, float]) -> 
     """The rows of one table; a row with fewer runs than seeds says how many it has."""
     found = Table(title=f"{group}: ccc on validation, mean ± std of {len(seeds)} seeds")
     found.title_justify = "left"
-    columns = ("", "valence", "arousal", "ccc", "parameters", "frames", "windows/s")
+    columns = ("", "valence", "arousal", "ccc", "parameters", "T", "windows/s")
     for name in columns:
         found.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in ROWS[group]:
@@ -193,7 +193,7 @@ def table(out: Path, group: str, seeds: list[int], speeds: dict[str, float]) -> 
         cells = []
         for name in ("ccc_valence", "ccc_arousal", "ccc"):
             values = [s[name] for s in scores]
-            cells.append(f"{statistics.mean(values):.3f} ± {statistics.pstdev(values):.3f}")
+            cells.append(f"{statistics.mean(values):.3f} ±{statistics.pstdev(values):.3f}")
         label = row.label + ("" if len(scores) == len(seeds) else f" ({len(scores)} seeds)")
         speed = speeds.get(row.key, float("nan"))
         config = config_of(row)
@@ -229,6 +229,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--tables", action="store_true", help="print what is there, train nothing")
+    parser.add_argument("--no-speed", action="store_true", help="do not measure windows/s")
     args = parser.parse_args()
     groups = args.only.split(",") if args.only else list(ROWS)
     for group in groups:
@@ -244,6 +245,7 @@ def main() -> int:
             for i, line in enumerate(pool.map(lambda job: train(*job), jobs), start=1):
                 if line:
                     say(f"{i}/{len(jobs)} {line}")
+    if not args.tables and not args.no_speed:
         speeds = {row.key: measure(row) for row in distinct(groups)}
         speed_file.write_text(json.dumps(speeds, indent=1))
     speeds = json.loads(speed_file.read_text()) if speed_file.exists() else {}
