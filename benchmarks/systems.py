@@ -182,7 +182,7 @@ def table(out: Path, group: str, seeds: list[int], speeds: dict[str, float]) -> 
     """The rows of one table; a row with fewer runs than seeds says how many it has."""
     found = Table(title=f"{group}: ccc on validation, mean ± std of {len(seeds)} seeds")
     found.title_justify = "left"
-    columns = ("", "valence", "arousal", "ccc", "parameters", "T", "windows/s")
+    columns = ("", "valence", "arousal", "ccc", "parameters", "T", "win/s")
     for name in columns:
         found.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in ROWS[group]:
