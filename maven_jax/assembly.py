@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from maven_jax import recipes
+from maven_jax import hosts, recipes
 from maven_jax.data.folds import fold_entries, fold_statistics
 from maven_jax.data.moments import Moments
 from maven_jax.data.pipeline import WindowSource, to_batch
@@ -260,11 +260,7 @@ def build_predictor(
 
 def say_what_runs(store: Store, config: Config, mesh: Mesh) -> None:
     """Start-up lines: devices, data, and whether the features mean anything."""
-    say(
-        f"{jax.process_count()} process(es) x {jax.local_device_count()} "
-        f"{jax.devices()[0].platform} device(s), mesh data={mesh.shape['data']} "
-        f"model={mesh.shape['model']}"
-    )
+    say(hosts.describe(mesh, config.train.batch_size))
     widths = ", ".join(f"{m} ({store.modalities[m].dim})" for m in config.data.modalities)
     say(f"store {config.data.store}: {widths}")
     untrained = [m for m in config.data.modalities if store.modalities[m].untrained]

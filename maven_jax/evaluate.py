@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from maven_jax import assembly
+from maven_jax import assembly, hosts
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
@@ -79,7 +79,7 @@ def evaluate(
         "num_parameters": count_parameters(weights.params),
         "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
     }
-    if jax.process_index() == 0:
+    if hosts.is_writer():
         times = [frame_times(features, track) for track in tracks]
         path = write_report(workdir, split, tracks, times, scores, by_video)
         if scores["num_frames"]:
@@ -106,7 +106,9 @@ def main(argv: list[str]) -> int:
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
     )
     p.add_argument("--store", help="another store with the same kind of features")
+    hosts.add_arguments(p)
     args = p.parse_args(argv)
+    hosts.connect(args)
     config, _ = assembly.read_record(args.workdir)
     split = args.split or config.data.eval_split
     if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():

@@ -17,6 +17,11 @@ T = TypeVar("T")
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
+def silence() -> None:
+    """Turns off all that this module prints: of several processes, one speaks."""
+    console.quiet = True
+
+
 def say(message: str) -> None:
     """Prints one line now (also above a live bar); markup in `message` is not interpreted."""
     console.print(message, markup=False)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import assembly, recipes
+from maven_jax import assembly, hosts, recipes
 from maven_jax import workdir as workdirs
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
@@ -26,7 +26,7 @@ from maven_jax.scoring import score
 from maven_jax.sharding import place_batch, rows_per_process
 from maven_jax.stages import Stage, StageBuilder, StageControl
 from maven_jax.state import count_parameters
-from maven_jax.writers import MetricWriter, read_metrics
+from maven_jax.writers import MetricWriter, SilentWriter, read_metrics
 
 
 class NonFiniteLoss(UserError):
@@ -137,7 +137,7 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
     if control.over:
         stage, state = next_stage(start, state)
     train_step = compiled(stage, state)
-    writer = MetricWriter(workdir, start)
+    writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
     report = _Reporter(config, writer, start, steps_per_epoch, total_steps)
 
     scores: dict[str, Any] = {}
@@ -189,7 +189,7 @@ class _Reporter:
     def __init__(
         self,
         config: Config,
-        writer: MetricWriter,
+        writer: MetricWriter | SilentWriter,
         start: int,
         steps_per_epoch: int,
         total_steps: int,
@@ -257,26 +257,31 @@ def parser() -> Parser:
     )
     p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
     p.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    hosts.add_arguments(p)
     return p
 
 
 def main(argv: list[str]) -> int:
     """`maven-jax train`."""
     args, rest = parser().parse_known_args(argv)
+    hosts.connect(args)
     config = recipes.load(args.config)
     overrides = recipes.override(config, rest)
     assembly.check_sections(config)
     if config.data.synthetic is not None:
         from maven_jax.synthetic import ensure_store
 
-        recipes.call(ensure_store, config.data.synthetic, "data.synthetic", store=config.data.store)
+        if hosts.is_writer():
+            section = config.data.synthetic
+            recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
+        hosts.agree(0)  # the others wait for the store
     began = time.monotonic()
     run(config, args.workdir, overrides)
     from maven_jax.evaluate import evaluate
 
     evaluate(args.workdir, config.data.eval_split, which="best")
-    plots.plot_training(
-        read_metrics(args.workdir), config.data.eval_split, args.workdir / "plots" / "training.png"
-    )
+    if hosts.is_writer():
+        rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
+        plots.plot_training(rows, config.data.eval_split, plot)
     say(f"done in {format_duration(time.monotonic() - began)}; everything is in {args.workdir}")
     return 0

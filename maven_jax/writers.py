@@ -56,6 +56,16 @@ class MetricWriter:
         self._events.close()
 
 
+class SilentWriter:
+    """In place of `MetricWriter` in the processes that write nothing."""
+
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Drops the row."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The rows of `metrics.jsonl`; a last line that a killed run left half written is dropped."""
     path = workdir / "metrics.jsonl"
