@@ -79,9 +79,7 @@ def forget(store: Store) -> None:
 
 def batches(source: WindowSource, order: str, num_threads: int, seed: int) -> Iterator[Any]:
     """The batches of training, or of evaluation."""
-    common: dict[str, Any] = dict(
-        batch_size=BATCH, num_threads=num_threads, process_index=0, process_count=1
-    )
+    common: dict[str, Any] = dict(batch_size=BATCH, rows=np.arange(BATCH), num_threads=num_threads)
     if order == "in order":
         return ordered_batches(source, **common)
     return train_iterator(source, seed=seed, **common)

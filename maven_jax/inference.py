@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from maven_jax.data.store import Store, VideoEntry
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import meter
-from maven_jax.sharding import gather, place_batch, rows_per_process
+from maven_jax.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.smoothing import box_filter, check_smooth_frames
 from maven_jax.state import Weights
 
@@ -74,15 +74,13 @@ class Predictor:
         _check_coverage(windows)
         self._smooth_frames = smooth_frames
         self._step, self._store, self._windows, self._mesh = predict_step, store, windows, mesh
-        self._rows = rows_per_process(batch_size, mesh, "eval.batch_size")
+        self._rows = process_rows(mesh, batch_size, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
-        padded = -(-len(windows) // batch_size) * batch_size
-        self._source = WindowSource(store, windows, modalities, single_vector, padded)
+        self._source = WindowSource(store, windows, modalities, single_vector)
 
     def compile(self, weights: Weights) -> None:
         """Compiles the prediction step for the one shape that all batches have."""
-        rows = [self._source[0]] * self._rows
-        example = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
+        example = to_batch(self._source.read([0] * len(self._rows)))
         self._step = self._step.lower(weights, place_batch(example, self._mesh)).compile()
 
     def __call__(self, weights: Weights, label: str = "") -> list[Track]:
@@ -98,27 +96,14 @@ class Predictor:
         count = [np.zeros(e.num_frames, np.int32) for e in entries]
         targets = [np.zeros((e.num_frames, 2), np.float32) for e in entries]
         masks = [np.zeros(e.num_frames, bool) for e in entries]
-        batches = ordered_batches(
-            self._source,
-            batch_size=self._rows,
-            num_threads=self._num_threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        for item in batches:
-            batch = place_batch(to_batch(item), self._mesh)
-            output = self._step(weights, batch)
-            arrays = map(gather, (output, batch.window, batch.targets, batch.target_mask))
-            for va, window, target, mask in zip(*arrays):
-                if window < 0:
-                    continue
-                advance(1)
-                i = self._windows.video[window]
-                frames = self._windows.frames(int(window))
-                n = len(count[i][frames])
-                total[i][frames] += va[:n]
-                count[i][frames] += 1
-                targets[i][frames], masks[i][frames] = target[:n], mask[:n]
+        va, target, annotated = self._outputs(weights, advance)
+        # Window by window, so that the sums are the same to the last bit on any mesh.
+        for window, i in enumerate(self._windows.video):
+            frames = self._windows.frames(window)
+            n = len(count[i][frames])
+            total[i][frames] += va[window, :n]
+            count[i][frames] += 1
+            targets[i][frames], masks[i][frames] = target[window, :n], annotated[window, :n]
         tracks = []
         for i, entry in enumerate(entries):
             if not count[i].all():
@@ -126,6 +111,40 @@ class Predictor:
             mean = (total[i] / count[i][:, None]).astype(np.float32)
             tracks.append(Track(entry, box_filter(mean, self._smooth_frames), targets[i], masks[i]))
         return tracks
+
+    def _outputs(
+        self, weights: Weights, advance: Callable[[float], None]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all windows: predictions (n, t, 2), targets (n, t, 2), which are annotated (n, t).
+
+        Processes exchange nothing before the end: each keeps its own rows. A batch's output is
+        read when the next batch is on its way, so that the device need not wait.
+        """
+        batches = ordered_batches(
+            self._source,
+            batch_size=self._batch_size,
+            rows=self._rows,
+            num_threads=self._num_threads,
+        )
+        rows: list[np.ndarray] = []  # a batch's (r, t, 5): valence, arousal, targets, annotated
+
+        def keep(output: jax.Array, item: Mapping[str, Any]) -> None:
+            mask = item["target_mask"][..., None].astype(np.float32)
+            rows.append(np.concatenate([rows_here(output), item["targets"], mask], -1))
+            left = len(self._windows) - (len(rows) - 1) * self._batch_size
+            advance(min(left, self._batch_size))
+
+        pending: tuple[jax.Array, Mapping[str, Any]] | None = None
+        for item in batches:
+            output = self._step(weights, place_batch(to_batch(item), self._mesh))
+            if pending is not None:
+                keep(*pending)
+            pending = output, item
+        if pending is not None:
+            keep(*pending)
+        whole = gather_rows(np.stack(rows), self._mesh)  # (k, batch_size, t, 5)
+        whole = whole.reshape(-1, *whole.shape[2:])[: len(self._windows)]
+        return whole[..., :2], whole[..., 2:4], whole[..., 4] > 0
 
 
 def _check_coverage(windows: Windows) -> None:

@@ -46,13 +46,11 @@ def logical_rules(fsdp: bool) -> Rules:
     return (
         ("batch", "data"),
         ("frames", None),
-        ("context", None),
         ("channels", None),
         ("activation_embed", None),
         ("embed", "data" if fsdp else None),
         ("heads", "model"),
         ("head_dim", None),
-        ("kv", None),
         ("mlp", "model"),
         ("vocab", None),
         ("layers", None),
@@ -103,23 +101,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
-def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts this process's rows of a batch on its devices; the result is the global batch."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+def _data_shards(mesh: Mesh, process: int) -> list[int]:
+    """Positions along `data` at which a process has devices, in order.
+
+    They need not follow each other: on a TPU slice the mesh follows the wiring, not the hosts. And
+    several processes have the same ones where the model axis goes from one to the next.
+    """
+    along_data = np.moveaxis(mesh.devices, mesh.axis_names.index("data"), 0)
+    owners = [{d.process_index for d in devices.flat} for devices in along_data]
+    return [i for i, processes in enumerate(owners) if process in processes]
 
 
-def gather(array: jax.Array) -> np.ndarray:
-    """A batch-sharded array as NumPy, whole, on every process."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    from jax.experimental import multihost_utils
+def process_rows(mesh: Mesh, batch_size: int, key: str) -> np.ndarray:
+    """Which rows of a global batch this process's devices take, in order.
 
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-def rows_per_process(batch_size: int, mesh: Mesh, key: str) -> int:
-    """Rows of a global batch that each process reads.
+    Args:
+        mesh: the device mesh.
+        batch_size: rows of the global batch.
+        key: of the recipe, for the message.
 
     Raises:
         UserError: the batch does not split evenly over the data axis.
@@ -129,4 +128,60 @@ def rows_per_process(batch_size: int, mesh: Mesh, key: str) -> int:
             f"config.{key}={batch_size} is not a multiple of the mesh's {mesh.shape['data']}"
             " device(s) along data"
         )
-    return batch_size // jax.process_count()
+    return _rows_of(_data_shards(mesh, jax.process_index()), batch_size // mesh.shape["data"])
+
+
+def _rows_of(shards: list[int], shard_rows: int) -> np.ndarray:
+    return (np.array(shards)[:, None] * shard_rows + np.arange(shard_rows)).ravel()
+
+
+def place_batch(batch: Any, mesh: Mesh) -> Any:
+    """The global batch, spread over the devices, from each process's `process_rows` of it."""
+    sharding, shards = batch_sharding(mesh), _data_shards(mesh, jax.process_index())
+
+    def place(x: np.ndarray) -> jax.Array:
+        shard_rows = len(x) // len(shards)
+
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            first = shards.index((index[0].start or 0) // shard_rows) * shard_rows
+            return x[first : first + shard_rows]
+
+        shape = (shard_rows * mesh.shape["data"], *x.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, shard)
+
+    return jax.tree.map(place, batch)
+
+
+def rows_here(array: jax.Array) -> np.ndarray:
+    """This process's rows of a batch-sharded array, in the order of `process_rows`."""
+    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def gather_rows(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """Whole batches on every process, from each process's rows of them.
+
+    All processes have to call it, with as many batches.
+
+    Args:
+        rows: (k, r, …) this process's rows of k global batches, in the order of `process_rows`.
+        mesh: the device mesh.
+
+    Returns:
+        (k, batch_size, …)
+    """
+    if jax.process_count() == 1:
+        return rows
+    from jax.experimental import multihost_utils
+
+    shards = [_data_shards(mesh, p) for p in range(jax.process_count())]
+    shard_rows = rows.shape[1] // len(shards[jax.process_index()])
+    # The exchange wants the same shape of all; processes may differ in how many rows they have.
+    padded = np.zeros((len(rows), max(map(len, shards)) * shard_rows, *rows.shape[2:]), rows.dtype)
+    padded[:, : rows.shape[1]] = rows
+    parts = np.asarray(multihost_utils.process_allgather(padded))
+    whole = np.zeros((len(rows), mesh.shape["data"] * shard_rows, *rows.shape[2:]), rows.dtype)
+    for part, own in zip(parts, shards):
+        whole[:, _rows_of(own, shard_rows)] = part[:, : len(own) * shard_rows]
+    return whole

@@ -23,7 +23,7 @@ from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
 from maven_jax.report import plots
 from maven_jax.scoring import score
-from maven_jax.sharding import place_batch, rows_per_process
+from maven_jax.sharding import place_batch, process_rows
 from maven_jax.stages import Stage, StageBuilder, StageControl
 from maven_jax.state import count_parameters
 from maven_jax.writers import MetricWriter, SilentWriter, read_metrics
@@ -57,7 +57,7 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
     assembly.say_what_runs(store, config, mesh)
 
     windows = assembly.split_windows(store, config, config.data.train_split, train=True)
-    rows = rows_per_process(config.train.batch_size, mesh, "train.batch_size")
+    rows = process_rows(mesh, config.train.batch_size, "train.batch_size")
     if config.train.batch_size % (config.train.accumulate_steps * mesh.shape["data"]):
         raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
     steps_per_epoch = max(math.ceil(len(windows) / config.train.batch_size), 1)
@@ -66,16 +66,15 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
     source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
     data = train_iterator(
         source,
-        batch_size=rows,
+        batch_size=config.train.batch_size,
+        rows=rows,
         seed=config.seed,
         num_threads=config.data.num_threads,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
 
     model = assembly.build_model(config, store)
     dimensions = assembly.trained_dimensions(config)
-    example = to_batch(jax.tree.map(lambda x: np.stack([x] * rows), source[0]))
+    example = to_batch(source.read([0] * len(rows)))
     builder = StageBuilder(
         config,
         model,

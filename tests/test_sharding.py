@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from maven_jax import assembly, recipes
 from maven_jax.errors import UserError
-from maven_jax.sharding import _sharding, logical_rules, make_mesh, rows_per_process
+from maven_jax.sharding import _sharding, logical_rules, make_mesh, process_rows
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 
@@ -22,9 +22,9 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 
 def test_a_batch_must_split_over_the_data_axis():
     mesh = make_mesh(data=-1, model=1)
-    assert rows_per_process(8 * mesh.shape["data"], mesh, "train.batch_size")
+    assert len(process_rows(mesh, 8 * mesh.shape["data"], "train.batch_size"))
     with pytest.raises(UserError, match=r"config\.train\.batch_size=0"):
-        rows_per_process(0, mesh, "train.batch_size")
+        process_rows(mesh, 0, "train.batch_size")
 
 
 def test_an_axis_that_does_not_divide_stays_whole():

@@ -1,11 +1,12 @@
-"""From the store to batches: windows read at random, padded, batched, sharded per process."""
+"""From the store to batches: the order of the windows, and this process's rows of each batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from maven_jax.data.store import Frames, Store
@@ -23,8 +24,6 @@ class WindowSource:
         modalities: which to read, in this order.
         single_vector: modalities that are given as one vector per window, the mean over its
             observed frames: modality -> only the first so many seconds of it count (None: all).
-        padded_size: length to report; positions behind the last window are empty ones, so that
-            the last batch of an evaluation is whole on every process.
 
     Raises:
         UserError: a mean vector is asked of a modality of whole numbers.
@@ -36,11 +35,9 @@ class WindowSource:
         windows: Windows,
         modalities: tuple[str, ...],
         single_vector: Mapping[str, float | None],
-        padded_size: int | None = None,
     ):
         self._store, self._windows = store, windows
         self._modalities, self._single = modalities, dict(single_vector)
-        self._size = len(windows) if padded_size is None else padded_size
         for name in self._single:
             if name in modalities and store.modalities[name].dtype == "uint8":
                 raise UserError(
@@ -49,20 +46,33 @@ class WindowSource:
                 )
 
     def __len__(self) -> int:
-        return self._size
-
-    def __repr__(self) -> str:  # grain compares it when a position is restored
-        return f"WindowSource({self._size} windows of {self._windows.length} frames)"
+        return len(self._windows)
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        index = int(index)
-        windows = self._windows
-        if index >= len(windows):
-            return self._empty()
-        entry = windows.entries[windows.video[index]]
-        which = windows.frames(index)
-        frames = self._store.read(entry, which.start, which.stop, self._modalities, which.step)
-        return self._item(frames, index)
+        return jax.tree.map(lambda x: x[0], self.read([int(index)]))
+
+    @property
+    def epoch_windows(self) -> int:
+        """Windows of training after which each has been seen once."""
+        return len(self)
+
+    def order(self, seed: int) -> grain.MapDataset:
+        """Window numbers without end; every epoch has its own order."""
+        return grain.MapDataset.range(len(self)).seed(seed).shuffle().repeat()
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """Windows by their numbers, stacked: arrays (b, …) with the fields of a `Batch`.
+
+        All are fetched from the store at once. A number behind the last window gives an empty one.
+        """
+        windows, count = self._windows, len(self)
+        numbers = [int(i) for i in indices]
+        spans = [
+            (windows.entries[windows.video[i]], windows.frames(i)) for i in numbers if i < count
+        ]
+        frames = iter(self._store.read_many(spans, self._modalities))
+        items = [self._item(next(frames), i) if i < count else self._empty() for i in numbers]
+        return jax.tree.map(lambda *rows: np.stack(rows), *items)
 
     def _item(self, frames: Frames, index: int) -> dict[str, Any]:
         length, n = self._windows.length, len(frames.time_s)
@@ -84,10 +94,20 @@ class WindowSource:
         }
 
     def _empty(self) -> dict[str, Any]:
-        item = self[0]
-        for mask in (*item["modality_masks"].values(), item["frame_mask"], item["target_mask"]):
-            mask[...] = False
-        return item | {"window": np.int32(-1)}
+        length = self._windows.length
+        features, masks = {}, {}
+        for name in self._modalities:
+            spec, n = self._store.modalities[name], 1 if name in self._single else length
+            features[name] = np.zeros((n, spec.dim), spec.dtype)
+            masks[name] = np.zeros(n, bool)
+        return {
+            "features": features,
+            "modality_masks": masks,
+            "frame_mask": np.zeros(length, bool),
+            "targets": np.zeros((length, 2), np.float32),
+            "target_mask": np.zeros(length, bool),
+            "window": np.int32(-1),
+        }
 
 
 def _pad(x: np.ndarray, length: int) -> np.ndarray:
@@ -117,46 +137,54 @@ def train_iterator(
     source: WindowSource,
     *,
     batch_size: int,
+    rows: np.ndarray,
     seed: int,
     num_threads: int,
-    process_index: int,
-    process_count: int,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches; every epoch has its own order, which depends on the seed alone.
 
-    Batch k of all processes together holds the same windows however many processes there are:
-    the shuffled list is dealt out row by row.
+    A global batch is the same rows in the same order however many processes there are: each
+    process reads those that its devices take.
 
     Args:
         source: the windows.
-        batch_size: rows of this process.
+        batch_size: rows of the global batch.
+        rows: which of them this process reads, see `sharding.process_rows`.
         seed: of the order.
-        num_threads: threads that read and decode; 0 reads in the calling thread.
-        process_index: this process.
-        process_count: all processes.
+        num_threads: threads that read and decode batches; 0 reads in the calling thread.
 
     Returns:
-        An iterator with `get_state`/`set_state`, its position being part of a checkpoint.
+        An iterator over dicts of arrays. Its `get_state()` is JSON, counts global batches and
+        hence is the same in every process, of any number of them; `set_state` takes it.
     """
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    data = data[process_index::process_count].batch(batch_size)
-    return iter(data.to_iter_dataset(_read_options(num_threads)))
+    return _batches(source, source.order(seed), batch_size, rows, num_threads)
 
 
 def ordered_batches(
-    source: WindowSource,
-    *,
-    batch_size: int,
-    num_threads: int,
-    process_index: int,
-    process_count: int,
+    source: WindowSource, *, batch_size: int, rows: np.ndarray, num_threads: int
 ) -> Iterator[Mapping[str, Any]]:
-    """Every window once, in order: this process's rows of each batch, all batches whole."""
-    data = grain.MapDataset.source(source)[process_index::process_count].batch(batch_size)
-    return iter(data.to_iter_dataset(_read_options(num_threads)))
+    """Every window once, in order: this process's `rows` of each global batch of `batch_size`.
+
+    The last batch is filled up with empty windows, so that every process has as many batches.
+    """
+    padded = -(-len(source) // batch_size) * batch_size
+    return _batches(source, grain.MapDataset.range(padded), batch_size, rows, num_threads)
+
+
+def _batches(
+    source: WindowSource,
+    order: grain.MapDataset,
+    batch_size: int,
+    rows: np.ndarray,
+    num_threads: int,
+) -> grain.DatasetIterator:
+    # Numbers are shuffled and batched before anything is read: a batch is one read.
+    batches = order.batch(batch_size).map(lambda numbers: source.read(numbers[rows]))
+    return iter(batches.to_iter_dataset(_read_options(num_threads)))
 
 
 def _read_options(num_threads: int) -> grain.ReadOptions:
     # One item of these data sets is a whole batch: a few in flight keep the device busy, and
-    # grain's default of 500 would hold gigabytes.
-    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4 if num_threads else 0)
+    # grain's default of 500 would hold gigabytes. Each thread reads one of them.
+    in_flight = max(num_threads, 4) if num_threads else 0
+    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=in_flight)

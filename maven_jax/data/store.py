@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
@@ -33,6 +33,9 @@ INDEX_FOLDER = "index"
 TARGETS = "targets"
 # What a modality's values are stored as: vectors of encoders, or pixels.
 STORED_DTYPES = ("float16", "uint8")
+# Records are fetched in one call up to this size; a batch of windows over long stretches of video
+# can want gigabytes of records, of which it keeps little.
+FETCH_BYTES = 2**28
 # Record fields that are not modalities.
 FRAME_FIELDS = ("time_s", "targets", "target_mask", "segment_id")
 RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
@@ -168,6 +171,14 @@ class Frames:
         return len(self.time_s)
 
 
+class _Wanted(NamedTuple):
+    """A record, and where its frames go: fields, which places of theirs, which of its rows."""
+
+    entry: VideoEntry
+    chunk: int
+    places: list[tuple[dict[str, np.ndarray], slice, slice]]
+
+
 class Store:
     """Random access to the frames of a finished store.
 
@@ -280,93 +291,117 @@ class Store:
         modalities: Sequence[str] | None = None,
         step: int = 1,
     ) -> Frames:
-        """Reads the frames `range(start, stop, step)` of a video.
+        """Reads the frames `range(start, stop, step)` of a video; see `read_many`."""
+        return self.read_many([(entry, slice(start, stop, step))], modalities)[0]
 
-        Fetches the records that hold one of them in one batch; of a record, only what is asked
-        for is decoded.
+    def read_many(
+        self, spans: Sequence[tuple[VideoEntry, slice]], modalities: Sequence[str] | None = None
+    ) -> list[Frames]:
+        """Reads frames of several videos at once.
+
+        Fetches the records that hold one of them, each once, in one batch per split (in several,
+        if they are larger than `FETCH_BYTES` together); of a record, only what is asked for is
+        decoded.
 
         Args:
-            entry: from `videos`.
-            start: first frame.
-            stop: the last frame lies before this one.
+            spans: videos (from `videos`) and which of their frames: start, stop and step.
             modalities: which ones; all of the store if None.
-            step: frames from one to the next.
+
+        Returns:
+            One `Frames` for each span, in order.
 
         Raises:
-            ValueError: frames outside the video, or an unknown modality.
-            UserError: a shard is damaged; names the file.
+            ValueError: frames outside their video, or an unknown modality.
+            UserError: a shard is damaged; names the file and the video.
         """
-        if not 0 <= start < stop <= entry.num_frames or step < 1:
-            by = f" by {step}" if step != 1 else ""
-            raise ValueError(
-                f"{entry.video}: frames {start} to {stop}{by} asked for, it has 0 to "
-                f"{entry.num_frames}"
-            )
+        specs = self._specs(modalities)
+        arrays = record_arrays(self.chunk_frames, specs)
+        results: list[dict[str, np.ndarray]] = []
+        wanted: dict[str, dict[int, _Wanted]] = {}
+        for entry, span in spans:
+            frames = _frame_numbers(entry, span)
+            out = {f: np.empty((len(frames), *shape[1:]), d) for f, (d, shape) in arrays.items()}
+            results.append(out)
+            chunks, begins = np.unique(frames // self.chunk_frames, return_index=True)
+            for chunk, first, behind in zip(chunks, begins, [*begins[1:], len(frames)]):
+                origin = chunk * self.chunk_frames
+                row = slice(frames[first] - origin, frames[behind - 1] - origin + 1, span.step)
+                record = wanted.setdefault(entry.split, {}).setdefault(
+                    entry.first_record + int(chunk), _Wanted(entry, int(chunk), [])
+                )
+                record.places.append((out, slice(first, behind), row))
+        for split, records in wanted.items():
+            keys = sorted(records)
+            for i in range(0, len(keys), self._fetched_at_once):
+                block = keys[i : i + self._fetched_at_once]
+                for key, serialized in zip(block, self._fetch(split, block, records)):
+                    self._copy(split, key, serialized, records[key], arrays)
+        return [_as_frames(out, specs) for out in results]
+
+    def _specs(self, modalities: Sequence[str] | None) -> dict[str, ModalitySpec]:
         names = tuple(self.modalities) if modalities is None else tuple(modalities)
         for name in names:
             if name not in self.modalities:
                 raise ValueError(
                     f"{self.path}: no modality {name!r}; it has {', '.join(self.modalities)}"
                 )
-        frames = np.arange(start, stop, step)
-        chunks, begins = np.unique(frames // self.chunk_frames, return_index=True)
-        # Record by record: which places of the result it fills, and from which of its frames.
-        places = [slice(a, b) for a, b in zip(begins, [*begins[1:], len(frames)])]
-        rows = [
-            slice(frames[p][0] - origin, frames[p][-1] - origin + 1, step)
-            for p, origin in zip(places, chunks * self.chunk_frames)
-        ]
-        records = self._fetch(entry, chunks.tolist(), names)
+        return {name: self.modalities[name] for name in names}
 
-        def gather(field: str, dtype: Any, *shape: int) -> np.ndarray:
-            out = np.empty((len(frames), *shape), dtype)
-            for place, row, record in zip(places, rows, records):
-                out[place] = record[field][row]
-            return out
-
-        return Frames(
-            time_s=gather("time_s", np.float64),
-            targets=gather(TARGETS, np.float32, 2),
-            target_mask=gather("target_mask", np.bool_),
-            segment_id=gather("segment_id", np.int32),
-            features={
-                m: gather(m, np.dtype(self.modalities[m].dtype), self.modalities[m].dim)
-                for m in names
-            },
-            masks={m: gather(mask_field(m), np.bool_) for m in names},
-        )
+    @property
+    def _fetched_at_once(self) -> int:
+        frame_bytes = sum(m.frame_bytes for m in self.modalities.values())
+        return max(1, FETCH_BYTES // (self.chunk_frames * max(frame_bytes, 1)))
 
     def _fetch(
-        self, entry: VideoEntry, chunks: Sequence[int], modalities: tuple[str, ...]
-    ) -> list[dict[str, Any]]:
-        keys = [entry.first_record + chunk for chunk in chunks]
+        self, split: str, keys: Sequence[int], records: Mapping[int, _Wanted]
+    ) -> Sequence[bytes]:
         try:
-            serialized = self._source(entry.split).__getitems__(keys)
-            arrays = record_arrays(self.chunk_frames, {m: self.modalities[m] for m in modalities})
-            records = [_decode(s, arrays) for s in serialized]
-        except Exception as error:  # whatever riegeli, array_record, protobuf or TFDS make of it
-            shard = self._shard_of(entry.split, keys)
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{shard}: damaged, cannot read {entry.video!r} "
-                f"(records {keys[0]} to {keys[-1]} of split {entry.split}): {reason}"
-            ) from error
-        for key, chunk, record in zip(keys, chunks, records):
-            if record["video"] != entry.video or record["chunk"] != chunk:
-                raise UserError(
-                    f"{self._shard_of(entry.split, [key])}: record {key} of split {entry.split} is "
-                    f"not chunk {chunk} of {entry.video!r}; the file does not belong to this store"
-                )
-        return records
+            return self._source(split).__getitems__(keys)
+        except Exception as error:  # whatever riegeli, array_record or TFDS make of it
+            for key in keys:  # which of them is it?
+                try:
+                    self._source(split).__getitems__([key])
+                except Exception as one:
+                    raise self._damaged(split, key, records[key], one) from one
+            raise self._damaged(split, keys[0], records[keys[0]], error) from error
 
-    def _shard_of(self, split: str, keys: Sequence[int]) -> str:
-        """The file (or files) that hold these records."""
-        files, first = [], 0
+    def _copy(
+        self,
+        split: str,
+        key: int,
+        serialized: bytes,
+        wanted: _Wanted,
+        arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    ) -> None:
+        """Puts a record's frames where they are wanted."""
+        try:
+            record = _decode(serialized, arrays)
+        except Exception as error:  # whatever protobuf makes of it
+            raise self._damaged(split, key, wanted, error) from error
+        if record["video"] != wanted.entry.video or record["chunk"] != wanted.chunk:
+            raise UserError(
+                f"{self._shard_of(split, key)}: record {key} of split {split} is not chunk "
+                f"{wanted.chunk} of {wanted.entry.video!r}; the file does not belong to this store"
+            )
+        for out, place, row in wanted.places:
+            for field in arrays:
+                out[field][place] = record[field][row]
+
+    def _damaged(self, split: str, key: int, wanted: _Wanted, error: Exception) -> UserError:
+        reason = " ".join(str(error).split())[:200]
+        return UserError(
+            f"{self._shard_of(split, key)}: damaged, cannot read {wanted.entry.video!r} "
+            f"(record {key} of split {split}): {reason}"
+        )
+
+    def _shard_of(self, split: str, key: int) -> str:
+        """The file that holds this record."""
+        first = 0
         for shard in self.shards(split):
-            if any(first <= key < first + shard["records"] for key in keys):
-                files.append(str(self.path / shard["file"]))
             first += shard["records"]
-        return ", ".join(files)
+            if key < first:
+                return str(self.path / shard["file"])
+        raise IndexError(f"{self.path}: split {split} has no record {key}")
 
     def _source(self, split: str) -> Any:
         """TFDS data source of serialized records; opened on first use."""
@@ -393,6 +428,24 @@ class Store:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open_sources()
+
+
+def _frame_numbers(entry: VideoEntry, span: slice) -> np.ndarray:
+    if not 0 <= span.start < span.stop <= entry.num_frames or span.step < 1:
+        by = f" by {span.step}" if span.step != 1 else ""
+        raise ValueError(
+            f"{entry.video}: frames {span.start} to {span.stop}{by} asked for, it has 0 to "
+            f"{entry.num_frames}"
+        )
+    return np.arange(span.start, span.stop, span.step)
+
+
+def _as_frames(out: Mapping[str, np.ndarray], modalities: Iterable[str]) -> Frames:
+    return Frames(
+        **{field: out[field] for field in FRAME_FIELDS},
+        features={m: out[m] for m in modalities},
+        masks={m: out[mask_field(m)] for m in modalities},
+    )
 
 
 def _decode(
