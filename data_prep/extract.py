@@ -218,34 +218,57 @@ def extract(
     Raises:
         UserError: what no other video would survive either: full disk, no device memory.
     """
-    clock, failed = Clock(), {}
+    clock = Clock()
     done = sum(c.num_frames for c in checks if writer.is_done(c.video.name))
     total = sum(c.num_frames for c in checks)
     if done:
         say(f"{done:,} of {total:,} frames are in the store already")
     with meter("encode", total, "frames", initial=done) as progress:
-        for check in checks:
-            video = check.video
-            if writer.is_done(video.name):
-                continue
-            before = progress.done
-            try:
-                _extract_one(check, encoders, writer, clock, progress)
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                raise UserError(
-                    "the device's memory is full; set a smaller --encoders.visual.batch_size or "
-                    "--encoders.audio.batch_size"
-                ) from error
-            except Exception as error:  # hours of others' work are not lost to one odd file
-                if isinstance(error, OSError) and error.errno in _FATAL:
-                    raise UserError(f"{error}; the same command continues") from error
-                failed[video.name] = reason = _reason(error)
-                writer.drop(video.name, reason)
-                say(f"FAILED {video.name}: {reason}")
-                progress.advance(before + check.num_frames - progress.done)
+        failed = encode_videos(checks, encoders, writer, clock, progress)
     say(time_table(clock))
+    return failed
+
+
+class FrameCount:
+    """Counts as `Meter` does, and shows nothing: another process shows the progress."""
+
+    def __init__(self) -> None:
+        self.done: float | int = 0
+
+    def advance(self, amount: float | int = 1, note: str = "") -> None:
+        self.done += amount
+
+
+def encode_videos(
+    checks: Sequence[VideoCheck],
+    encoders: Encoders,
+    writer: StoreWriter,
+    clock: Clock,
+    progress: Meter | FrameCount,
+) -> dict[str, str]:
+    """`extract` without what it says at the beginning and the end."""
+    failed: dict[str, str] = {}
+    for check in checks:
+        video = check.video
+        if writer.is_done(video.name):
+            continue
+        before = progress.done
+        try:
+            _extract_one(check, encoders, writer, clock, progress)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                "the device's memory is full; set a smaller --encoders.visual.batch_size or "
+                "--encoders.audio.batch_size"
+            ) from error
+        except Exception as error:  # hours of others' work are not lost to one odd file
+            if isinstance(error, OSError) and error.errno in _FATAL:
+                raise UserError(f"{error}; the same command continues") from error
+            failed[video.name] = reason = _reason(error)
+            writer.drop(video.name, reason)
+            say(f"FAILED {video.name}: {reason}")
+            progress.advance(before + check.num_frames - progress.done)
     return failed
 
 
@@ -256,7 +279,11 @@ def _reason(error: Exception) -> str:
 
 
 def _extract_one(
-    check: VideoCheck, encoders: Encoders, writer: StoreWriter, clock: Clock, progress: Meter
+    check: VideoCheck,
+    encoders: Encoders,
+    writer: StoreWriter,
+    clock: Clock,
+    progress: Meter | FrameCount,
 ) -> None:
     name = check.video.name
     reader = VideoReader(check, encoders, clock)

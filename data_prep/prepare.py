@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -23,6 +23,10 @@ from maven_jax.command_line import Parser
 from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
+
+if TYPE_CHECKING:
+    from data_prep.extract import Encoders
+    from data_prep.store_writer import StoreWriter
 
 MODALITIES = ("visual", "audio", "text")
 
@@ -96,29 +100,18 @@ def prepare(
         MissingVideos: too many videos are unusable or failed; the others are stored.
         UserError: anything else that is not as it should be.
     """
-    report = run_check(root, assume_fps, workers)
-    usable, unusable = checked_videos(report, allow_missing, limit_videos)
-    # Imported late: --check-only and mistakes need neither JAX nor TFDS.
-    from data_prep.extract import extract, open_encoders
-    from data_prep.store_writer import PlannedVideo, StoreWriter
-
-    if modalities is None:
-        modalities = [name for name in MODALITIES if name in encoders]
-    ordered = [name for name in MODALITIES if name in modalities]
-    ordered += [name for name in modalities if name not in MODALITIES]
-    _say_absent(usable, ordered)
-    opened = open_encoders(encoders, ordered, workers)
-    writer = StoreWriter(
+    usable, opened, writer = begin(
+        root,
         out,
-        videos=[
-            PlannedVideo(c.video.name, c.video.split, c.num_frames, c.video.stem) for c in usable
-        ],
-        modalities=opened.specs(),
-        provenance={"encoders": _recipe_record(encoders, ordered), "assume_fps": assume_fps},
-        **_chunk_frames(encoders),
+        encoders,
+        modalities=modalities,
+        allow_missing=allow_missing,
+        assume_fps=assume_fps,
+        workers=workers,
+        limit_videos=limit_videos,
     )
-    for name, reason in unusable.items():
-        writer.drop(name, reason)
+    from data_prep.extract import extract
+
     mine = usable if part is None else usable[part[0] :: part[1]]
     failed = extract(mine, opened, writer)
     if part is not None:
@@ -134,6 +127,75 @@ def run_check(root: Path, assume_fps: float | None, workers: int) -> CorpusRepor
     report = check(scan(root), workers=workers, assume_fps=assume_fps)
     report.show()
     return report
+
+
+def begin(
+    root: Path,
+    out: Path,
+    encoders: ConfigDict,
+    *,
+    modalities: Sequence[str] | None,
+    allow_missing: int,
+    assume_fps: float | None,
+    workers: int,
+    limit_videos: int | None,
+) -> tuple[list[VideoCheck], Encoders, StoreWriter]:
+    """Everything before the first video is encoded (arguments as for `prepare`).
+
+    Returns:
+        The usable videos, the encoders, and the store with what is unusable noted in it.
+    """
+    usable, unusable = checked_videos(
+        run_check(root, assume_fps, workers), allow_missing, limit_videos
+    )
+    # Imported late: --check-only and mistakes need neither JAX nor TFDS.
+    from data_prep.extract import open_encoders
+
+    if modalities is None:
+        modalities = [name for name in MODALITIES if name in encoders]
+    ordered = [name for name in MODALITIES if name in modalities]
+    ordered += [name for name in modalities if name not in MODALITIES]
+    _say_absent(usable, ordered)
+    opened = open_encoders(encoders, ordered, workers)
+    writer = open_writer(out, usable, opened, encoders, assume_fps)
+    for name, reason in unusable.items():
+        writer.drop(name, reason)
+    return usable, opened, writer
+
+
+def open_writer(
+    out: Path,
+    checks: Sequence[VideoCheck],
+    opened: Encoders,
+    encoders: ConfigDict,
+    assume_fps: float | None,
+) -> StoreWriter:
+    """The store of these videos and encoders; every process that is given the same opens the same.
+
+    Args:
+        out: the store.
+        checks: the usable videos, in store order.
+        opened: the encoders that were opened.
+        encoders: the recipe that they are of.
+        assume_fps: frame rate of videos whose container tells no times.
+
+    Raises:
+        UserError: the recipe's `chunk_frames` or `shard_bytes`, or see `StoreWriter`.
+    """
+    from data_prep.store_writer import PlannedVideo, StoreWriter
+
+    return StoreWriter(
+        out,
+        videos=[
+            PlannedVideo(c.video.name, c.video.split, c.num_frames, c.video.stem) for c in checks
+        ],
+        modalities=opened.specs(),
+        provenance={
+            "encoders": _recipe_record(encoders, list(opened.present())),
+            "assume_fps": assume_fps,
+        },
+        **_store_sizes(encoders),
+    )
 
 
 def _say_absent(checks: Sequence[VideoCheck], modalities: Sequence[str]) -> None:
@@ -153,14 +215,20 @@ def _recipe_record(encoders: ConfigDict, modalities: Sequence[str]) -> dict[str,
     return json.loads(json.dumps({name: sections[name] for name in modalities}))
 
 
-def _chunk_frames(encoders: ConfigDict) -> dict[str, int]:
-    """The recipe's frames per record, if it says so; otherwise the store's own number holds."""
-    if "chunk_frames" not in encoders:
-        return {}
-    value = encoders.chunk_frames
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"encoders.chunk_frames {value!r}: a whole number above 0 is wanted")
-    return {"chunk_frames": value}
+def _store_sizes(encoders: ConfigDict) -> dict[str, int]:
+    """Frames per record and bytes per shard, where the recipe has them.
+
+    For those that it lacks the store's own numbers hold.
+    """
+    sizes = {}
+    for name in ("chunk_frames", "shard_bytes"):
+        if name in encoders:
+            sizes[name] = encoders[name]
+            if not isinstance(sizes[name], int) or sizes[name] < 1:
+                raise UserError(
+                    f"encoders.{name} {sizes[name]!r}: a whole number above 0 is wanted"
+                )
+    return sizes
 
 
 def _rates(words: Sequence[str]) -> Mapping[str, float]:
@@ -268,12 +336,37 @@ def parser() -> Parser:
         metavar="I/N",
         help="encode only the I-th of N parts, for N processes that share one store",
     )
+    p.add_argument(
+        "--beam",
+        action="store_true",
+        help="encode through Apache Beam, shard by shard; its workers may be on other machines, "
+        "but ROOT and STORE have to be in folders that all of them see",
+    )
+    p.add_argument(
+        "--beam-options",
+        default="",
+        metavar="OPTIONS",
+        help="Beam's own options in one word, such as \"--runner=FlinkRunner "
+        '--flink_master=HOST:8081" or "--direct_num_workers=2" (default: DirectRunner with one '
+        "process per core)",
+    )
     return p
+
+
+def _with_beam_options_joined(argv: Sequence[str]) -> list[str]:
+    """Argparse takes a value that begins with a dash for another option unless it has a space."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--beam-options":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    args, rest = parser().parse_known_args(argv)
+    args, rest = parser().parse_known_args(_with_beam_options_joined(argv))
     out: Path | None = args.out
     if out is None and not args.check_only:
         raise UserError("--out STORE is wanted (or --check-only)")
@@ -282,23 +375,30 @@ def main(argv: list[str]) -> int:
     for name in ("rate", "fps"):
         if getattr(args, name):
             raise UserError(f"--{name} goes with --features")
+    if args.beam_options and not args.beam:
+        raise UserError("--beam-options goes with --beam")
+    for name in ("part", "check_only"):
+        if args.beam and getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} does not go with --beam")
     encoders = recipes.load(args.encoders, group="encoders")
     recipes.override(encoders, rest, prefix="encoders")
     if args.check_only or out is None:
         report = run_check(args.root, args.assume_fps, args.workers)
         checked_videos(report, args.allow_missing)
         return 0
-    store = prepare(
-        args.root,
-        out,
-        encoders,
+    given: dict[str, Any] = dict(
         modalities=args.modalities and tuple(m.strip() for m in args.modalities.split(",")),
         allow_missing=args.allow_missing,
         assume_fps=args.assume_fps,
         workers=args.workers,
         limit_videos=args.limit_videos,
-        part=args.part,
     )
+    if args.beam:
+        from data_prep import beam_prepare
+
+        store = beam_prepare.prepare(args.root, out, encoders, args.beam_options, **given)
+    else:
+        store = prepare(args.root, out, encoders, part=args.part, **given)
     if store is not None:
         _say_store(store)
     return 0
@@ -306,7 +406,7 @@ def main(argv: list[str]) -> int:
 
 def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
     """`--features DIR`: features made elsewhere."""
-    for name in ("check_only", "assume_fps", "limit_videos", "part"):
+    for name in ("check_only", "assume_fps", "limit_videos", "part", "beam", "beam_options"):
         if getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} does not go with --features")
     if rest:

@@ -119,6 +119,11 @@ class StoreWriter:
             write_file(self._out / PLAN_FILE, _json_bytes(self.plan.to_json()))
         self._index.mkdir(exist_ok=True)
 
+    def scratch(self) -> Path:
+        """A folder in the store for helpers' files; `finish` removes it."""
+        self._parts.mkdir(exist_ok=True)
+        return self._parts
+
     def is_done(self, video: str) -> bool:
         """True if the video's frames are stored; dropped ones are not, they may be tried again."""
         if not self._video_file(video).exists():

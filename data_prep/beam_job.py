@@ -1,0 +1,172 @@
+"""What a worker of `prepare --beam` needs and does, whatever engine calls it.
+
+The job is one file in the store's folder, so that an element of the pipeline is only the name of a
+shard: a split and a number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.check import VideoCheck
+from data_prep.device import Clock
+from data_prep.durable import write_file
+from data_prep.extract import FrameCount, encode_videos, open_encoders, time_table
+from data_prep.prepare import open_writer
+from data_prep.store_writer import StoreWriter
+from maven_jax import recipes
+from maven_jax.errors import UserError
+from maven_jax.progress import say
+
+Shard = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the pipeline.
+
+    Attributes:
+        out: the store, a folder that all workers see.
+        checks: its videos, in store order.
+        encoders: the recipe, as a plain dict.
+        modalities: those to store, in order.
+        assume_fps: as for `prepare`.
+        workers: threads that decode face crops, in each worker.
+        shards: those that lack videos; a shard is its split and its number in it.
+    """
+
+    out: Path
+    checks: Sequence[VideoCheck]
+    encoders: dict[str, Any]
+    modalities: Sequence[str]
+    assume_fps: float | None
+    workers: int
+    shards: Sequence[Shard]
+
+    def write(self, folder: Path) -> Path:
+        """Writes the job to a file of its own in `folder`, and says where."""
+        # A new name for every run: a worker that outlives one never takes it for the next.
+        file = folder / f"beam-{uuid.uuid4().hex}.job"
+        write_file(file, pickle.dumps(self))
+        return file
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of a running job, beside each other.
+
+    Attributes:
+        job: the job.
+    """
+
+    job: Path
+
+    @property
+    def failure(self) -> Path:
+        """Written by the pipeline when it ends badly: one line, why."""
+        return self.job.with_suffix(".failure")
+
+    @property
+    def log(self) -> Path:
+        """What the engine and its workers print."""
+        return self.job.with_suffix(".log")
+
+    def messages(self) -> Path:
+        """What this process has to say to the user."""
+        return self.job.with_suffix(f".{socket.gethostname()}-{os.getpid()}.messages")
+
+    def all_messages(self) -> list[Path]:
+        """The messages of all processes."""
+        return sorted(self.job.parent.glob(f"{self.job.stem}.*.messages"))
+
+
+@dataclass
+class Worker:
+    """Encodes shards in this process; its encoders are opened once.
+
+    One shard at a time, also where the engine calls from several threads: they would only take
+    turns on the device, and each would need its memory.
+    """
+
+    job: Job
+    files: JobFiles
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        recipe = recipes.from_json(self.job.encoders)
+        # The process that plans the store has said what is opened.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            self._encoders = open_encoders(recipe, self.job.modalities, self.job.workers)
+        # Refuses a worker whose packages or weights are others than the plan's.
+        self._writer: StoreWriter = open_writer(
+            self.job.out, self.job.checks, self._encoders, recipe, self.job.assume_fps
+        )
+
+    def encode(self, shard: Shard) -> int:
+        """Stores the videos of a shard that are not stored yet; returns how many that were.
+
+        A video that fails is noted in the store, as in `extract`.
+
+        Raises:
+            UserError: what no other video would survive either.
+        """
+        split, index = shard
+        names = set(self._writer.plan.shards[split][index])
+        checks = [
+            c
+            for c in self.job.checks
+            if c.video.name in names and not self._writer.is_done(c.video.name)
+        ]
+        clock = Clock()
+        with self._lock, self._messages():
+            failed = encode_videos(checks, self._encoders, self._writer, clock, FrameCount())
+            stored = len(checks) - len(failed)
+            say(f"{split} shard {index + 1}: {stored} videos stored; {time_table(clock)}")
+        return stored
+
+    @contextlib.contextmanager
+    def _messages(self):
+        """What is said goes to the file that the user's process reads."""
+        with (
+            open(self.files.messages(), "a", buffering=1) as file,
+            contextlib.redirect_stdout(file),
+        ):
+            yield
+
+
+_workers: dict[Path, Worker] = {}
+_opening = threading.Lock()
+
+
+def worker_of(job_file: Path) -> Worker:
+    """The worker of this process for a job; opened at the first call."""
+    with _opening:
+        if job_file not in _workers:
+            # Another job's encoders would only take memory.
+            _workers.clear()
+            job = read(job_file)
+            _workers[job_file] = Worker(job, JobFiles(job_file))
+        return _workers[job_file]
+
+
+def read(job_file: Path) -> Job:
+    """The job of a file that `Job.write` wrote.
+
+    Raises:
+        UserError: the file is not there: this machine does not see the store's folder.
+    """
+    try:
+        return pickle.loads(job_file.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"{socket.gethostname()}: no {job_file}: --out has to be a folder that all workers see"
+        ) from None

@@ -1,0 +1,196 @@
+"""The process that runs the pipeline of `prepare --beam`: the only place that imports Beam.
+
+    python -m data_prep.beam_pipeline JOB_FILE [Beam's options]
+
+A process of its own, because Beam has no way to stop: when one of the local workers is killed, its
+direct runner waits for that worker's answer for ever. Whoever started this process can end it with
+all of its workers, which are in its process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.beam_job import JobFiles, Shard, read, worker_of
+from maven_jax.errors import UserError, did_you_mean
+
+try:
+    import apache_beam as beam  # pyright: ignore[reportMissingImports]
+    from apache_beam.options import pipeline_options  # pyright: ignore[reportMissingImports]
+    from apache_beam.runners import runner as runners  # pyright: ignore[reportMissingImports]
+    from apache_beam.runners.portability import (  # pyright: ignore[reportMissingImports]
+        fn_api_runner,
+    )
+except ImportError as error:
+    raise UserError(
+        f"--beam needs Apache Beam ({error}): pip install 'apache-beam', or maven_jax with its "
+        "extra 'beam'"
+    ) from None
+
+# What the user's options are added to: Beam's own default is one worker inside the pipeline's
+# process. 0 workers are as many as there are cores.
+DEFAULTS = (
+    "--runner=DirectRunner",
+    "--direct_running_mode=multi_processing",
+    "--direct_num_workers=0",
+)
+WATCH_S = 0.5
+
+
+class EncodeShard(beam.DoFn):
+    """A shard's split and number → how many videos were stored."""
+
+    def __init__(self, job_file: str):
+        self._job_file = job_file
+
+    def setup(self) -> None:
+        """Opens the encoders, at the first call in a process."""
+        worker_of(Path(self._job_file))
+
+    def process(self, element: Shard):
+        yield worker_of(Path(self._job_file)).encode(element)
+
+
+def parse(text: str) -> list[str]:
+    """The words of --beam-options behind `DEFAULTS`.
+
+    Raises:
+        UserError: an option that Beam does not have or cannot use, or a runner that is not there.
+    """
+    try:
+        words = [*DEFAULTS, *shlex.split(text)]
+    except ValueError as error:
+        raise UserError(f"--beam-options {text!r}: {error}") from None
+    parsers = []
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = pipeline_options.PipelineOptions(words)
+            options.get_all_options(add_extra_args_fn=parsers.append, retain_unknown_options=True)
+            unknown = parsers[0].parse_known_args(words)[1]
+    except SystemExit:
+        raise UserError(f"--beam-options: {said.getvalue().strip().splitlines()[-1]}") from None
+    name = options.view_as(pipeline_options.StandardOptions).runner
+    try:
+        runners.create_runner(name)
+    except (ValueError, ImportError, AttributeError, RuntimeError) as error:
+        raise UserError(f"--beam-options: --runner={name}: {_one_line(str(error))}") from None
+    # Other runners take options of programs that are not in Python.
+    if unknown and is_direct(words):
+        known = [o for a in parsers[0]._actions for o in a.option_strings]
+        wrong = unknown[0].partition("=")[0]
+        hint = did_you_mean(wrong, known)
+        raise UserError(
+            f"--beam-options: {unknown[0]!r} is no option of the direct runner"
+            + (hint if "did you mean" in hint else "")
+        )
+    return words
+
+
+def is_direct(words: Sequence[str]) -> bool:
+    """True if the pipeline runs on this machine, below the process that starts it."""
+    name = (
+        pipeline_options.PipelineOptions(list(words))
+        .view_as(pipeline_options.StandardOptions)
+        .runner.lower()
+    )
+    return name in ("direct", "directrunner")
+
+
+def describe(words: Sequence[str]) -> str:
+    """One line: which runner, and how many workers if they are local."""
+    options = pipeline_options.PipelineOptions(list(words))
+    if not is_direct(words):
+        return (
+            f"Beam {beam.__version__}, {options.view_as(pipeline_options.StandardOptions).runner}"
+        )
+    direct = options.view_as(pipeline_options.DirectOptions)
+    workers = direct.direct_num_workers or os.cpu_count()
+    return (
+        f"Beam {beam.__version__}, DirectRunner, {workers} workers ({direct.direct_running_mode})"
+    )
+
+
+def run(job_file: Path, words: Sequence[str]) -> None:
+    """Runs the pipeline to its end."""
+    shards = read(job_file).shards
+    # Beam's name `DirectRunner` first tries Prism, a program that it would fetch from the network
+    # and that runs all workers as threads of this process.
+    runner = fn_api_runner.FnApiRunner() if is_direct(words) else None
+    with beam.Pipeline(
+        runner=runner, options=pipeline_options.PipelineOptions(list(words))
+    ) as pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create(list(shards))
+            # Without it the shards would go where they were created, all to one worker.
+            | "Spread" >> beam.Reshuffle()
+            | "Encode" >> beam.ParDo(EncodeShard(str(job_file)))
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the pipeline of a job file; returns the exit code."""
+    files = JobFiles(Path(argv[0]))
+    threading.excepthook = _end_with_lost_workers(files)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        run(files.job, argv[1:])
+    except Exception as error:
+        files.failure.write_text(_reason(error))
+        raise
+    return 0
+
+
+def _end_with_lost_workers(files: JobFiles):
+    """A hook for threads' errors: Beam waits for a worker in a thread that fails when it dies."""
+    usual = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        usual(args)
+        if args.thread is not None and args.thread.name == "run_worker":
+            files.failure.write_text(f"a worker was lost ({args.exc_value})")
+            sys.stderr.flush()
+            os._exit(1)
+
+    return hook
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends the process group when the process that started it is gone, however it went."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _reason(error: Exception) -> str:
+    """What the user can mend if there is such a thing, otherwise the error's last words."""
+    text = str(error)
+    # Workers' errors come as the text of their tracebacks.
+    if found := re.search(r"^(?:[\w.]*\.)?UserError: (.*?)(?: \[while running .*)?$", text, re.M):
+        return found[1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _one_line(f"{type(error).__name__}: {lines[-1] if lines else ''}")
+
+
+def _one_line(text: str, limit: int = 400) -> str:
+    return " ".join(text.split())[:limit]
+
+
+if __name__ == "__main__":
+    # By its name, so that workers find the classes where they are.
+    from data_prep import beam_pipeline
+
+    sys.exit(beam_pipeline.main(sys.argv[1:]))
