@@ -10,6 +10,7 @@ import jax
 from maven_jax import assembly, hosts
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
+from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.initial_weights import put_weights
 from maven_jax.progress import say, timed
@@ -108,6 +109,7 @@ def main(argv: list[str]) -> int:
     p.add_argument("--store", help="another store with the same kind of features")
     hosts.add_arguments(p)
     args = p.parse_args(argv)
+    keep_compiled()
     hosts.connect(args)
     config, _ = assembly.read_record(args.workdir)
     split = args.split or config.data.eval_split

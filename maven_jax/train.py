@@ -15,6 +15,7 @@ from maven_jax import assembly, hosts, recipes
 from maven_jax import workdir as workdirs
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
+from maven_jax.compilation import keep_compiled
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.initial_weights import start_from
@@ -263,6 +264,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """`maven-jax train`."""
     args, rest = parser().parse_known_args(argv)
+    keep_compiled()
     hosts.connect(args)
     config = recipes.load(args.config)
     overrides = recipes.override(config, rest)
