@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from maven_jax.data.store import Store
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.inference import Predictor, Track
-from maven_jax.sharding import make_mesh
+from maven_jax.sharding import batch_sharding, make_mesh
 from maven_jax.smoothing import box_filter
 from maven_jax.state import Weights
+from tests.processes import run_processes
 from tests.stores import write_small_store
 
 
@@ -80,3 +85,63 @@ def test_tracks_are_smoothed_over_the_whole_video_after_overlaps_are_averaged(st
 def test_impossible_smoothing_is_refused(store):
     with pytest.raises(UserError, match=r"config\.eval\.smooth_frames=\(-5, 0\)"):
         predict(store, (-5, 0), kind="sliding", length=20, step_s=None)
+
+
+def attending(batch_size: int, shape: tuple[int, int], order: list[int], path: str) -> list:
+    """Tracks of overlapping windows of a model whose outputs depend on all frames of a window."""
+    store = Store(path)
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    grid = np.array([devices[i] for i in order]).reshape(shape)
+    mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    mixing = np.random.default_rng(0).standard_normal((20, 20)).astype(np.float32) / 5
+
+    def step(weights, batch):
+        x = jnp.where(batch.modality_masks["x"][..., None], batch.features["x"], 0)
+        return jnp.tanh(jnp.einsum("st,btc->bsc", mixing, x.astype(jnp.float32)))
+
+    windows = make_windows(store.videos("train"), kind="sliding", length=20, hop=7, step_s=None)
+    assert len(windows) % batch_size
+    p = Predictor(
+        jax.jit(step, out_shardings=batch_sharding(mesh)),
+        store,
+        windows,
+        modalities=("x",),
+        single_vector={},
+        batch_size=batch_size,
+        num_threads=2,
+        mesh=mesh,
+        smooth_frames=(0, 0),
+    )
+    weights = Weights({}, {}, None)
+    p.compile(weights)
+    advanced = []
+    tracks = p._predict(weights, advanced.append)
+    assert sum(advanced) == len(windows)
+    return [np.concatenate([t.predictions, t.targets], 1).tolist() for t in tracks]
+
+
+@pytest.mark.multiprocess
+def test_tracks_do_not_depend_on_batch_size_devices_or_processes(store):
+    reference = [np.array(t) for t in attending(1 + 4, (1, 1), [0], str(store.path))]
+    assert np.abs(reference[0][:, :2]).max() > 0.5
+    script = """
+import json
+from tests.test_inference import attending
+print(json.dumps([attending(*a, sys.argv[5]) for a in json.loads(sys.argv[4])]))
+"""
+    settings = json.dumps(
+        [
+            (4, (4, 1), (0, 1, 2, 3)),
+            (8, (4, 1), (0, 2, 1, 3)),
+            (8, (2, 2), (0, 2, 1, 3)),
+            (16, (1, 4), (0, 1, 2, 3)),
+        ]
+    )
+    found = []
+    for processes, devices in ((1, 4), (2, 2)):
+        run = (script, settings, str(store.path))
+        found += run_processes(*run, processes=processes, devices=devices)
+    for process in found:
+        for tracks in process:
+            for track, expected in zip(tracks, reference, strict=True):
+                np.testing.assert_allclose(track, expected, atol=1e-6)
