@@ -9,7 +9,8 @@
 # print is kept in W/logs/process_<i>.log (another folder: LOGS=FOLDER).
 #
 # SIGTERM and Ctrl-C go to all processes: they save a checkpoint and leave; a second one ends them at
-# once. The first process that fails ends all, and its exit code is the script's.
+# once. The first process that fails ends all, and its exit code is the script's: the others have 20 s
+# (or GRACE_S=SECONDS) to notice by themselves and to say so.
 set -euo pipefail
 
 fail() { echo "local.sh: $*" >&2; exit 2; }
@@ -80,7 +81,7 @@ code=0 left=$count failed=''
 while ((left)); do
   interrupted='' ended='' status=0
   wait -n -p ended "${pids[@]}" || status=$?
-  if [[ -z $ended ]]; then
+  if [[ -z ${ended:-} ]]; then
     # Interrupted by a signal, which has gone on to the processes.
     [[ -n $interrupted ]] && continue
     break
@@ -95,11 +96,10 @@ while ((left)); do
   if ((status && !code)); then
     code=$status failed=$which
     echo "local.sh: process $which ended with exit code $status" >&2
-    # The others notice by themselves, and say so; those that have not after 20 s are ended.
-    if ((left)); then (sleep 20 && end_all) &>/dev/null & timer=$!; fi
+    if ((left)); then (sleep "${GRACE_S:-20}" && end_all) &>/dev/null & timer=$!; fi
   fi
 done
-[[ -z ${timer:-} ]] || kill "$timer" 2>/dev/null || true
+kill "${timer:-}" 2>/dev/null || true
 if [[ -n $failed && $failed != 0 ]]; then
   echo "local.sh: the end of $logs/process_$failed.log:" >&2
   tail -n 20 "$logs/process_$failed.log" >&2
