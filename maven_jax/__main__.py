@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
     "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
     "ensemble": ("maven_jax.ensemble", "make one of the predictions of several runs"),
+    "bench": ("maven_jax.bench", "measure this machine beside PyTorch, NumPy and raw reads"),
     "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
 }
 

@@ -104,7 +104,7 @@ def _pieces(lines: Iterable[Line]) -> list[Piece]:
     return [Piece((there,), here, conversion) for there, here, conversion in lines]
 
 
-def _multihead(there: str, here: str) -> list[Piece]:
+def multihead(there: str, here: str) -> list[Piece]:
     """`torch.nn.MultiheadAttention` into `MultiHeadAttention`."""
     pieces = []
     for i, name in enumerate(("query", "key", "value")):
@@ -136,7 +136,7 @@ def maven(config: Any) -> Table:
         for n, other in _MAVEN_MODALITIES.items():
             if n != m:
                 pathway = f"{there}.attn_{name[0]}2{other[0]}"
-                pieces += _multihead(pathway, f"fusion/{m}_from_{n}")
+                pieces += multihead(pathway, f"fusion/{m}_from_{n}")
     pieces += _pieces(norm(f"{there}.layer_norm", "fusion/norm"))
     if section.variant == "beit":
         pieces += _pieces(linear("projection_layer", "refine"))

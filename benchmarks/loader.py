@@ -1,0 +1,85 @@
+"""Shuffled windows from a store, against raw reads of the same records, in turns.
+
+    maven-jax bench loader
+
+Ours is the batch that training takes: read, decoded, cut, padded, stacked, in one process with the
+recipe's threads. The peer only asks ArrayRecord for the bytes of the same records, batch by batch,
+and does nothing with them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from benchmarks.side_by_side import Row, compare
+from maven_jax.data.pipeline import WindowSource, train_iterator
+from maven_jax.data.windows import make_windows
+from tests.stores import write_small_store
+
+WIDTHS = {"visual": 1024, "audio": 768, "text": 768}
+LENGTH, HOP, BATCH, BATCHES, THREADS = 300, 200, 8, 8, 2
+SIZES = (48, 12, 96)  # videos of 1,500 frames in the training split
+
+
+def with_videos(name: str, videos: int, repeats: int, goal: float | None) -> Row:
+    """One row, of a store that is made for it and removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_small_store(
+            Path(folder) / "store",
+            videos=videos,
+            frames=1500,
+            modalities=WIDTHS,
+            splits=("train",),
+            shard_bytes=2**28,
+        )
+        entries = store.videos("train")
+        windows = make_windows(
+            entries, annotated=True, kind="sliding", length=LENGTH, hop=HOP, step_s=None
+        )
+        source = WindowSource(store, windows, tuple(WIDTHS), {})
+        batches = train_iterator(
+            source, batch_size=BATCH, rows=np.arange(BATCH), seed=0, num_threads=THREADS
+        )
+        raw = ArrayRecordDataSource(
+            [str(store.path / shard["file"]) for shard in store.shards("train")]
+        )
+        dice = np.random.default_rng(0)
+
+        def ours() -> None:
+            for _ in range(BATCHES):
+                next(batches)
+
+        def records(window: int) -> range:
+            entry, frames = entries[windows.video[window]], windows.frames(window)
+            first = frames.start // store.chunk_frames
+            last = (frames.stop - 1) // store.chunk_frames
+            return range(entry.first_record + first, entry.first_record + last + 1)
+
+        def peer() -> None:
+            for _ in range(BATCHES):
+                drawn = dice.integers(len(windows), size=BATCH)
+                raw.__getitems__([key for window in drawn for key in records(int(window))])
+
+        row = compare(
+            name,
+            f"{BATCHES * BATCH} shuffled windows of {LENGTH} frames from {videos} videos",
+            ours,
+            peer,
+            repeats=repeats,
+            peer_name="raw ArrayRecord reads of as many records",
+            goal=goal,
+        )
+        row.facts["windows_per_s"] = BATCHES * BATCH / row.ours_s
+        return row
+
+
+def measure(name: str, repeats: int, growth: bool) -> Iterator[Row]:
+    """The rows of the claim; with `growth`, for other numbers of videos too."""
+    yield with_videos(name, SIZES[0], repeats, 0.5)
+    for videos in SIZES[1:] if growth else ():
+        yield with_videos(f"{name}/{videos}", videos, repeats, None)

@@ -1,0 +1,318 @@
+"""Training steps of all systems, ours against the same network in PyTorch, in turns.
+
+    maven-jax bench maven_released maven_paper rjcma rjca
+
+Both sides get the same weights (ours through `maven-jax convert`, as users would get them) and the
+same batch, and have to give the same outputs before anything is timed. Then each takes whole steps:
+forward, loss, gradients, Adam. PyTorch runs eagerly with as many threads as there are cores.
+
+Beside the times, FLOPs are those that XLA counts in our compiled step, and the roofline is their
+rate over that of a large float32 matrix product measured just before, in the same process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.side_by_side import Row, compare, counted_flops, matmul_peak
+from maven_jax import assembly, recipes
+from maven_jax.convert import released_tables
+from maven_jax.convert.conversions import norm
+from maven_jax.convert.loaded import nested
+from maven_jax.convert.released import NETWORKS, check_tensors, fill, network_shapes
+from maven_jax.convert.released_tables import Piece, Table
+from maven_jax.convert.tensor_files import read_file
+from maven_jax.data.transforms import FeatureStatistics
+from maven_jax.initial_weights import put_weights
+from maven_jax.losses import make_loss
+from maven_jax.models import registry
+from maven_jax.optimizer import make_optimizer
+from maven_jax.recipes import Config
+from maven_jax.sharding import place_batch
+from maven_jax.state import TrainState, create_state
+from maven_jax.steps import make_predict_step, make_train_step
+from maven_jax.types import Batch
+from tests.convert import reference_maven, reference_rjca, reference_rjcma
+
+# What the outputs of both sides may differ by, of the largest output.
+_TOLERANCE = 1e-4
+MAVEN_WIDTHS = dict(visual=1024, audio=768, text=768)
+
+
+def random_batch(
+    widths: dict[str, int], batch: int, frames: int, single: tuple[str, ...] = ()
+) -> Batch:
+    """Windows in which everything is observed; modalities in `single` are one vector each."""
+    rng = np.random.default_rng(0)
+    steps = {m: 1 if m in single else frames for m in widths}
+    return Batch(
+        features={
+            m: rng.normal(size=(batch, steps[m], c)).astype(np.float32) for m, c in widths.items()
+        },
+        modality_masks={m: np.ones((batch, steps[m]), bool) for m in widths},
+        frame_mask=np.ones((batch, frames), bool),
+        targets=rng.uniform(-1, 1, (batch, frames, 2)).astype(np.float32),
+        target_mask=np.ones((batch, frames), bool),
+        window=np.arange(batch, dtype=np.int32),
+    )
+
+
+class Ours:
+    """A recipe's training step and prediction on one batch.
+
+    Args:
+        config: the recipe.
+        batch: what every step takes.
+        found: `params` and `model_state` to start from, as NumPy arrays.
+    """
+
+    def __init__(self, config: Config, batch: Batch, found: dict[str, Any] | None):
+        modalities = tuple(config.data.modalities)
+        model = registry.create(
+            modalities=modalities, target_mean=(0.0, 0.0), **recipes.plain(config.model)
+        )
+        tx, _ = recipes.call(
+            make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
+        )
+        mesh, rules = assembly.build_mesh(config)
+        widths = {m: batch.features[m].shape[-1] for m in modalities}
+        statistics = FeatureStatistics(
+            mean={m: jnp.zeros(c) for m, c in widths.items()},
+            std={m: jnp.ones(c) for m, c in widths.items()},
+        )
+        state, shardings = create_state(model, tx, batch, statistics, mesh, rules, 0)
+        if found is not None:
+            state = state.replace(weights=put_weights(state.weights, found, "/", "benchmark"))
+        shared = dict(mesh=mesh, rules=rules, seed=0)
+        transform = assembly.build_transform(config)
+        step = make_train_step(
+            model,
+            recipes.call(make_loss, config.loss, "loss"),
+            transform,
+            tx,
+            shardings=shardings,
+            accumulate_steps=1,
+            **shared,
+        )
+        predict = make_predict_step(model, transform, shardings=shardings.weights, **shared)
+        with jax.set_mesh(mesh):
+            placed = place_batch(batch, mesh)
+            self.va = np.asarray(predict(state.weights, placed))
+            self._step = step.lower(state, placed).compile()
+        self._state: TrainState = state
+        self._batch = placed
+
+    def __call__(self) -> None:
+        self._state, metrics = self._step(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+
+    @property
+    def flops(self) -> float:
+        """Of one step."""
+        return counted_flops(self._step)
+
+
+class Peer:
+    """Steps of a PyTorch module: loss, gradients, Adam."""
+
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], loss: Callable[[Any], Any]):
+        self.module, self._inputs, self._loss = module, inputs, loss
+        self._adam = torch.optim.Adam(module.parameters(), lr=1e-4)
+
+    @torch.no_grad()
+    def outputs(self) -> np.ndarray:
+        """Of the module in inference mode."""
+        self.module.eval()
+        outputs = self.module(*self._inputs).numpy()
+        self.module.train()
+        return outputs
+
+    def __call__(self) -> None:
+        self._adam.zero_grad(set_to_none=True)
+        self._loss(self.module(*self._inputs)).backward()
+        self._adam.step()
+
+
+def ccc_loss(x: torch.Tensor, y: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """1 - CCC over `dims`, averaged over the others."""
+    mx, my = x.mean(dims, keepdim=True), y.mean(dims, keepdim=True)
+    covariance = ((x - mx) * (y - my)).mean(dims)
+    bottom = x.var(dims, correction=0) + y.var(dims, correction=0) + (mx - my).square().mean(dims)
+    return (1 - 2 * covariance / (bottom + 1e-8)).mean()
+
+
+def tensors(batch: Batch, names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """The batch's features under the peer's names."""
+    return {there: torch.from_numpy(batch.features[here]) for here, there in names.items()}
+
+
+def as_ours(config: Config, table: Table, widths: dict[str, int], module: nn.Module) -> dict:
+    """The module's weights as those of the recipe's model, by way of a file as users have it."""
+    shapes = network_shapes(config, widths)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.pth"
+        torch.save(module.state_dict(), file)
+        found = read_file(file)
+        names = {table.renamed(name): name for name in found.shapes}
+        check_tensors(str(file), table, found, names, shapes)
+        params, model_state = nested(fill(table, found, names, shapes))
+    return {"params": params, "model_state": model_state}
+
+
+def check_equal(ours: np.ndarray, peer: np.ndarray, name: str) -> float:
+    """The largest difference of both outputs, of the largest output.
+
+    Raises:
+        AssertionError: they are not the same network.
+    """
+    difference = float(np.abs(ours - peer).max() / np.abs(peer).max())
+    assert difference < _TOLERANCE, f"{name}: outputs differ by {difference:.1e}"
+    return difference
+
+
+def maven_released(batch_size: int = 8, frames: int = 300) -> tuple[Ours, Peer, float]:
+    """The released network with the MLP: one audio and one text vector per window."""
+    torch.manual_seed(0)
+    module = reference_maven.ReleasedMlp()
+    batch = random_batch(MAVEN_WIDTHS, batch_size, frames, ("audio", "text"))
+    config = NETWORKS["maven-mlp"].config()
+    # Features are standardised and get noise in the recipe; the peer takes them as they are.
+    config.inputs.update(standardize="none", noise_std=0.0)
+    targets = torch.from_numpy(batch.targets)
+    angle = torch.atan2(targets[..., 1], targets[..., 0])
+    polar = torch.stack([angle, targets.square().sum(-1).sqrt()], -1)
+    inputs = tensors(batch, dict(visual="video", audio="audio", text="text"))
+    peer = Peer(module, (inputs,), lambda out: F.mse_loss(out, polar))
+    ours = Ours(config, batch, as_ours(config, released_tables.maven(config), MAVEN_WIDTHS, module))
+    angle, intensity = np.moveaxis(peer.outputs(), -1, 0)
+    va = np.stack([intensity * np.cos(angle), intensity * np.sin(angle)], -1)
+    return ours, peer, check_equal(ours.va, va.clip(-1, 1), "maven_released")
+
+
+def rjcma(batch_size: int = 12, frames: int = 300) -> tuple[Ours, Peer, float]:
+    """The released fusion of one dimension on features."""
+    torch.manual_seed(0)
+    module = reference_rjcma.ReleasedRjcma()
+    widths = released_tables.RJCMA_WIDTHS
+    batch = random_batch(widths, batch_size, frames)
+    config = NETWORKS["rjcma"].config(None, [f"--config.data.window.length={frames}"])
+    config.inputs.standardize.text = "none"
+    targets = torch.from_numpy(batch.targets[..., 0])
+    inputs = tensors(batch, dict(visual="video", audio="logmel", text="bert"))
+    peer = Peer(module, (inputs,), lambda out: ccc_loss(out, targets, (1,)))
+    ours = Ours(config, batch, as_ours(config, released_tables.rjcma(config), widths, module))
+    return ours, peer, check_equal(ours.va[..., 0], peer.outputs(), "rjcma")
+
+
+def rjca(batch_size: int = 64, frames: int = 16) -> tuple[Ours, Peer, float]:
+    """The released fusion of face maps and voice."""
+    torch.manual_seed(0)
+    module = reference_rjca.ReleasedRjca(frames=frames)
+    widths = dict(visual=49 * 512, audio=512)
+    batch = random_batch(widths, batch_size, frames)
+    config = NETWORKS["rjca"].config(None, [f"--config.data.window.length={frames}"])
+    targets = torch.from_numpy(batch.targets)
+    # Ours keeps positions before channels, as the store does; the peer has maps as convolutions do.
+    maps = torch.from_numpy(batch.features["visual"]).unflatten(-1, (49, 512)).transpose(2, 3)
+    audio = torch.from_numpy(batch.features["audio"])
+    inputs = (maps.contiguous(), audio)
+    peer = Peer(module, inputs, lambda out: ccc_loss(out, targets, (0, 1)))
+    ours = Ours(config, batch, as_ours(config, released_tables.rjca(config), widths, module))
+    return ours, peer, check_equal(ours.va, peer.outputs().clip(-1, 1), "rjca")
+
+
+class PaperMaven(reference_maven.ReleasedBeit):
+    """The paper's MAVEN: self-attention after the pathways, two BEiT encoders in series."""
+
+    def __init__(self):
+        super().__init__()
+        for m in MAVEN_WIDTHS:
+            attention = nn.MultiheadAttention(512, 2, dropout=0.1, batch_first=True)
+            self.add_module(f"self_attention_{m}", attention)
+            self.add_module(f"self_norm_{m}", nn.LayerNorm(512))
+        self.regressor = reference_maven.Regressor(768)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        rows = []
+        for m, x in zip(MAVEN_WIDTHS, self.multihead_attention(features)):
+            attended = getattr(self, f"self_attention_{m}")(x, x, x)[0]
+            rows.append(getattr(self, f"self_norm_{m}")(attended + x))
+        x = self.projection_layer(torch.cat(rows, dim=-1))
+        for encoder in self.beit3_encoders:
+            x = encoder(x)
+        return self.regressor(x)
+
+
+def paper_table(config: Config) -> Table:
+    """From `PaperMaven` to the recipe's model."""
+    released = NETWORKS["maven-beit"].config()
+    released.model.update({k: v for k, v in config.model.items() if k.startswith("beit_")})
+    table = released_tables.maven(released)
+    for m in MAVEN_WIDTHS:
+        table.pieces.extend(released_tables.multihead(f"self_attention_{m}", f"self_attention_{m}"))
+        for there, here, conversion in norm(f"self_norm_{m}", f"self_norm_{m}"):
+            table.pieces.append(Piece((there,), here, conversion))
+    return table
+
+
+def maven_paper(batch_size: int = 2, frames: int = 300) -> tuple[Ours, Peer, float]:
+    """The recipe's network without its learned relative positions, in float32."""
+    torch.manual_seed(0)
+    module = PaperMaven()
+    batch = random_batch(MAVEN_WIDTHS, batch_size, frames)
+    config = recipes.load("maven")
+    config.model.update(dtype="float32", head="va", stochastic_depth_rate=0.0)
+    with config.model.ignore_type():
+        config.model.relative_position = None
+    config.inputs.update(standardize="none", modality_dropout=0.0)
+    targets = torch.from_numpy(batch.targets)
+    inputs = tensors(batch, dict(visual="video", audio="audio", text="text"))
+
+    def loss(out: torch.Tensor) -> torch.Tensor:
+        return ccc_loss(out, targets, (0, 1)) + 0.5 * F.mse_loss(out, targets)
+
+    ours = Ours(config, batch, as_ours(config, paper_table(config), MAVEN_WIDTHS, module))
+    peer = Peer(module, (inputs,), loss)
+    return ours, peer, check_equal(ours.va, peer.outputs().clip(-1, 1), "maven_paper")
+
+
+# name -> (maker, sizes at which it is measured: the claim's first, what it has to reach)
+CLAIMS: dict[str, tuple[Any, tuple[tuple[int, int], ...], float]] = {
+    "maven_released": (maven_released, ((8, 300), (8, 150), (8, 600)), 3.5),
+    "maven_paper": (maven_paper, ((2, 300), (2, 150), (2, 600)), 1.5),
+    "rjcma": (rjcma, ((12, 300), (6, 300), (24, 300)), 2.0),
+    "rjca": (rjca, ((64, 16), (32, 16), (128, 16)), 5.0),
+}
+
+
+def measure(name: str, repeats: int, growth: bool) -> Iterator[Row]:
+    """The rows of one claim; with `growth`, those at its other sizes too."""
+    make, sizes, goal = CLAIMS[name]
+    peak = matmul_peak()
+    for batch_size, frames in sizes if growth else sizes[:1]:
+        ours, peer, difference = make(batch_size, frames)
+        claimed = (batch_size, frames) == sizes[0]
+        row = compare(
+            name if claimed else f"{name}/B{batch_size}xT{frames}",
+            f"training step, B {batch_size}, T {frames}, float32",
+            ours,
+            peer,
+            repeats=repeats,
+            peer_name="the same network in PyTorch, eager",
+            goal=goal if claimed else None,
+            gflop=ours.flops / 1e9,
+            difference_of_outputs=difference,
+        )
+        rate = ours.flops / row.ours_s
+        row.facts.update(gflop_per_s=rate / 1e9, roofline=rate / peak, peak_gflop_per_s=peak / 1e9)
+        yield row

@@ -1,0 +1,106 @@
+"""`maven-jax bench`: our speed beside that of PyTorch, NumPy and raw reads, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from maven_jax.command_line import Parser
+from maven_jax.errors import UserError, did_you_mean
+from maven_jax.progress import console, say
+
+# name -> module of the folder `benchmarks` with a `measure(name, repeats, growth)`
+BENCHMARKS = {
+    "maven_released": "training_steps",
+    "maven_paper": "training_steps",
+    "rjcma": "training_steps",
+    "rjca": "training_steps",
+    "swin": "encoders",
+    "hubert": "encoders",
+    "roberta": "encoders",
+    "ccc": "ccc",
+    "loader": "loader",
+    "startup": "startup",
+}
+
+
+def clone() -> Path:
+    """The clone that this package runs from.
+
+    Raises:
+        UserError: it was installed without one.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "benchmarks").is_dir():
+        raise UserError("the benchmarks are not part of the installed package; run it from a clone")
+    return folder
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """What was measured, a line for each row."""
+    shown = Table()
+    for heading in ("name", "work", "ours", "peer", "ratio", "goal", "spread", "of peak"):
+        shown.add_column(heading, justify="left" if heading in ("name", "work") else "right")
+    for row in rows:
+        ratio, goal, roofline = row["ratio"], row["goal"], row["facts"].get("roofline")
+        shown.add_row(
+            row["name"],
+            row["work"],
+            f"{row['ours_s']:.3g} s",
+            "" if row["peer_s"] is None else f"{row['peer_s']:.3g} s",
+            "" if ratio is None else f"{ratio:.2f}",
+            "" if goal is None else f"{goal:.1f}",
+            f"{row['spread']:.0%}",
+            "" if roofline is None else f"{roofline:.0%}",
+        )
+    return shown
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="maven-jax bench",
+        description="Measure this machine: training steps, encoders, ccc and the loader beside "
+        "their peers, both in turns in one process. Nothing else should run meanwhile.",
+        epilog=f"Names: {', '.join(BENCHMARKS)}.",
+    )
+    p.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    p.add_argument(
+        "--repeats", type=int, default=7, metavar="N", help="readings of each (default 7)"
+    )
+    p.add_argument("--growth", action="store_true", help="at three sizes each")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command."""
+    args: argparse.Namespace = parser().parse_args(argv)
+    for name in args.names:
+        if name not in BENCHMARKS:
+            raise UserError(f"no benchmark {name!r}{did_you_mean(name, list(BENCHMARKS))}")
+    if args.repeats < 1:
+        raise UserError(f"--repeats {args.repeats}: at least 1 is wanted")
+    sys.path.insert(0, str(clone()))
+    rows: list[dict[str, Any]] = []
+    for name in args.names or BENCHMARKS:
+        try:
+            module = importlib.import_module(f"benchmarks.{BENCHMARKS[name]}")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{name}: {error.name} is missing; pip install -e '.[test]' brings the peers"
+            ) from error
+        for row in module.measure(name, args.repeats, args.growth):
+            rows.append(row.to_json())
+            ratio = "" if row.ratio is None else f", {row.ratio:.2f} x the peer's speed"
+            say(f"{row.name}: {row.ours_s:.3g} s{ratio}")
+            if args.json is not None:  # what is done stays, whatever happens to the rest
+                args.json.parent.mkdir(parents=True, exist_ok=True)
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    console.print(table(rows))
+    return 0
