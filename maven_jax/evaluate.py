@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from maven_jax import assembly, hosts
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
+from maven_jax.data.store import Store
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.inference import Track
 from maven_jax.initial_weights import put_weights
 from maven_jax.progress import say, timed
 from maven_jax.report.evaluation import frame_times, write_report
 from maven_jax.report.tables import print_scores
 from maven_jax.scoring import score
 from maven_jax.state import count_parameters, create_weights
+from maven_jax.watchdog import Watchdog
 
 
 def evaluate(
-    workdir: Path, split: str, *, which: str = "best", store: str | None = None
+    workdir: Path,
+    split: str,
+    *,
+    which: str = "best",
+    store: str | None = None,
+    watchdog: Watchdog | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, writes `eval/<split>…` and plots, prints the table.
 
@@ -30,6 +41,7 @@ def evaluate(
         split: of the store.
         which: `best` (on the run's evaluation split), `latest` or a step.
         store: another store with the same modalities; None for the run's own.
+        watchdog: is told of progress; None for nobody.
 
     Returns:
         What `eval/<split>.json` holds, but for the scores of single videos.
@@ -37,6 +49,7 @@ def evaluate(
     Raises:
         UserError: no run, no such checkpoint, no such split, or features of another kind.
     """
+    watchdog = watchdog or Watchdog(math.inf)
     config, record = assembly.read_record(workdir)
     if store is not None:
         config.data.store = store
@@ -65,9 +78,11 @@ def evaluate(
     checkpoints.close()
     predictor = assembly.build_predictor(config, features, model, split, mesh, rules, shardings)
     with jax.set_mesh(mesh):
-        with timed("compiling the prediction step"):
+        with timed("compiling the prediction step"), watchdog.paused("compiling"):
             predictor.compile(weights)
-        tracks = predictor(weights, label=f"evaluating {split} with step {step}")
+        evaluating = functools.partial(watchdog.beat, step, "evaluating")
+        label = f"evaluating {split} with step {step}"
+        tracks = predictor(weights, label=label, beat=evaluating)
     dimensions = assembly.trained_dimensions(config)
     scores, by_video = score(tracks, dimensions)
     scores |= {
@@ -80,19 +95,33 @@ def evaluate(
         "num_parameters": count_parameters(weights.params),
         "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
     }
-    if hosts.is_writer():
-        times = [frame_times(features, track) for track in tracks]
-        path = write_report(workdir, split, tracks, times, scores, by_video)
-        if scores["num_frames"]:
-            fold = "" if config.data.fold is None else f" of fold {config.data.fold}"
-            print_scores(scores, f"{config.model.name} on {split}{fold}, step {step}")
-        else:
-            say(f"{split} has no annotations: predictions are written, there is nothing to score")
-        if scores["untrained_encoders"]:
-            names = ", ".join(scores["untrained_encoders"])
-            say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
-        say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {workdir / 'plots'}")
+    with watchdog.paused("writing the report"):
+        if hosts.is_writer():
+            _write(workdir, features, tracks, scores, by_video)
+        hosts.agree(0)  # nobody goes on before it is written
     return scores
+
+
+def _write(
+    workdir: Path,
+    features: Store,
+    tracks: list[Track],
+    scores: dict[str, Any],
+    by_video: np.ndarray,
+) -> None:
+    """Writes the report and prints the table."""
+    split, fold = scores["split"], scores["fold"]
+    times = [frame_times(features, track) for track in tracks]
+    path = write_report(workdir, split, tracks, times, scores, by_video)
+    if scores["num_frames"]:
+        where = split if fold is None else f"{split} of fold {fold}"
+        print_scores(scores, f"{scores['model']} on {where}, step {scores['step']}")
+    else:
+        say(f"{split} has no annotations: predictions are written, there is nothing to score")
+    if scores["untrained_encoders"]:
+        names = ", ".join(scores["untrained_encoders"])
+        say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
+    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {workdir / 'plots'}")
 
 
 def main(argv: list[str]) -> int:
@@ -110,13 +139,13 @@ def main(argv: list[str]) -> int:
     hosts.add_arguments(p)
     args = p.parse_args(argv)
     keep_compiled()
-    hosts.connect(args)
-    config, _ = assembly.read_record(args.workdir)
-    split = args.split or config.data.eval_split
     if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():
         raise UserError(
             f"--checkpoint {args.checkpoint}: best, latest or a step is wanted"
             + did_you_mean(args.checkpoint, ("best", "latest"))
         )
-    evaluate(args.workdir, split, which=args.checkpoint, store=args.store)
+    with hosts.connect(args, preemptible=False) as watchdog:
+        config, _ = assembly.read_record(args.workdir)
+        split = args.split or config.data.eval_split
+        evaluate(args.workdir, split, which=args.checkpoint, store=args.store, watchdog=watchdog)
     return 0

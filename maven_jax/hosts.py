@@ -6,21 +6,41 @@ Everything here also works in a process on its own, where it does nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
-from collections.abc import Mapping
-from typing import Any
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax._src import distributed  # the key-value store of the coordinator has no public name
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from maven_jax import progress
 from maven_jax.errors import UserError
+from maven_jax.watchdog import SILENCE_S, Watchdog
 
-# The runtime's own limit for a process that says nothing; the last resort behind the watchdog.
+# The runtime's own limit for a process that says nothing: the last resort behind the watchdog, for
+# it ends the others with a stack trace.
 HEARTBEAT_TIMEOUT_S = 50
 JOIN_TIMEOUT_S = 300
+# In the errors of collectives and of the coordinator's services.
+_SIGNS_OF_A_LOST_PEER = (
+    "Gloo",
+    "NCCL",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "Socket closed",
+    "Connection",
+    "heartbeat",
+)
 _FLAGS = ("coordinator", "num_processes", "process_id")
 
 
@@ -40,6 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: join if the flags or the environment announce several processes; on: ask JAX "
         "to find them; off: run alone",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        type=float,
+        default=45.0,
+        metavar="SECONDS",
+        help="end the run on all hosts when a process keeps the others waiting for so long "
+        "(default: %(default)g; 0: never)",
     )
 
 
@@ -125,34 +153,96 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any] | None:
     return None
 
 
-def connect(args: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog]:
     """Joins the other processes, if there are any; has to come before anything touches a device.
 
-    After it, every process but the first is silent.
+    Within it, every process but the first is silent. An error in one of several processes ends all
+    of them at once. At its end all wait for the first.
 
     Args:
         args: the parsed flags of `add_arguments`.
+        preemptible: whether the command asks `Preemption`; otherwise SIGTERM ends it.
+
+    Yields:
+        A watchdog that is at work.
 
     Raises:
-        UserError: flags that cannot be, or the others were not found.
+        UserError: flags that cannot be. With several processes all later ones end here.
     """
     arguments = join_arguments(args)
+    if args.stall_timeout < 0:
+        raise UserError(f"--stall-timeout {args.stall_timeout:g}: at least 0 is wanted")
+    timeout_s = args.stall_timeout or math.inf
     if arguments is None:
+        watchdog = Watchdog(timeout_s)
+        watchdog.start()
+        yield watchdog
+        watchdog.stop()
         return
-    arguments["coordinator_address"] = arguments.pop("coordinator", None)
-    # JAX's own limit of 100 s, and 300 s at the end, are too long for a run that has lost a part.
+    jax.config.update("jax_enable_preemption_service", preemptible)
+    _join(arguments)
+    state = distributed.global_state
+    watchdog = Watchdog(timeout_s, state.client, state.process_id, state.num_processes or 1)
+    watchdog.start()
+    try:
+        if not is_writer():
+            progress.silence()
+        yield watchdog
+    except BaseException as error:
+        _leave(watchdog, error)
+    agree(0)  # nobody leaves before the first has written all
+    watchdog.stop()
+    jax.distributed.shutdown()
+
+
+def _join(arguments: dict[str, Any]) -> None:
+    """`jax.distributed.initialize` with limits that suit a run that must not hang."""
+    arguments = dict(arguments)
+    where = arguments["coordinator_address"] = arguments.pop("coordinator", None)
+    count = arguments.get("num_processes")
+
+    def give_up() -> None:
+        # The runtime's own end is a crash with a stack trace.
+        print(
+            f"maven-jax: not all {count or ''} processes have met at {where or 'process 0'} within "
+            f"{JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(JOIN_TIMEOUT_S, give_up)
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             **arguments,
-            initialization_timeout=JOIN_TIMEOUT_S,
+            initialization_timeout=JOIN_TIMEOUT_S + 60,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
             shutdown_timeout_seconds=HEARTBEAT_TIMEOUT_S,
         )
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"the other processes were not found: {first}") from error
-    if not is_writer():
-        progress.silence()
+    finally:
+        timer.cancel()
+
+
+def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
+    """Ends this process of several because of `error`, without the barriers of an orderly end."""
+    if isinstance(error, UserError):
+        watchdog.leave(str(error), 2)
+    if isinstance(error, KeyboardInterrupt):
+        watchdog.leave("interrupted; the same command continues", 130)
+    if isinstance(error, SystemExit):
+        watchdog.leave("left early", error.code if isinstance(error.code, int) else 1)
+    if any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):
+        # Another process is gone, or is leaving: the watchdog will know which, and why.
+        time.sleep(SILENCE_S + 10)
+    traceback.print_exception(error)
+    first = (str(error).strip() or "no message").splitlines()[0]
+    watchdog.leave(f"{type(error).__name__}: {first}", 1)
 
 
 def is_writer() -> bool:
@@ -184,6 +274,35 @@ def agree(value: int) -> int:
             # The first process may be busy for long; that it lives is the watchdog's concern.
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+
+
+class Preemption:
+    """Lets a run save before a scheduler takes its machine: SIGTERM is a request to stop.
+
+    In several processes it is enough that one of them is told; the runtime carries it to the
+    others, and all stop at the same step. To be used as a context in the main thread.
+    """
+
+    def __init__(self):
+        self._told, self._before = False, None
+
+    def __enter__(self) -> Preemption:
+        if distributed.global_state.client is None:  # else JAX has its own handler
+            self._before = signal.signal(signal.SIGTERM, self._tell)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _tell(self, *_: object) -> None:
+        self._told = True
+
+    def reached(self, step: int) -> bool:
+        """Whether to save and stop at `step`; every process has to ask at every step."""
+        if distributed.global_state.preemption_sync_manager is not None:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._told
 
 
 def describe(mesh: Mesh, batch_size: int) -> str:

@@ -83,12 +83,26 @@ class Predictor:
         example = to_batch(self._source.read([0] * len(self._rows)))
         self._step = self._step.lower(weights, place_batch(example, self._mesh)).compile()
 
-    def __call__(self, weights: Weights, label: str = "") -> list[Track]:
-        """The tracks of all videos, on every process; with a `label`, progress is shown."""
+    def __call__(
+        self, weights: Weights, label: str = "", beat: Callable[[], None] = lambda: None
+    ) -> list[Track]:
+        """The tracks of all videos, on every process.
+
+        Args:
+            weights: of the model.
+            label: with one, progress is shown.
+            beat: called once per batch, as often on every process.
+        """
         if not label:
-            return self._predict(weights, lambda amount: None)
+            return self._predict(weights, lambda amount: beat())
+
         with meter(label, len(self._windows), "windows") as m:
-            return self._predict(weights, m.advance)
+
+            def advance(amount: float) -> None:
+                beat()
+                m.advance(amount)
+
+            return self._predict(weights, advance)
 
     def _predict(self, weights: Weights, advance: Callable[[float], None]) -> list[Track]:
         entries = self._windows.entries

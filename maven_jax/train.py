@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from pathlib import Path
@@ -23,18 +24,27 @@ from maven_jax.optimizer import Plateau
 from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
 from maven_jax.report import plots
+from maven_jax.reporter import NonFiniteLoss as NonFiniteLoss
+from maven_jax.reporter import Reporter
 from maven_jax.scoring import score
 from maven_jax.sharding import place_batch, process_rows
 from maven_jax.stages import Stage, StageBuilder, StageControl
 from maven_jax.state import count_parameters
-from maven_jax.writers import MetricWriter, SilentWriter, read_metrics
+from maven_jax.watchdog import Watchdog
+from maven_jax.writers import MetricWriter, SilentWriter, read_metrics, write_json
+
+# Its presence says that a run is complete, evaluation included.
+FINISHED_FILE = "finished.json"
 
 
-class NonFiniteLoss(UserError):
-    """The loss became NaN or infinite."""
-
-
-def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+def run(
+    config: Config,
+    workdir: Path,
+    overrides: list[str] | None = None,
+    *,
+    watchdog: Watchdog | None = None,
+    preemption: hosts.Preemption | None = None,
+) -> dict[str, Any] | None:
     """Trains, evaluating as it goes, and continues where an earlier call in `workdir` stopped.
 
     The order within the loop is kept: evaluate, save, take the next batch, step.
@@ -43,14 +53,18 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
         config: a recipe with the sections of `assembly.SECTIONS`.
         workdir: where config, metrics, checkpoints and plots go.
         overrides: what was set on the command line, for the record.
+        watchdog: is told of progress; None for nobody.
+        preemption: is asked before every step whether to save and stop; None for never.
 
     Returns:
-        The scores of the last evaluation of the evaluation split.
+        The scores of the last evaluation of the evaluation split; None if `preemption` ended it.
 
     Raises:
         UserError: a value of the recipe that cannot be, a workdir of another run, a loss that
             is not finite.
     """
+    watchdog = watchdog or Watchdog(math.inf)
+    preemption = preemption or hosts.Preemption()
     assembly.check_sections(config)
     mesh, rules = assembly.build_mesh(config)
     store = assembly.open_store(config)
@@ -138,7 +152,7 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
         stage, state = next_stage(start, state)
     train_step = compiled(stage, state)
     writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
-    report = _Reporter(config, writer, start, steps_per_epoch, total_steps)
+    report = Reporter(config, writer, start, steps_per_epoch, total_steps)
 
     scores: dict[str, Any] = {}
     pending: dict[str, Any] | None = None
@@ -146,105 +160,53 @@ def run(config: Config, workdir: Path, overrides: list[str] | None = None) -> di
     with contextlib.closing(checkpoints), contextlib.closing(writer):
         for step in range(start, total_steps + 1):
             last = step == total_steps
+            stops = not last and preemption.reached(step)
             evaluates = step > start and (last or step % eval_every == 0)
-            saves = step > start and step % config.checkpoint.every_steps == 0
+            saves = step > start and (stops or step % config.checkpoint.every_steps == 0)
             if evaluates or saves:
                 # Nothing is saved before the loss that led to it is known to be finite.
                 report.step(step, stage.rate, pending)
                 pending = None
             if evaluates:
+                evaluating = functools.partial(watchdog.beat, step, "evaluating")
                 with jax.set_mesh(mesh):
-                    scores, _ = score(predictor(state.weights), dimensions)
+                    scores, _ = score(predictor(state.weights, beat=evaluating), dimensions)
                 control.update(scores["ccc"])
                 state = state.replace(
                     lr_scale=jax.device_put(np.float32(plateau.scale), stage.shardings.lr_scale)
                 )
                 report.evaluation(step, scores, plateau.scale)
-                saved = control.to_json() | {"run": record}
-                checkpoints.save(step, state, data, saved, {"ccc": scores["ccc"]})
-            elif saves:
-                checkpoints.save(step, state, data, control.to_json() | {"run": record})
+            if evaluates or saves:
+                with watchdog.paused("saving"):
+                    saved = control.to_json() | {"run": record}
+                    metrics = {"ccc": scores["ccc"]} if evaluates else None
+                    checkpoints.save(step, state, data, saved, metrics)
             if last or control.stopped:
                 break
+            if stops:
+                with watchdog.paused("saving"):
+                    checkpoints.wait()
+                say(f"stopped by SIGTERM: saved at step {step}; the same command continues")
+                return None
             if control.over:
-                checkpoints.wait()
-                stage, state = next_stage(step, state)
-                train_step = compiled(stage, state)
+                with watchdog.paused("building the next stage"):
+                    checkpoints.wait()
+                    stage, state = next_stage(step, state)
+                    train_step = compiled(stage, state)
+            watchdog.beat(step, "reading its batch")
             waiting = time.monotonic()
             batch = place_batch(to_batch(next(data)), mesh)
             report.waited(time.monotonic() - waiting)
+            watchdog.beat(step, "computing")
             state, metrics = train_step(state, batch)
             # The numbers of the step before are read while the device works on this one.
             report.step(step, stage.rate, pending)
             pending = metrics
-        checkpoints.wait()
+        with watchdog.paused("saving"):
+            checkpoints.wait()
         best = checkpoints.best_step
     say(f"trained {step} of {total_steps} steps; best checkpoint: step {best}")
     return scores
-
-
-class _Reporter:
-    """Checks every step's loss; writes and shows every so many steps' metrics."""
-
-    def __init__(
-        self,
-        config: Config,
-        writer: MetricWriter | SilentWriter,
-        start: int,
-        steps_per_epoch: int,
-        total_steps: int,
-    ):
-        self._writer, self._dimensions = writer, assembly.trained_dimensions(config)
-        self._every = config.train.log_every_steps
-        self._batch_size, self._split = config.train.batch_size, config.data.eval_split
-        self._steps_per_epoch, self._total = steps_per_epoch, total_steps
-        self._last = time.monotonic()
-        self._last_step, self._waited, self._ccc = start, 0.0, math.nan
-
-    def waited(self, seconds: float) -> None:
-        """Adds time in which the loop waited for data."""
-        self._waited += seconds
-
-    def step(self, step: int, rate: Any, metrics: dict[str, Any] | None) -> None:
-        """Takes the metrics of the step that led to `step`, and the schedule it was taken at.
-
-        Raises:
-            NonFiniteLoss: the loss is NaN or infinite.
-        """
-        if metrics is None:
-            return
-        values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteLoss(
-                f"the loss is {values['loss']} at step {step}; the last checkpoint is whole. "
-                "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm"
-            )
-        if step % self._every and step != 1:
-            return
-        values["learning_rate"] = float(rate(step - 1))
-        self._writer.write(step, "train", values)
-        now = time.monotonic()
-        took = max(now - self._last, 1e-9)
-        windows = (step - self._last_step) * self._batch_size
-        left = took / (step - self._last_step) * (self._total - step)
-        shown = "" if math.isnan(self._ccc) else f"  {self._split} ccc {self._ccc:.3f}"
-        say(
-            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.1f}"
-            f"  loss {values['loss']:.4f}{shown}  {windows / took:.1f} windows/s"
-            f"  waiting {self._waited / took:.0%}  {format_duration(left)} left"
-        )
-        self._last, self._last_step, self._waited = now, step, 0.0
-
-    def evaluation(self, step: int, scores: dict[str, Any], scale: float) -> None:
-        """Takes the scores of an evaluation."""
-        self._ccc = scores["ccc"]
-        self._writer.write(step, self._split, scores)
-        say(
-            f"step {step}/{self._total}  {self._split}: ccc {scores['ccc']:.4f} ("
-            + ", ".join(f"{d} {scores[f'ccc_{d}']:.4f}" for d in self._dimensions)
-            + ")"
-            + (f"  learning rate x {scale:g}" if scale != 1 else "")
-        )
 
 
 def parser() -> Parser:
@@ -265,24 +227,31 @@ def main(argv: list[str]) -> int:
     """`maven-jax train`."""
     args, rest = parser().parse_known_args(argv)
     keep_compiled()
-    hosts.connect(args)
-    config = recipes.load(args.config)
-    overrides = recipes.override(config, rest)
-    assembly.check_sections(config)
-    if config.data.synthetic is not None:
-        from maven_jax.synthetic import ensure_store
-
+    with hosts.connect(args, preemptible=True) as watchdog, hosts.Preemption() as preemption:
+        config = recipes.load(args.config)
+        overrides = recipes.override(config, rest)
+        assembly.check_sections(config)
+        began = time.monotonic()
+        finished = args.workdir / FINISHED_FILE
         if hosts.is_writer():
-            section = config.data.synthetic
-            recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
-        hosts.agree(0)  # the others wait for the store
-    began = time.monotonic()
-    run(config, args.workdir, overrides)
-    from maven_jax.evaluate import evaluate
+            finished.unlink(missing_ok=True)
+            if config.data.synthetic is not None:
+                from maven_jax.synthetic import ensure_store
 
-    evaluate(args.workdir, config.data.eval_split, which="best")
-    if hosts.is_writer():
-        rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
-        plots.plot_training(rows, config.data.eval_split, plot)
-    say(f"done in {format_duration(time.monotonic() - began)}; everything is in {args.workdir}")
+                section = config.data.synthetic
+                recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
+        hosts.agree(0)  # the others wait for the store
+        if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
+            return 0
+        from maven_jax.evaluate import evaluate
+
+        scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
+        if hosts.is_writer():
+            rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
+            plots.plot_training(rows, config.data.eval_split, plot)
+            last = max(row["step"] for row in rows)
+            row = {"steps": last, "best_step": scores["step"], "ccc": scores["ccc"]}
+            write_json(finished, row)
+        took = format_duration(time.monotonic() - began)
+        say(f"done in {took}; everything is in {args.workdir}")
     return 0

@@ -1,0 +1,81 @@
+"""What a training run says of its steps: metrics to files, a line now and then."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from maven_jax.assembly import trained_dimensions
+from maven_jax.errors import UserError
+from maven_jax.progress import format_duration, say
+from maven_jax.recipes import Config
+from maven_jax.writers import MetricWriter, SilentWriter
+
+
+class NonFiniteLoss(UserError):
+    """The loss became NaN or infinite."""
+
+
+class Reporter:
+    """Checks every step's loss; writes and shows every so many steps' metrics."""
+
+    def __init__(
+        self,
+        config: Config,
+        writer: MetricWriter | SilentWriter,
+        start: int,
+        steps_per_epoch: int,
+        total_steps: int,
+    ):
+        self._writer, self._dimensions = writer, trained_dimensions(config)
+        self._every = config.train.log_every_steps
+        self._batch_size, self._split = config.train.batch_size, config.data.eval_split
+        self._steps_per_epoch, self._total = steps_per_epoch, total_steps
+        self._last = time.monotonic()
+        self._last_step, self._waited, self._ccc = start, 0.0, math.nan
+
+    def waited(self, seconds: float) -> None:
+        """Adds time in which the loop waited for data."""
+        self._waited += seconds
+
+    def step(self, step: int, rate: Any, metrics: dict[str, Any] | None) -> None:
+        """Takes the metrics of the step that led to `step`, and the schedule it was taken at.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite.
+        """
+        if metrics is None:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLoss(
+                f"the loss is {values['loss']} at step {step}; the last checkpoint is whole. "
+                "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm"
+            )
+        if step % self._every and step != 1:
+            return
+        values["learning_rate"] = float(rate(step - 1))
+        self._writer.write(step, "train", values)
+        now = time.monotonic()
+        took = max(now - self._last, 1e-9)
+        windows = (step - self._last_step) * self._batch_size
+        left = took / (step - self._last_step) * (self._total - step)
+        shown = "" if math.isnan(self._ccc) else f"  {self._split} ccc {self._ccc:.3f}"
+        say(
+            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.1f}"
+            f"  loss {values['loss']:.4f}{shown}  {windows / took:.1f} windows/s"
+            f"  waiting {self._waited / took:.0%}  {format_duration(left)} left"
+        )
+        self._last, self._last_step, self._waited = now, step, 0.0
+
+    def evaluation(self, step: int, scores: dict[str, Any], scale: float) -> None:
+        """Takes the scores of an evaluation."""
+        self._ccc = scores["ccc"]
+        self._writer.write(step, self._split, scores)
+        say(
+            f"step {step}/{self._total}  {self._split}: ccc {scores['ccc']:.4f} ("
+            + ", ".join(f"{d} {scores[f'ccc_{d}']:.4f}" for d in self._dimensions)
+            + ")"
+            + (f"  learning rate x {scale:g}" if scale != 1 else "")
+        )
