@@ -80,8 +80,9 @@ class ResnetBlock(nn.Module):
         norm = partial(InferenceBatchNorm, dtype=self.dtype)
         strides = (self.stride, self.stride)
         conv = partial(Conv2d, self.features, (3, 3), padding=(1, 1), dtype=self.dtype)
-        y = nn.relu(norm(name="norm1")(conv(stride=strides, name="conv1")(x)))
-        y = norm(name="norm_out")(conv(name="conv2")(y))
+        y = conv(stride=strides, axes=("embed", "mlp"), name="conv1")(x)
+        y = nn.relu(norm(name="norm1")(y))
+        y = norm(name="norm_out")(conv(axes=("mlp", "embed"), name="conv2")(y))
         if self.stride > 1 or x.shape[-1] != self.features:
             shortcut = Conv2d(
                 self.features, (1, 1), strides, dtype=self.dtype, name="shortcut_conv"

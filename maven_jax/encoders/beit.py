@@ -34,7 +34,7 @@ class RelativePositionBias(nn.Module):
 
     @nn.compact
     def __call__(self, num_frames: int) -> Float[Array, "h {num_frames} {num_frames}"]:
-        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), (None, "heads"))
+        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("position", "heads"))
         table = self.param("table", init, (2 * self.max_distance + 1, self.num_heads))
         frames = jnp.arange(num_frames)
         distance = jnp.clip(
@@ -76,7 +76,9 @@ class BeitLayer(nn.Module):
         """What is added to the residual: dropout, layer scale, stochastic depth per window."""
         y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
         if self.layer_scale_init > 0:
-            init = nn.initializers.constant(self.layer_scale_init)
+            init = nn.with_logical_partitioning(
+                nn.initializers.constant(self.layer_scale_init), ("norm",)
+            )
             y = y * jnp.asarray(self.param(name, init, y.shape[-1:]), y.dtype)
         if drop_path_rate is not None and not self.deterministic:
             keep = 1.0 - drop_path_rate
@@ -172,7 +174,9 @@ class BeitStack(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Float[Array, "b t d"]:
-        x = x.astype(self.dtype)
+        x = nn.with_logical_constraint(
+            x.astype(self.dtype), ("batch", "frames", "activation_embed")
+        )
         if mask is not None:
             # A weight of zero does not silence a NaN; replacing the frame does.
             x = jnp.where(mask[..., None], x, 0)

@@ -19,6 +19,7 @@ class Conv2d(nn.Module):
         kernel_size: taps along rows and columns.
         stride: between outputs, along rows and columns.
         padding: zeros on both sides of rows and columns.
+        axes: logical axis names of input and output channels.
         use_bias: adds a bias.
         dtype: of the computation.
     """
@@ -27,15 +28,14 @@ class Conv2d(nn.Module):
     kernel_size: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    axes: tuple[str, str] = ("channels", "embed")
     use_bias: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x d"]:
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        init = nn.with_logical_partitioning(
-            nn.initializers.he_normal(), (None, None, None, "embed")
-        )
+        init = nn.with_logical_partitioning(nn.initializers.he_normal(), (None, None, *self.axes))
         y = lax.conv_general_dilated(
             x.astype(self.dtype),
             jnp.asarray(self.param("kernel", init, shape), self.dtype),
@@ -44,17 +44,23 @@ class Conv2d(nn.Module):
             dimension_numbers=_LAYOUT,
         )
         if self.use_bias:
-            init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",))
+            init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
             y = y + jnp.asarray(self.param("bias", init, (self.features,)), self.dtype)
         return y
 
 
 class PRelu(nn.Module):
-    """max(x, 0) + slope · min(x, 0), one learned slope a channel (He et al., ICCV 2015)."""
+    """max(x, 0) + slope · min(x, 0), one learned slope a channel (He et al., ICCV 2015).
+
+    Attributes:
+        axis: logical axis name of the channels.
+    """
+
+    axis: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        init = nn.with_logical_partitioning(nn.initializers.constant(0.25), ("norm",))
+        init = nn.with_logical_partitioning(nn.initializers.constant(0.25), (self.axis,))
         slope = jnp.asarray(self.param("slope", init, x.shape[-1:]), x.dtype)
         return jnp.where(x > 0, x, slope * x)
 

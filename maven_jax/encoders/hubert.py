@@ -27,6 +27,8 @@ from maven_jax.errors import UserError
 # PyTorch's default, which the norms of the convolutions keep whatever the config says.
 _CONV_NORM_EPS = 1e-5
 _WAVE = ("NWC", "WIO", "NWC")
+# Logical axis names of the convolutions' kernels.
+_KERNEL = (None, "channels", "embed")
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,15 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b m d"]:
         shape = (self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        start = nn.with_logical_partitioning(nn.initializers.he_normal(), _KERNEL)
+        kernel = self.param("kernel", start, shape)
         kernel = jnp.asarray(kernel, self.dtype)
         y = lax.conv_general_dilated(
             x.astype(self.dtype), kernel, (self.stride,), "VALID", dimension_numbers=_WAVE
         )
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), _KERNEL[-1:])
+            bias = self.param("bias", zeros, (self.features,))
             y = y + jnp.asarray(bias, self.dtype)
         return y
 
@@ -197,8 +201,10 @@ class ChannelNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b n c"], mean: Float[Array, "b c"], variance: Float[Array, "b c"]
     ) -> Float[Array, "b n c"]:
-        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:])
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("norm",))
+        scale = jnp.asarray(self.param("scale", ones, x.shape[-1:]))
+        bias = jnp.asarray(self.param("bias", zeros, x.shape[-1:]))
         factor = lax.rsqrt(variance + _CONV_NORM_EPS) * scale
         shift = bias - mean * factor
         y = x.astype(jnp.float32) * factor[:, None] + shift[:, None]
@@ -229,14 +235,18 @@ class PositionalConv(nn.Module):
     ) -> Float[Array, "b t d"]:
         d = x.shape[-1]
         if self.batch_norm:
-            scale = self.param("batch_norm_scale", nn.initializers.ones_init(), (d,))
-            shift = self.param("batch_norm_bias", nn.initializers.zeros_init(), (d,))
+            ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("norm",))
+            scale = jnp.asarray(self.param("batch_norm_scale", ones, (d,)))
+            shift = jnp.asarray(self.param("batch_norm_bias", zeros, (d,)))
             x = (x.astype(jnp.float32) * scale + shift).astype(self.dtype)
             if mask is not None:
                 x = jnp.where(mask[..., None], x, 0)
         shape = (self.kernel_size, d // self.groups, d)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (d,))
+        start = nn.with_logical_partitioning(nn.initializers.he_normal(), _KERNEL)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), _KERNEL[-1:])
+        kernel = self.param("kernel", start, shape)
+        bias = self.param("bias", zeros, (d,))
         # An even kernel makes one output too many when padded alike on both sides; it is the last.
         left = self.kernel_size // 2
         y = lax.conv_general_dilated(

@@ -100,8 +100,9 @@ class IResNetUnit(nn.Module):
         norm = partial(InferenceBatchNorm, dtype=self.dtype)
         strides = (self.stride, self.stride)
         conv = partial(Conv2d, self.features, (3, 3), padding=(1, 1), dtype=self.dtype)
-        y = conv(name="conv1")(norm(name="norm_in")(x))
-        y = conv(stride=strides, name="conv2")(PRelu(name="prelu")(y))
+        y = conv(axes=("embed", "mlp"), name="conv1")(norm(name="norm_in")(x))
+        y = PRelu("mlp", name="prelu")(y)
+        y = conv(stride=strides, axes=("mlp", "embed"), name="conv2")(y)
         y = norm(name="norm_out")(y)
         if x.shape[-1] == self.features:
             return y + x[:, :: self.stride, :: self.stride]
@@ -140,7 +141,7 @@ class IResNet(nn.Module):
             )
         conv = Conv2d(c.stem_dim, (3, 3), padding=(1, 1), dtype=self.dtype, name="stem_conv")
         x = InferenceBatchNorm(dtype=self.dtype, name="stem_norm")(conv(images))
-        x = PRelu(name="stem_prelu")(x)
+        x = PRelu("norm", name="stem_prelu")(x)
         unit = nn.remat(IResNetUnit) if self.remat else IResNetUnit
         for i, (_, features, stride) in enumerate(c.units):
             x = unit(features, stride, self.dtype, name=f"unit{i}")(x)

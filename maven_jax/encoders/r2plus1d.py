@@ -104,12 +104,26 @@ class SplitConv(nn.Module):
         k, (s, in_time) = self.kernel_size, self.stride
         pad = k // 2
         n, t = x.shape[:2]
-        spatial = Conv2d(self.middle, (k, k), (s, s), (pad, pad), dtype=self.dtype, name="space")
+        spatial = Conv2d(
+            self.middle,
+            (k, k),
+            (s, s),
+            (pad, pad),
+            ("embed", "mlp"),
+            dtype=self.dtype,
+            name="space",
+        )
         x = spatial(x.reshape(n * t, *x.shape[2:]))
         x = nn.relu(InferenceBatchNorm(dtype=self.dtype, name="norm")(x))
         h, w = x.shape[1:3]
         temporal = Conv2d(
-            self.features, (3, 1), (in_time, 1), (1, 0), dtype=self.dtype, name="time"
+            self.features,
+            (3, 1),
+            (in_time, 1),
+            (1, 0),
+            ("mlp", "embed"),
+            dtype=self.dtype,
+            name="time",
         )
         x = temporal(x.reshape(n, t, h * w, -1))
         return x.reshape(n, -1, h, w, self.features)

@@ -81,7 +81,8 @@ class TokenEmbeddings(nn.Module):
         type_ids: Int[Array, "b s"],
     ) -> Float[Array, "b s d"]:
         def embed(name: str, rows: int, ids: Array) -> Array:
-            init = nn.initializers.normal(0.02)
+            axes = ("vocab" if name == "word" else "position", "embed")
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
             return nn.Embed(rows, self.embed_dim, embedding_init=init, name=name)(ids)
 
         x = embed("word", self.vocab_size, token_ids)

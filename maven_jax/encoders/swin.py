@@ -142,7 +142,7 @@ class WindowAttention(nn.Module):
         query, key, value = (projection(name=name)(x) for name in ("query", "key", "value"))
         table = self.param(
             "relative_position_bias",
-            nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads")),
+            nn.with_logical_partitioning(nn.initializers.normal(0.02), ("position", "heads")),
             ((2 * self.window_size - 1) ** 2, self.num_heads),
         )
         bias = jnp.asarray(table)[_relative_index(window, self.window_size)].transpose(2, 0, 1)
@@ -234,7 +234,7 @@ class Swin(nn.Module):
         grid = (height // p, width // p)
         # Patches do not overlap: their convolution is a linear map of reshaped pixels.
         x = x.reshape(b, grid[0], p, grid[1], p, channels).transpose(0, 1, 3, 2, 4, 5)
-        axes = ("patch_y", "patch_x", "channels", "embed")
+        axes = (None, None, "channels", "embed")
         x = Linear((c.embed_dim,), axes, dtype=self.dtype, name="patch_embedding")(x)
         x = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="patch_norm")(x)
         if c.use_absolute_embeddings:
@@ -244,7 +244,7 @@ class Swin(nn.Module):
                     f"absolute embeddings need images of {c.image_size}×{c.image_size} pixels, "
                     f"not {pixels.shape[1]}×{pixels.shape[2]}"
                 )
-            init = nn.initializers.normal(0.02)
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("position", "embed"))
             positions = self.param("position_embedding", init, (side * side, c.embed_dim))
             x = x + jnp.asarray(positions, x.dtype).reshape(*grid, -1)
         for stage, (depth, heads) in enumerate(zip(c.depths, c.num_heads, strict=True)):

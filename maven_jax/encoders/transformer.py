@@ -72,7 +72,7 @@ class Linear(nn.Module):
     """
 
     features: Sequence[int]
-    axes: Sequence[str]
+    axes: Sequence[str | None]
     stddev: float | None = None
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
@@ -109,8 +109,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:])
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("norm",))
+        scale = jnp.asarray(self.param("scale", ones, x.shape[-1:]))
+        bias = jnp.asarray(self.param("bias", zeros, x.shape[-1:]))
         x = x.astype(jnp.float32)
         x = x - x.mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)

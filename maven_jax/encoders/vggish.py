@@ -74,17 +74,25 @@ class VggishBlock(nn.Module):
     Attributes:
         features: output channels.
         pooled: take the maximum.
+        axes: logical axis names of input and output channels.
         dtype: of the computation.
     """
 
     features: int
     pooled: bool
+    axes: tuple[str, str]
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t f c"]) -> Float[Array, "n t2 f2 d"]:
         conv = Conv2d(
-            self.features, (3, 3), padding=(1, 1), use_bias=True, dtype=self.dtype, name="conv"
+            self.features,
+            (3, 3),
+            padding=(1, 1),
+            axes=self.axes,
+            use_bias=True,
+            dtype=self.dtype,
+            name="conv",
         )
         x = nn.relu(conv(x))
         return max_pool(x, 2, 2) if self.pooled else x
@@ -122,7 +130,8 @@ class Vggish(nn.Module):
         x = log_mel[..., None]
         block = nn.remat(VggishBlock) if self.remat else VggishBlock
         for i, (features, pooled) in enumerate(zip(c.widths, c.pooled, strict=True)):
-            x = block(features, bool(pooled), self.dtype, name=f"block{i}")(x)
+            axes = ("mlp", "embed") if i % 2 else ("embed", "mlp")
+            x = block(features, bool(pooled), axes, self.dtype, name=f"block{i}")(x)
         x = x.reshape(len(x), -1)
         linear = partial(Linear, dtype=self.dtype)
         for i, width in enumerate(c.hidden_dims):

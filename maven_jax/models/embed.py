@@ -60,7 +60,7 @@ class EmbedModalities(nn.Module):
             raw = jnp.where(mask[..., None], raw, 0).astype(self.dtype)
             project = dense(
                 self.embed_dim,
-                (None, "embed"),
+                ("channels", "embed"),
                 name=f"project_{name}",
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
@@ -72,7 +72,9 @@ class EmbedModalities(nn.Module):
                 self.param_dtype,
             )
             embedded = jnp.where(mask[..., None], project(raw), missing.astype(self.dtype))
-            embeddings[name] = nn.with_logical_constraint(embedded, ("batch", "frames", "embed"))
+            embeddings[name] = nn.with_logical_constraint(
+                embedded, ("batch", "frames", "activation_embed")
+            )
             masks[name] = mask
         return embeddings, masks
 

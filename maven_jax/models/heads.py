@@ -167,16 +167,16 @@ class DimensionHeads(nn.Module):
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         outputs = []
         for dimension in _COLUMN:
-            y = x
+            y, axes = x, ("embed", "mlp")
             for layer, (width, rate) in enumerate(
                 zip(self.hidden_dims, self.dropout_rates, strict=True)
             ):
-                axes = ("embed", "mlp") if layer % 2 == 0 else ("mlp", "embed")
                 y = dense(width, axes, name=f"{dimension}_hidden_{layer}", **dtypes)(y)
                 y = nn.Dropout(rate, deterministic=deterministic)(nn.relu(y))
+                axes = (axes[1], axes[0])
             output = dense(
                 1,
-                (None, None),
+                (axes[0], None),
                 name=f"{dimension}_output",
                 dtype=jnp.float32,
                 param_dtype=self.param_dtype,

@@ -1,7 +1,9 @@
 """The linear and norm layers all models share: torch's defaults, logical axis names for sharding.
 
-Axis names: "embed" widths of the residual stream, "heads" and "head_dim" of attention, "mlp" hidden
-widths, None for widths that are never split.
+Axis names: "channels" raw features, "embed" widths of the residual stream, "heads" and "head_dim"
+of attention, "mlp" hidden widths, "norm" the vectors of norms, None what is never split.
+`maven_jax.sharding` lays them on the mesh. Layers ("embed", "mlp") and ("mlp", "embed") in a row
+need one all-reduce between them.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ def layer_norm(*, name: str, param_dtype: DTypeLike, epsilon: float = 1e-5) -> n
     """Returns a LayerNorm over the last axis that computes and returns float32."""
     return nn.LayerNorm(
         epsilon=epsilon,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("norm",)),
         dtype=jnp.float32,
         param_dtype=param_dtype,
         name=name,

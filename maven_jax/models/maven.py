@@ -116,8 +116,8 @@ class Maven(nn.Module):
             refined[m] = value.astype(self.dtype)
 
         x = over_frames(refined, frame_mask.shape[1])
-        x = dense(self.refine_dim, (None, "embed"), name="refine", **dtypes)(x)
-        x = nn.with_logical_constraint(x, ("batch", "frames", "embed"))
+        x = dense(self.refine_dim, ("channels", "embed"), name="refine", **dtypes)(x)
+        x = nn.with_logical_constraint(x, ("batch", "frames", "activation_embed"))
         for stack in range(self.num_stacks):
             x = BeitStack(
                 num_layers=self.beit_layers,

@@ -99,7 +99,7 @@ class MavenReleased(nn.Module):
         )(embeddings, masks, deterministic=not train)
         x = over_frames(enhanced, frame_mask.shape[1])
         if self.variant == "beit":
-            x = dense(self.refine_dim, (None, "embed"), name="refine", **dtypes)(x)
+            x = dense(self.refine_dim, ("channels", "embed"), name="refine", **dtypes)(x)
             stacks = [
                 BeitStack(
                     num_layers=self.beit_layers,

@@ -92,7 +92,7 @@ class Rjcma(nn.Module, kw_only=True):
             )(frames[m], masks[m], deterministic=not train)
             norm = MaskedBatchNorm(param_dtype=self.param_dtype, name=f"norm_{m}")
             value = norm(value, frame_mask, train=train).astype(self.dtype)
-            x[m] = nn.with_logical_constraint(value, ("batch", "frames", "embed"))
+            x[m] = nn.with_logical_constraint(value, ("batch", "frames", "activation_embed"))
         steps = Recursion(
             num_steps=self.num_steps,
             share_weights=self.share_weights,

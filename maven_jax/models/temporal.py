@@ -126,7 +126,7 @@ class Tcn(nn.Module):
             if x.shape[-1] != width:
                 x = dense(
                     width,
-                    (None, "embed"),
+                    ("channels", "embed"),
                     name=f"level_{level}_residual",
                     kernel_init=nn.initializers.variance_scaling(2.0, "fan_avg", "uniform"),
                     bias_init=uniform_by_fan_in(x.shape[-1]),
@@ -186,10 +186,12 @@ class LstmLayer(nn.Module):
         )
         recurrent = self.param(
             "recurrent",
-            nn.with_logical_partitioning(start, (None, None)),
+            nn.with_logical_partitioning(start, ("embed", None)),
             (self.hidden_dim, gates),
             self.param_dtype,
         ).astype(self.dtype)
+        # Whole on every device before the loop: split, it would be gathered at each frame.
+        recurrent = nn.with_logical_constraint(recurrent, (None, None))
 
         def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
             hidden, cell = state

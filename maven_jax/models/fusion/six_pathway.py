@@ -67,5 +67,7 @@ class SixPathwayFusion(nn.Module):
                 )
             norm = shared or layer_norm(name=f"norm_{m}", param_dtype=self.param_dtype)
             result = norm(dropout(total / len(self.modalities))).astype(self.dtype)
-            enhanced[m] = nn.with_logical_constraint(result, ("batch", "frames", "embed"))
+            enhanced[m] = nn.with_logical_constraint(
+                result, ("batch", "frames", "activation_embed")
+            )
         return enhanced
