@@ -29,6 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_split = "train"
     c.data.eval_split = "validation"
     c.data.fold = None
+    c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="sliding", length=300, hop=200, step_s=None))
     c.data.num_threads = 8
 

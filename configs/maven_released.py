@@ -35,6 +35,7 @@ def get_config(arg: str = "mlp") -> ConfigDict:
     c.data.train_split = "train"
     c.data.eval_split = "validation"
     c.data.fold = None
+    c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="segment", length=300, hop=300, step_s=None))
     c.data.num_threads = 8
 

@@ -31,6 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_split = "train"
     c.data.eval_split = "validation"
     c.data.fold = None
+    c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=100, step_s=None))
     c.data.num_threads = 2
 

@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_split = "train"
     c.data.eval_split = "validation"
     c.data.fold = None
+    c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="dense", length=16, hop=1, step_s=32 / 30))
     c.data.num_threads = 8
 

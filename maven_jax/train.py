@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import assembly, hosts, recipes
+from maven_jax import assembly, hosts, mixing, recipes
 from maven_jax import workdir as workdirs
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
-from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
+from maven_jax.data.pipeline import to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.initial_weights import start_from
 from maven_jax.optimizer import Plateau
@@ -68,17 +68,17 @@ def run(
     assembly.check_sections(config)
     mesh, rules = assembly.build_mesh(config)
     store = assembly.open_store(config)
-    modalities = tuple(config.data.modalities)
     assembly.say_what_runs(store, config, mesh)
 
     windows = assembly.split_windows(store, config, config.data.train_split, train=True)
     rows = process_rows(mesh, config.train.batch_size, "train.batch_size")
     if config.train.batch_size % (config.train.accumulate_steps * mesh.shape["data"]):
         raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
-    steps_per_epoch = max(math.ceil(len(windows) / config.train.batch_size), 1)
+    mixed = mixing.open_mixed(config, store)
+    source = mixing.training_source(config, store, windows, mixed)
+    steps_per_epoch = max(math.ceil(source.epoch_windows / config.train.batch_size), 1)
     total_steps = math.ceil(config.train.num_epochs * steps_per_epoch)
     eval_every = max(round(config.train.eval_every_epochs * steps_per_epoch), 1)
-    source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
     data = train_iterator(
         source,
         batch_size=config.train.batch_size,
@@ -124,7 +124,7 @@ def run(
     if not start:
         state = builder.fresh(stage)
         state = state.replace(weights=start_from(state.weights, recipes.plain(config.train.init)))
-    record = workdirs.claim(workdir, config, store, overrides or [])
+    record = workdirs.claim(workdir, config, store, mixed, overrides or [])
     if start:
         control.from_json(checkpoints.control(start))
         stage = builder.build(control.stage, control.first_step)

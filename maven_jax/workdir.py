@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +71,20 @@ def provenance(overrides: list[str]) -> dict[str, Any]:
     }
 
 
-def claim(workdir: Path, config: Config, store: Store, overrides: list[str]) -> dict[str, Any]:
+def claim(
+    workdir: Path,
+    config: Config,
+    store: Store,
+    mixed: Mapping[str, Store],
+    overrides: list[str],
+) -> dict[str, Any]:
     """Makes the workdir this run's; returns what describes the run, for its checkpoints.
 
     Args:
         workdir: folder of the run; made if it is not there.
         config: the resolved recipe.
         store: what it trains on.
+        mixed: the stores of `data.mix` by name.
         overrides: values set on the command line.
 
     Raises:
@@ -85,6 +94,7 @@ def claim(workdir: Path, config: Config, store: Store, overrides: list[str]) -> 
     record = {
         "config": resolved,
         "store_fingerprint": store.fingerprint,
+        "mix_fingerprints": {name: other.fingerprint for name, other in mixed.items()},
         "features": feature_kinds(store, tuple(config.data.modalities)),
         **provenance(overrides),
     }
@@ -92,14 +102,21 @@ def claim(workdir: Path, config: Config, store: Store, overrides: list[str]) -> 
     if path.exists():
         earlier = json.loads(path.read_text())
         _compare(workdir, earlier["config"], resolved)
-        if earlier["store_fingerprint"] != store.fingerprint:
-            raise UserError(
-                f"{workdir} was trained on other features than {config.data.store} holds now; "
-                "take another --workdir"
-            )
+        before = {"": earlier["store_fingerprint"], **earlier.get("mix_fingerprints", {})}
+        for name, now in {"": store, **mixed}.items():
+            if before[name] != now.fingerprint:
+                raise UserError(
+                    f"{workdir} was trained on other features than {now.path} holds now; "
+                    "take another --workdir"
+                )
     elif jax.process_index() == 0:
         write_json(path, record)
     return record
+
+
+def _free(key: str) -> bool:
+    """True for values that may change; of stores the contents are compared, not the places."""
+    return key.startswith(_FREE) or bool(re.fullmatch(r"data\.mix\..+\.store", key))
 
 
 def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
@@ -107,7 +124,7 @@ def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
     changed = [
         f"{key} ({old.get(key, 'absent')} there, {new.get(key, 'absent')} now)"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(_FREE)
+        if old.get(key) != new.get(key) and not _free(key)
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

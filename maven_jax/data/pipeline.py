@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -133,8 +133,17 @@ def to_batch(item: Mapping[str, Any]) -> Batch:
     return Batch(**item)
 
 
+@runtime_checkable
+class Source(Protocol):
+    """What `train_iterator` takes: `WindowSource`, or a `Mixture` of them."""
+
+    def order(self, seed: int) -> grain.MapDataset: ...
+
+    def read(self, indices: np.ndarray) -> dict[str, Any]: ...
+
+
 def train_iterator(
-    source: WindowSource,
+    source: Source,
     *,
     batch_size: int,
     rows: np.ndarray,
@@ -172,7 +181,7 @@ def ordered_batches(
 
 
 def _batches(
-    source: WindowSource,
+    source: Source,
     order: grain.MapDataset,
     batch_size: int,
     rows: np.ndarray,
