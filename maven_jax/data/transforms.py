@@ -94,7 +94,7 @@ class InputTransform:
             elif how == "window":
                 x = standardize_window(x, mask)
             if self.noise_std and (train or self.noise_always):
-                noise = jax.random.normal(jax.random.fold_in(noise_key, i), x.shape)
+                noise = _noise(jax.random.fold_in(noise_key, i), x.shape, batch.window, train)
                 x = x + self.noise_std * noise
             if self.offset_std and train:
                 shape = (x.shape[0], 1, x.shape[2])
@@ -115,6 +115,13 @@ class InputTransform:
                 f"not {modality}"
             )
         return self.standardize[modality]
+
+
+def _noise(key: Array, shape: tuple[int, ...], window: Array, train: bool) -> Array:
+    """Standard normal values; outside training a window has its own, in whatever batch it comes."""
+    if train:
+        return jax.random.normal(key, shape)
+    return jax.vmap(lambda w: jax.random.normal(jax.random.fold_in(key, w), shape[1:]))(window)
 
 
 def standardize_window(

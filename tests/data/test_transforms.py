@@ -71,6 +71,15 @@ def test_noise_is_for_training_unless_asked_for(always, train, noisy):
     assert np.asarray(out.features["visual"]).std() == pytest.approx(0.1 if noisy else 0, abs=0.01)
 
 
+def test_noise_in_evaluation_belongs_to_the_window_not_to_its_place_in_a_batch():
+    t = transform(standardize="none", noise_std=0.1, noise_always=True)
+    b = batch(np.zeros((4, 30, 2)), np.ones((4, 30), bool))
+    whole = t(b, STATISTICS, KEY, train=False).features["visual"]
+    part = t(jax.tree.map(lambda x: x[2:], b), STATISTICS, KEY, train=False).features["visual"]
+    np.testing.assert_array_equal(part, whole[2:])
+    assert np.abs(np.asarray(whole[0] - whole[1])).max() > 0.1
+
+
 def test_an_offset_is_shared_by_the_frames_of_a_window_and_only_added_in_training():
     t = transform(standardize="none", offset_std=0.5)
     b = batch(np.zeros((400, 3, 2)), np.ones((400, 3), bool))
