@@ -1,0 +1,102 @@
+"""Windows taken on the devices are those read from the store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from maven_jax.data.pipeline import WindowSource
+from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout
+from maven_jax.data.store import Store
+from maven_jax.data.windows import make_windows
+from maven_jax.sharding import make_mesh
+from tests.stores import write_small_store
+
+KINDS = {
+    "sliding": dict(kind="sliding", length=40, hop=25, step_s=None),
+    "short": dict(kind="sliding", length=400, hop=25, step_s=None),
+    "segment": dict(kind="segment", length=50, hop=50, step_s=None),
+    "dense": dict(kind="dense", length=6, hop=3, step_s=0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return write_small_store(
+        tmp_path_factory.mktemp("store") / "s", videos=5, frames=130, unobserved=0.2
+    )
+
+
+def assert_same_batches(store, data: int, model: int, kind: str, single) -> None:
+    windows = make_windows(store.videos("train"), **KINDS[kind])
+    modalities = ("visual", "text", "audio")
+    mesh = make_mesh(data, model)
+    resident = ResidentWindows(store, windows, modalities, single, mesh)
+    source = WindowSource(store, windows, modalities, single)
+    take = jax.jit(resident.take)
+    order = np.random.default_rng(0).permutation(len(windows))
+    for start in range(0, min(len(order), 48) - 7, 8):
+        numbers = order[start : start + 8]
+        with jax.set_mesh(mesh):
+            found = take(resident.arrays, numbers)
+        expected = source.read(numbers)
+        found = {name: getattr(found, name) for name in expected}
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        jax.tree.map(lambda a, b: np.testing.assert_equal(a.dtype, b.dtype), found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_are_those_of_the_store(store, kind):
+    assert_same_batches(store, 1, 1, kind, {})
+
+
+def test_mean_vectors_are_those_of_the_store(store):
+    assert_same_batches(store, 1, 1, "segment", {"audio": 1.0, "text": None})
+
+
+PROGRAM = """
+import sys
+from maven_jax.data.store import Store
+from tests.data.test_resident import assert_same_batches
+store = Store(sys.argv[1])
+for data, model in ((8, 1), (4, 2), (1, 8)):
+    assert_same_batches(store, data, model, "sliding", {"audio": 1.0})
+assert_same_batches(store, 8, 1, "dense", {})
+"""
+
+
+def test_windows_are_those_of_the_store_on_any_mesh(store):
+    root = str(Path(__file__).parents[2])
+    flags = "--xla_force_host_platform_device_count=8"
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(store.path)],
+        check=True,
+        timeout=600,
+        env=os.environ | {"PYTHONPATH": root, "XLA_FLAGS": flags},
+    )
+
+
+def test_videos_are_spread_evenly_and_whole(store):
+    windows = make_windows(store.videos("train"), **KINDS["sliding"])
+    layout = make_layout(windows, 2)
+    assert sorted(v for shard in layout.shards for v in shard) == list(range(5))
+    lengths = [e.num_frames for e in windows.entries]
+    filled = [sum(lengths[v] for v in shard) for shard in layout.shards]
+    assert layout.frames == max(filled)
+    assert max(filled) - min(filled) <= max(lengths)
+
+
+def test_the_memory_is_known_beforehand(store):
+    windows = make_windows(store.videos("train"), **KINDS["segment"])
+    for single in ({}, {"audio": None}):
+        resident = ResidentWindows(store, windows, ("visual", "audio"), single, make_mesh(1, 1))
+        arrays = resident.arrays
+        held = (arrays.features, arrays.masks, arrays.targets, arrays.target_mask)
+        expected = sum(x.nbytes for x in jax.tree.leaves(held))
+        assert device_bytes(store, resident.layout, ("visual", "audio"), single) == expected
