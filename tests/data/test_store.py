@@ -231,6 +231,56 @@ def test_damaged_shards_are_named(tmp_path):
         Store(tmp_path / "s")
 
 
+def test_windows_of_many_videos_are_read_as_if_one_by_one(written, monkeypatch):
+    store, _ = written
+    entries = {e.video: e for split in store.splits for e in store.videos(split)}
+    spans = [
+        (entries["b"], slice(3, 70, 5)),
+        (entries["e"], slice(30, 33, 1)),
+        (entries["a"], slice(0, 16, 1)),
+        (entries["b"], slice(4, 71, 5)),  # shares all its records with the first
+        (entries["e"], slice(0, 33, 32)),
+    ]
+    fetched: list[list[int]] = []
+    fetch = store._fetch
+
+    def counted(split, keys, records):
+        fetched.append(list(keys))
+        return fetch(split, keys, records)
+
+    monkeypatch.setattr(store, "_fetch", counted)
+    for limit in (2**28, 1):
+        monkeypatch.setattr("maven_jax.data.store.FETCH_BYTES", limit)
+        fetched.clear()
+        together = store.read_many(spans, ["word_2"])
+        assert len(fetched) == (2 if limit > 1 else 9)
+        assert all(len(set(keys)) == len(keys) for keys in fetched)
+        for (entry, span), frames in zip(spans, together, strict=True):
+            alone = store.read(entry, span.start, span.stop, ["word_2"], span.step)
+            for name in ("time_s", "targets", "target_mask", "segment_id"):
+                np.testing.assert_array_equal(getattr(frames, name), getattr(alone, name))
+            np.testing.assert_array_equal(frames.features["word_2"], alone.features["word_2"])
+            np.testing.assert_array_equal(frames.masks["word_2"], alone.masks["word_2"])
+            assert list(frames.features) == ["word_2"]
+
+
+def test_of_a_batch_from_several_shards_the_damaged_one_is_named(tmp_path):
+    store = write_small_store(
+        tmp_path / "s", videos=4, frames=80, modalities={"x": 200}, splits=["train"], shard_bytes=10
+    )
+    shards = [tmp_path / "s" / s["file"] for s in store.shards("train")]
+    assert len(shards) == 4
+    bad = bytearray(shards[2].read_bytes())
+    bad[len(bad) // 2] ^= 0xFF
+    shards[2].write_bytes(bytes(bad))
+    broken = Store(tmp_path / "s")
+    spans = [(entry, slice(10, 40, 1)) for entry in broken.videos("train")]
+    with pytest.raises(UserError, match=f"^[^ ]*{shards[2].name}: damaged, .* 'train_02' "):
+        broken.read_many(spans)
+    del spans[2]
+    assert len(broken.read_many(spans)) == 3
+
+
 def test_a_shard_of_another_store_is_noticed(tmp_path):
     one = write_small_store(tmp_path / "one", videos=2, splits=["train"], shard_bytes=10)
     shards = [tmp_path / "one" / s["file"] for s in one.shards("train")]
