@@ -113,6 +113,6 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     c.eval = ConfigDict(dict(batch_size=16, hop=25, smooth_frames=(0, 0)))
-    c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=1, keep_best=1), every_steps=500))
+    c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=2, keep_best=1), every_steps=500))
     c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
     return c

@@ -101,6 +101,6 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     c.eval = ConfigDict(dict(batch_size=32, hop=100, smooth_frames=(0, 0)))
-    c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=1, keep_best=1), every_steps=2000))
+    c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=2, keep_best=1), every_steps=2000))
     c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
     return c

@@ -45,8 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    # Libraries' notes on their own inner life are for those who ask.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Libraries' notes on their own inner life are for those who ask. What they log as errors
+    # (orbax: with the tracebacks of all its threads) they raise as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     module = importlib.import_module(COMMANDS[name][0])
     try:
         return module.main(rest)

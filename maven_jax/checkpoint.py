@@ -2,135 +2,315 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from maven_jax import integrity
 from maven_jax.errors import UserError
+from maven_jax.hosts import agree, is_writer
+from maven_jax.progress import say
 from maven_jax.state import TrainState, Weights
 
 SCORE = "ccc"
+# Folders that orbax writes arrays to, and those of one JSON file each.
+_ARRAYS, _JSON = ("weights", "optimizer"), ("control", "position", "metrics")
+# What training continues from; converted weights come alone.
+_NEEDED = (*_ARRAYS, "control")
+# What is no longer wanted is renamed into it first: a step's folder is whole or not there.
+_DELETED = ".deleted"
+# What orbax calls a checkpoint that it is writing; a killed run leaves it behind.
+_HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
     """The checkpoints in `workdir/checkpoints`; the latest and the best ones are kept.
 
-    Each is written under another name and renamed when whole, in the background.
+    Each is written under another name in the background, renamed when whole (orbax), and then
+    sealed: process 0 writes down the sizes and digests of its files. Restored arrays take the
+    layout that is asked for, whatever mesh and processes saved them.
 
     Args:
-        workdir: folder of the run.
+        workdir: folder of the run; all processes see the same one.
         keep_latest: how many of the newest to keep.
         keep_best: how many of those with the highest validation ccc to keep.
         read_only: for evaluation.
     """
 
     def __init__(self, workdir: Path, *, keep_latest: int, keep_best: int, read_only: bool = False):
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep_latest),
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[SCORE],
-                    n=keep_best,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics[SCORE],
-            enable_async_checkpointing=not read_only,
-            read_only=read_only,
-            create=not read_only,
-        )
         self.folder = workdir.resolve() / "checkpoints"
         if read_only and not self.folder.is_dir():
             raise UserError(f"{workdir}: no checkpoints here; is it the workdir of a training run?")
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._keep_latest, self._keep_best = keep_latest, keep_best
+        self._read_only = read_only
+        self._reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Made when training begins: it reads the metrics of all checkpoints, damaged or not.
+        self._manager: ocp.CheckpointManager | None = None
+        self._sealing: threading.Thread | None = None
+        self._step = 0
+        self._error: BaseException | None = None
+        integrity.silence_late_callbacks()
+
+    # Which there are.
 
     @property
     def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        """The newest step, whatever state its files are in."""
+        if self._manager is not None:
+            return self._manager.latest_step()
+        return max(_steps(self.folder), default=None)
 
     @property
     def best_step(self) -> int | None:
         """The step with the highest validation ccc among those that were evaluated."""
-        return self._manager.best_step()
+        if self._manager is not None:
+            return self._manager.best_step()
+        return _best(self.folder, _steps(self.folder))
+
+    def newest_usable(self) -> int | None:
+        """The newest step that is as it was written; None if none was ever saved.
+
+        Process 0 reads every file of every checkpoint. Damaged ones are named and moved to
+        `workdir/damaged`, so that neither this run nor its successors trip over them.
+
+        Raises:
+            UserError: there are checkpoints and all of them are damaged; they stay in place.
+        """
+        newest = agree(self._clear_away_damaged() if is_writer() else 0)
+        if newest == _ALL_DAMAGED:
+            raise UserError(
+                f"{self.folder}: every checkpoint is damaged; put back a copy of one, or remove "
+                "the folder to start the run afresh"
+            )
+        self._open()
+        return None if newest == _NONE else newest
+
+    def _clear_away_damaged(self) -> int:
+        if not self.folder.is_dir():
+            return _NONE
+        for left in (self.folder / _DELETED, *self.folder.glob(_HALF_WRITTEN)):
+            shutil.rmtree(left, ignore_errors=True)
+        steps = _steps(self.folder)
+        found = {step: self._find_fault(step, _NEEDED) for step in steps}
+        faults = {step: fault for step, fault in found.items() if fault is not None}
+        whole = [step for step in steps if step not in faults]
+        for step, fault in sorted(faults.items(), reverse=True):
+            there = _unused(self.folder.parent / "damaged" / str(step))
+            if whole:
+                there.parent.mkdir(exist_ok=True)
+                (self.folder / str(step)).rename(there)
+            moved = f"; moved to {there}" if whole else ""
+            say(f"the checkpoint of step {step} is damaged: {fault}{moved}")
+        if faults and not whole:
+            return _ALL_DAMAGED
+        return whole[-1] if whole else _NONE
 
     def resolve(self, which: str) -> int:
         """The step that `best`, `latest` or a number means.
 
+        Damaged checkpoints are named and passed over; nothing is moved.
+
         Raises:
             UserError: there is none such; the message says which there are.
         """
-        steps = sorted(self._manager.all_steps())
-        best = self.best_step
-        if which == "best" and best is not None:
-            return best
-        if which in ("best", "latest") and steps:
-            return steps[-1]
-        if which.isdigit() and int(which) in steps:
-            return int(which)
-        raise UserError(f"{self.folder}: no checkpoint {which!r}; there are {steps or 'none'}")
+        found = agree(self._resolve(which) if is_writer() else 0)
+        if found == _NONE:
+            steps = _steps(self.folder)
+            raise UserError(f"{self.folder}: no checkpoint {which!r}; there are {steps or 'none'}")
+        if found == _ALL_DAMAGED:
+            raise UserError(f"{self.folder}: no checkpoint {which!r} that is not damaged")
+        return found
+
+    def _resolve(self, which: str) -> int:
+        left, damaged = _steps(self.folder), False
+        if which.isdigit():
+            left = [step for step in left if step == int(which)]
+        elif which not in ("best", "latest"):
+            left = []
+        while left:
+            best = _best(self.folder, left) if which == "best" else None
+            step = left[-1] if best is None else best
+            fault = self._find_fault(step, ("weights",))
+            if fault is None:
+                return step
+            say(f"the checkpoint of step {step} is damaged: {fault}")
+            left.remove(step)
+            damaged = True
+        return _ALL_DAMAGED if damaged else _NONE
+
+    def _find_fault(self, step: int, needed: tuple[str, ...]) -> str | None:
+        """What is wrong with a step's files, by its seal; by reading them if it has none."""
+        folder = self.folder / str(step)
+        if integrity.is_sealed(folder):
+            return integrity.find_fault(folder)
+        return _find_unreadable(folder, needed)
+
+    # Saving.
 
     def save(
         self,
         step: int,
         state: TrainState,
-        data: grain.DatasetIterator,
-        control: dict[str, Any],
+        position: Mapping[str, Any],
+        control: Mapping[str, Any],
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Starts saving; what `metrics` holds decides whether it is the best so far."""
-        if step in self._manager.all_steps():
+        """Starts saving; what `metrics` holds decides whether it is the best so far.
+
+        Args:
+            step: steps taken.
+            state: the training state, laid out on any mesh.
+            position: of the global order of the data, the same on every process (JSON).
+            control: see `StageControl` (JSON).
+            metrics: of the evaluation at this step, if there was one.
+
+        Raises:
+            UserError: the disk takes no more, now or when the step before was written.
+        """
+        self.wait()
+        manager = self._open()
+        if step in manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                weights=ocp.args.StandardSave(state.weights),
-                optimizer=ocp.args.StandardSave(_rest(state)),
-                data=grain.checkpoint.CheckpointSave(data),
-                control=ocp.args.JsonSave(control),
-            ),
-            metrics=metrics,
-        )
+        self._step = step
+        try:
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    weights=ocp.args.StandardSave(state.weights),
+                    optimizer=ocp.args.StandardSave(_rest(state)),
+                    position=ocp.args.JsonSave(dict(position)),
+                    control=ocp.args.JsonSave(dict(control)),
+                ),
+                metrics=metrics,
+            )
+        except Exception as error:
+            self._error = error
+            self.check()
+        self._sealing = threading.Thread(target=self._finish, args=(manager, step), name="seal")
+        self._sealing.start()
+
+    def _finish(self, manager: ocp.CheckpointManager, step: int) -> None:
+        """Waits for orbax, then seals; runs in the background."""
+        try:
+            manager.wait_until_finished()
+            if is_writer():
+                integrity.seal(self.folder / str(step))
+                shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
+        except BaseException as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Returns unless saving has failed in the background.
+
+        Raises:
+            UserError: the disk takes no more.
+        """
+        if self._error is None:
+            return
+        reason = integrity.disk_refusal(self._error)
+        if reason is None:
+            raise self._error
+        steps = [step for step in _steps(self.folder) if step != self._step]
+        older = f"whole: those of steps {steps}" if steps else "there is no older one"
+        raise UserError(
+            f"{self.folder}: {reason}: the checkpoint of step {self._step} could not be written "
+            f"({older}); make room, and the same command continues"
+        ) from self._error
+
+    def wait(self) -> None:
+        """Returns when all that was started is on disk.
+
+        Raises:
+            UserError: the disk takes no more.
+        """
+        if self._sealing is not None:
+            self._sealing.join()
+            self._sealing = None
+        self.check()
+
+    def close(self) -> None:
+        """Ends what runs in the background; an error that `check` told of is not told again."""
+        if self._sealing is not None:
+            self._sealing.join()
+        try:
+            if self._manager is not None:
+                self._manager.close()
+        except Exception as error:
+            self._error = self._error or error
+        self._reader.close()
+        # A crash that is under way is the reason for closing; it is not to be covered by another.
+        if sys.exc_info()[0] is None:
+            self.check()
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            policy = checkpoint_managers.AnyPreservationPolicy(
+                [
+                    checkpoint_managers.LatestN(self._keep_latest),
+                    checkpoint_managers.BestN(
+                        get_metric_fn=lambda metrics: metrics[SCORE],
+                        n=self._keep_best,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            )
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                best_fn=lambda metrics: metrics[SCORE],
+                todelete_subdir=_DELETED,
+                async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier),
+            )
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return self._manager
+
+    # Restoring.
 
     def control(self, step: int) -> dict[str, Any]:
         """The control values of a step."""
-        return self._manager.restore(step, args=ocp.args.Composite(control=ocp.args.JsonRestore()))[
-            "control"
-        ]
+        return _read_json(self.folder / str(step), "control")
 
-    def restore(self, step: int, like: TrainState, data: grain.DatasetIterator) -> TrainState:
-        """The state of a step, laid out as `like` is; `data` is moved to where it was."""
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                weights=ocp.args.StandardRestore(_abstract(like.weights)),
-                optimizer=ocp.args.StandardRestore(_abstract(_rest(like))),
-                data=grain.checkpoint.CheckpointRestore(data),
-            ),
-        )
-        return TrainState(weights=restored["weights"], **restored["optimizer"])
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The state of a step, laid out as `like` is, and the position in the data.
+
+        Raises:
+            UserError: its arrays have other names, shapes or types than `like`.
+        """
+        wanted = {"weights": like.weights, "optimizer": _rest(like)}
+        restored = self._restore(step, wanted)
+        try:
+            position = _read_json(self.folder / str(step), "position")
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.folder}/{step}: saved by an earlier version, which kept the position in "
+                "the data otherwise; take another --workdir, with --init-from for its weights"
+            ) from None
+        return TrainState(weights=restored["weights"], **restored["optimizer"]), position
 
     def restore_weights(self, step: int, like: Weights) -> Weights:
         """The weights alone, laid out as `like` is.
 
         Raises:
-            UserError: the checkpoint's tree is not that of the model.
+            UserError: its arrays have other names, shapes or types than `like`.
         """
-        args = ocp.args.Composite(weights=ocp.args.StandardRestore(_abstract(like)))
-        try:
-            return self._manager.restore(step, args=args)["weights"]
-        except (ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"{self.folder}/{step} does not fit the recipe's model: {first}"
-            ) from error
+        return self._restore(step, {"weights": like})["weights"]
+
+    def _restore(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+        folder = self.folder / str(step)
+        for item, tree in wanted.items():
+            _check_arrays(folder / item, tree)
+        args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in wanted.items()}
+        restored = self._reader.restore(folder, args=ocp.args.Composite(**args))
+        return {item: restored[item] for item in wanted}
 
     def read_weights(self, step: int) -> dict[str, Any]:
         """The weights as nested dicts of NumPy arrays, whatever model they are of.
@@ -138,19 +318,49 @@ class Checkpoints:
         Returns:
             `params` and `model_state`, without the statistics of the features.
         """
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = self._manager.item_metadata(step)["weights"]
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved)
-        args = ocp.args.Composite(weights=ocp.args.StandardRestore(like))
-        weights = jax.tree.map(np.asarray, self._manager.restore(step, args=args)["weights"])
+        weights = _read_arrays(self.folder / str(step) / "weights")
         return {k: weights[k] or {} for k in ("params", "model_state")}
 
-    def wait(self) -> None:
-        """Returns when all that was started is on disk."""
-        self._manager.wait_until_finished()
 
-    def close(self) -> None:
-        self._manager.close()
+# Answers of process 0 that are no step.
+_NONE, _ALL_DAMAGED = -1, -2
+
+
+def _steps(folder: Path) -> list[int]:
+    """The steps whose checkpoints were written to the end, in order."""
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def _best(folder: Path, steps: list[int]) -> int | None:
+    """The one with the highest score, of equal ones the newest; None if none was evaluated."""
+    scores = {}
+    for step in steps:
+        try:
+            scores[step] = float(_read_json(folder / str(step), "metrics")[SCORE])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(scores, key=lambda step: (scores[step], step)) if scores else None
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or with a number behind it if there is one already."""
+    count, free = 1, path
+    while free.exists():
+        count += 1
+        free = path.with_name(f"{path.name}-{count}")
+    return free
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Waits for all processes, but not when this one is on its way out with an error.
+
+    orbax waits for the others once more before it passes an error on, and those wait for what
+    this process failed to write: without this, a full disk shows after twenty minutes.
+    """
+    error = sys.exc_info()[1]
+    if error is not None and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("saving failed on this process") from error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
@@ -160,3 +370,70 @@ def _rest(state: TrainState) -> dict[str, Any]:
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _read_json(folder: Path, item: str) -> dict[str, Any]:
+    """An item that orbax wrote as JSON."""
+    name = "metrics" if item == "metrics" else "metadata"
+    return json.loads((folder / item / name).read_text())
+
+
+def _read_arrays(folder: Path) -> Any:
+    """An item that orbax wrote as arrays, as nested dicts of NumPy arrays."""
+    handler = ocp.PyTreeCheckpointHandler()
+    here = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+        handler.metadata(epath.Path(folder)).tree,
+    )
+    return handler.restore(epath.Path(folder), args=ocp.args.PyTreeRestore(restore_args=here))
+
+
+def _find_unreadable(folder: Path, needed: tuple[str, ...]) -> str | None:
+    """The first item of an unsealed checkpoint that cannot be read or is needed, and why."""
+    for item in (*_ARRAYS, *_JSON):
+        if not (folder / item).is_dir():
+            if item in needed:
+                return f"{item} is missing"
+            continue
+        try:
+            _read_arrays(folder / item) if item in _ARRAYS else _read_json(folder, item)
+        except Exception as error:  # tensorstore, orbax and json each raise their own
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return f"{item} cannot be read ({lines[0]})"
+    return None
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Leaves with a shape by path, the path spelled as orbax does it."""
+    names = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        parts = (getattr(p, "key", getattr(p, "idx", getattr(p, "name", p))) for p in path)
+        if hasattr(leaf, "shape"):
+            names["/".join(map(str, parts))] = leaf
+    return names
+
+
+def _check_arrays(folder: Path, like: Any) -> None:
+    """Compares names, shapes and types: orbax itself would cast types without a word.
+
+    Raises:
+        UserError: they differ; the message names the first few.
+    """
+    saved = _named(ocp.StandardCheckpointHandler().metadata(epath.Path(folder)).tree)
+    wanted = _named(like)
+    faults = [f"{name} is not in it" for name in sorted(wanted.keys() - saved.keys())]
+    faults += [f"{name} is not in the model" for name in sorted(saved.keys() - wanted.keys())]
+    for name in sorted(wanted.keys() & saved.keys()):
+        there, here = ((np.dtype(x.dtype), tuple(x.shape)) for x in (saved[name], wanted[name]))
+        if there != here:
+            faults.append(f"{name} is {_kind(*there)} there, {_kind(*here)} in the model")
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"{folder} does not fit the recipe's model: {'; '.join(faults[:3])}{more}; take the "
+            "recipe that it was trained with"
+        )
+
+
+def _kind(dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    return f"{dtype}{list(shape)}"

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.errors import UserError
 from maven_jax.progress import say
+from maven_jax.recipes import Config
 from maven_jax.state import Weights, count_parameters
 
 Flat = dict[str, Any]
@@ -39,6 +40,22 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
     encoder = load_encoder(str(folder))
     return {"params": encoder.params, "model_state": encoder.state}
+
+
+def init_from(config: Config, folder: str) -> None:
+    """Notes in a recipe that the whole model begins with the weights in `folder`.
+
+    Raises:
+        UserError: the recipe takes weights of modules from elsewhere; which come on top is not
+            for us to say.
+    """
+    others = [where for where, there in config.train.init.items() if there and there != folder]
+    if others:
+        raise UserError(
+            f"--init-from {folder}: config.train.init.{others[0]} is set too; take one of them"
+        )
+    with config.train.init.unlocked(), config.train.init.ignore_type():
+        config.train.init["/"] = folder
 
 
 def start_from(weights: Weights, folders: Mapping[str, str | None]) -> Weights:

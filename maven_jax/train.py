@@ -19,7 +19,7 @@ from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
 from maven_jax.data.pipeline import to_batch, train_iterator
 from maven_jax.errors import UserError
-from maven_jax.initial_weights import start_from
+from maven_jax.initial_weights import init_from, start_from
 from maven_jax.optimizer import Plateau
 from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
@@ -119,7 +119,7 @@ def run(
         workdir=workdir,
         read_only=False,
     )
-    start = checkpoints.latest_step or 0
+    start = checkpoints.newest_usable() or 0
     state: Any = None
     if not start:
         state = builder.fresh(stage)
@@ -128,7 +128,8 @@ def run(
     if start:
         control.from_json(checkpoints.control(start))
         stage = builder.build(control.stage, control.first_step)
-        state = checkpoints.restore(start, stage.like, data)
+        state, position = checkpoints.restore(start, stage.like)
+        data.set_state(position)
         say(f"continuing from step {start} of {total_steps}")
     with jax.set_mesh(mesh), timed("compiling the prediction step"):
         predictor.compile(state.weights)
@@ -180,7 +181,7 @@ def run(
                 with watchdog.paused("saving"):
                     saved = control.to_json() | {"run": record}
                     metrics = {"ccc": scores["ccc"]} if evaluates else None
-                    checkpoints.save(step, state, data, saved, metrics)
+                    checkpoints.save(step, state, data.get_state(), saved, metrics)
             if last or control.stopped:
                 break
             if stops:
@@ -202,6 +203,7 @@ def run(
             # The numbers of the step before are read while the device works on this one.
             report.step(step, stage.rate, pending)
             pending = metrics
+            checkpoints.check()
         with watchdog.paused("saving"):
             checkpoints.wait()
         best = checkpoints.best_step
@@ -219,6 +221,12 @@ def parser() -> Parser:
     )
     p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
     p.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    p.add_argument(
+        "--init-from",
+        metavar="DIR",
+        help="begin with the weights of the best checkpoint in this workdir, and with nothing "
+        "else of it; short for --config.train.init of the whole model",
+    )
     hosts.add_arguments(p)
     return p
 
@@ -230,6 +238,8 @@ def main(argv: list[str]) -> int:
     with hosts.connect(args, preemptible=True) as watchdog, hosts.Preemption() as preemption:
         config = recipes.load(args.config)
         overrides = recipes.override(config, rest)
+        if args.init_from is not None:
+            init_from(config, args.init_from)
         assembly.check_sections(config)
         began = time.monotonic()
         finished = args.workdir / FINISHED_FILE
