@@ -28,8 +28,9 @@ from maven_jax.errors import UserError
 from maven_jax.watchdog import SILENCE_S, Watchdog
 
 # The runtime's own limit for a process that says nothing: the last resort behind the watchdog, for
-# it ends the others with a stack trace.
-HEARTBEAT_TIMEOUT_S = 50
+# it ends the others with a stack trace. Half of it is how often it hears of a process, so that it
+# may strike half of it after the last sign of life.
+HEARTBEAT_TIMEOUT_S = 70
 JOIN_TIMEOUT_S = 300
 # In the errors of collectives and of the coordinator's services.
 _SIGNS_OF_A_LOST_PEER = (

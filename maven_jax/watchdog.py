@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from maven_jax.last_words import LastWords
+
 PERIOD_S = 1.0
 # Its thread speaks every second; only a process that is killed, stopped or cut off is silent for
 # this long. Well below the runtime's own limit, whose end is a crash with a stack trace.
@@ -74,9 +76,16 @@ class Watchdog:
         self._took: collections.deque[float] = collections.deque(maxlen=16)
         self._court = Court(timeout_s, count)
         self._stopped, self._ending = threading.Event(), threading.Lock()
+        self._last_words: LastWords | None = None
 
     def start(self) -> None:
         """Begins to watch."""
+        if self._client is not None:
+            self._last_words = LastWords(
+                f"[process {self.process}] maven-jax: ended without notice: killed"
+                + (", or process 0 is gone" if self.process else "")
+                + f"; {CONTINUES}"
+            )
         threads = [self._judge] if self._client is None else [self._judge, self._talk]
         for thread in threads:
             threading.Thread(target=thread, daemon=True).start()
@@ -84,6 +93,8 @@ class Watchdog:
     def stop(self) -> None:
         """Ends watching; to be called when all processes are done."""
         self._stopped.set()
+        if self._last_words is not None:
+            self._last_words.withdraw()
 
     def beat(self, step: int, doing: str) -> None:
         """Notes progress; all processes have to call it in the same order.
@@ -127,6 +138,8 @@ class Watchdog:
             name = f"[process {self.process}] " if self.count > 1 else ""
             sys.stdout.flush()
             print(f"{name}maven-jax: {message}", file=sys.stderr, flush=True)
+            if self._last_words is not None:
+                self._last_words.withdraw()
             if self.process == 0 and self.count > 1:
                 # The store of the verdict ends with this process: the others have to read it first.
                 time.sleep(3 * PERIOD_S)
