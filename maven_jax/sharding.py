@@ -74,7 +74,7 @@ def _sharding(
     return NamedSharding(mesh, P(*axes))
 
 
-def tree_shardings(mesh: Mesh, abstract: Any, rules: Rules) -> Any:
+def tree_shardings(mesh: Mesh | AbstractMesh, abstract: Any, rules: Rules) -> Any:
     """Shardings for a tree of (possibly Linen-boxed) abstract arrays, unboxed in form.
 
     Args:
