@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ class Worker:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        began = time.monotonic()
         recipe = recipes.from_json(self.job.encoders)
         # The process that plans the store has said what is opened.
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -110,6 +112,9 @@ class Worker:
         self._writer: StoreWriter = open_writer(
             self.job.out, self.job.checks, self._encoders, recipe, self.job.assume_fps
         )
+        with self._messages():
+            name = f"{socket.gethostname()}-{os.getpid()}"
+            say(f"worker {name} opened its encoders in {time.monotonic() - began:.1f} s")
 
     def encode(self, shard: Shard) -> int:
         """Stores the videos of a shard that are not stored yet; returns how many that were.

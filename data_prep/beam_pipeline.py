@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shlex
@@ -24,13 +25,25 @@ from pathlib import Path
 from data_prep.beam_job import JobFiles, Shard, read, worker_of
 from maven_jax.errors import UserError, did_you_mean
 
+
+@contextlib.contextmanager
+def _silent():
+    """No warnings in the log: of parts of Beam that are not installed, of unknown options."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 try:
-    import apache_beam as beam  # pyright: ignore[reportMissingImports]
-    from apache_beam.options import pipeline_options  # pyright: ignore[reportMissingImports]
-    from apache_beam.runners import runner as runners  # pyright: ignore[reportMissingImports]
-    from apache_beam.runners.portability import (  # pyright: ignore[reportMissingImports]
-        fn_api_runner,
-    )
+    with _silent():
+        import apache_beam as beam  # pyright: ignore[reportMissingImports]
+        from apache_beam.options import pipeline_options  # pyright: ignore[reportMissingImports]
+        from apache_beam.runners import runner as runners  # pyright: ignore[reportMissingImports]
+        from apache_beam.runners.portability import (  # pyright: ignore[reportMissingImports]
+            fn_api_runner,
+        )
 except ImportError as error:
     raise UserError(
         f"--beam needs Apache Beam ({error}): pip install 'apache-beam', or maven_jax with its "
@@ -44,6 +57,8 @@ DEFAULTS = (
     "--direct_running_mode=multi_processing",
     "--direct_num_workers=0",
 )
+# Names of Beam's direct runner, in lower case.
+LOCAL = ("direct", "directrunner", "fnapirunner")
 WATCH_S = 0.5
 
 
@@ -74,26 +89,27 @@ def parse(text: str) -> list[str]:
     parsers = []
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _silent():
             options = pipeline_options.PipelineOptions(words)
-            options.get_all_options(add_extra_args_fn=parsers.append, retain_unknown_options=True)
-            unknown = parsers[0].parse_known_args(words)[1]
+            # The only way to Beam's parser with the options of all of its parts.
+            values = options.get_all_options(add_extra_args_fn=parsers.append)
     except SystemExit:
-        raise UserError(f"--beam-options: {said.getvalue().strip().splitlines()[-1]}") from None
+        message = said.getvalue().strip().splitlines()[-1]
+        raise UserError(f"--beam-options: {message.partition('error: ')[2]}") from None
     name = options.view_as(pipeline_options.StandardOptions).runner
     try:
         runners.create_runner(name)
     except (ValueError, ImportError, AttributeError, RuntimeError) as error:
         raise UserError(f"--beam-options: --runner={name}: {_one_line(str(error))}") from None
     # Other runners take options of programs that are not in Python.
-    if unknown and is_direct(words):
-        known = [o for a in parsers[0]._actions for o in a.option_strings]
-        wrong = unknown[0].partition("=")[0]
-        hint = did_you_mean(wrong, known)
-        raise UserError(
-            f"--beam-options: {unknown[0]!r} is no option of the direct runner"
-            + (hint if "did you mean" in hint else "")
-        )
+    if is_direct(words):
+        for wrong in parsers[0].parse_known_args(words)[1]:
+            known = ["runner", *(o for o in values if o.startswith("direct_"))]
+            close = did_you_mean(wrong.lstrip("-").partition("=")[0], known)
+            raise UserError(f"--beam-options: {wrong!r} is no option of the DirectRunner{close}")
+        workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
+        if workers < 0:
+            raise UserError(f"--beam-options: --direct_num_workers={workers} is below 0")
     return words
 
 
@@ -104,7 +120,7 @@ def is_direct(words: Sequence[str]) -> bool:
         .view_as(pipeline_options.StandardOptions)
         .runner.lower()
     )
-    return name in ("direct", "directrunner")
+    return name in LOCAL
 
 
 def describe(words: Sequence[str]) -> str:
