@@ -178,8 +178,10 @@ def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog
     if arguments is None:
         watchdog = Watchdog(timeout_s)
         watchdog.start()
-        yield watchdog
-        watchdog.stop()
+        try:
+            yield watchdog
+        finally:
+            watchdog.stop()
         return
     jax.config.update("jax_enable_preemption_service", preemptible)
     _join(arguments)

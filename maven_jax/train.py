@@ -187,7 +187,8 @@ def run(
             if stops:
                 with watchdog.paused("saving"):
                     checkpoints.wait()
-                say(f"stopped by SIGTERM: saved at step {step}; the same command continues")
+                saved = f"saved at step {step}" if step else "no step was taken yet"
+                say(f"stopped by SIGTERM: {saved}; the same command continues")
                 return None
             if control.over:
                 with watchdog.paused("building the next stage"):

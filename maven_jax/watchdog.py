@@ -120,16 +120,18 @@ class Watchdog:
         self._last_beat = now
         self._status = Status(self._status.beats + 1, step, doing, paused)
 
-    def leave(self, message: str, code: int) -> NoReturn:
+    def leave(self, message: str, code: int, others: str = "") -> NoReturn:
         """Ends this process at once, and tells the others why, so that they end too.
 
         Args:
             message: why, in one line.
             code: exit code.
+            others: what the others print; nothing for `message` with this process's number.
         """
         if self._client is not None:
             with contextlib.suppress(Exception):  # an earlier verdict stays
-                told = {"process": self.process, "message": message, "code": code}
+                others = others or f"process {self.process} ended: {message}"
+                told = {"message": others, "code": code}
                 self._client.key_value_set(f"{_VERDICT}first", json.dumps(told))
         self._end(message, code)
 
@@ -166,7 +168,7 @@ class Watchdog:
             self._court.hear(0, self._status, now)
             verdict = self._court.verdict(max(self._took, default=None), now)
             if verdict is not None:
-                self.leave(verdict, 1)
+                self.leave(verdict, 1, verdict)
 
     def _talk(self) -> None:
         """Tells the others about this process, and asks for news."""
@@ -185,7 +187,7 @@ class Watchdog:
             self._last_answer = time.monotonic()
             for _, text in news:
                 told = json.loads(text)
-                self._end(f"process {told['process']} ended: {told['message']}", told["code"])
+                self._end(told["message"], told["code"])
 
 
 class Court:
@@ -237,8 +239,8 @@ class Court:
             if silent:
                 last = "; ".join(f"{i} was last seen {self._status[i]}" for i in silent)
                 return (
-                    f"process(es) {_join(silent)} silent for {SILENCE_S:.0f} s (killed, stopped or "
-                    f"cut off): {last}; {CONTINUES}"
+                    f"{_are(silent)} silent for {SILENCE_S:.0f} s (killed, stopped or cut off): "
+                    f"{last}; {CONTINUES}"
                 )
             if len(self._status) < self._count:
                 return None
@@ -259,8 +261,8 @@ class Court:
             if now - since > limit:
                 where = "; ".join(f"{j} is {self._status[j]}" for j in late)
                 return (
-                    f"no progress for {limit:.0f} s: process(es) {_join(late)} behind, the others "
-                    f"wait: {where}; {CONTINUES} (--stall-timeout sets the time)"
+                    f"no progress for {limit:.0f} s: {_are(late)} behind, the others wait: {where}"
+                    f"; {CONTINUES} (--stall-timeout sets the time)"
                 )
         return None
 
@@ -280,6 +282,9 @@ class Court:
         )
 
 
-def _join(processes: list[int]) -> str:
+def _are(processes: list[int]) -> str:
+    if len(processes) == 1:
+        return f"process {processes[0]} is"
     shown = ", ".join(str(i) for i in processes[:8])
-    return shown + (f" and {len(processes) - 8} more" if len(processes) > 8 else "")
+    more = f" and {len(processes) - 8} more" if len(processes) > 8 else ""
+    return f"processes {shown}{more} are"
