@@ -45,7 +45,9 @@ def _open_one(
     mixed = Store(store)
     if split not in mixed.splits:
         raise UserError(f"{key}: {store} has no split {split!r}{did_you_mean(split, mixed.splits)}")
-    if mixed.fingerprint == main.fingerprint and split == config.data.eval_split:
+    # The validation videos of a fold lie in both splits.
+    held_out = split == config.data.eval_split or bool(config.data.fold)
+    if mixed.fingerprint == main.fingerprint and held_out:
         raise UserError(f"{key}: split {split} of {store} is what the run is evaluated on")
     modalities = tuple(config.data.modalities)
     for modality in modalities:

@@ -82,3 +82,11 @@ def test_impossible_mixtures_are_refused(stores, section, message):
         section = section | {"store": str(stores[section["store"]].path)}
     with pytest.raises(UserError, match=message):
         mixing.open_mixed(recipe(stores, extra=section), stores["main"])
+
+
+def test_the_store_of_a_fold_is_not_mixed_in_again(stores):
+    config = recipe(stores, extra={"store": str(stores["main"].path)})
+    assert mixing.open_mixed(config, stores["main"])
+    config.data.fold = 1
+    with pytest.raises(UserError, match="is what the run is evaluated on"):
+        mixing.open_mixed(config, stores["main"])
