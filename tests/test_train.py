@@ -334,17 +334,3 @@ def test_a_killed_run_continues_to_the_same_numbers(store, tmp_path):
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     assert finish(start(store, tmp_path / "killed"))  # a finished run is only evaluated again
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
-
-
-@pytest.mark.multiprocess
-def test_eight_devices_compute_what_one_does(store, tmp_path):
-    eight = "--xla_force_host_platform_device_count=8"
-    finish(start(store, tmp_path / "one", "quickstart"))
-    finish(start(store, tmp_path / "eight", "quickstart", XLA_FLAGS=eight))
-    (rows, scores), (rows8, scores8) = results(tmp_path / "one"), results(tmp_path / "eight")
-    assert [r["step"] for r in rows] == [r["step"] for r in rows8]
-    for a, b in zip(rows, rows8):
-        for key in ("loss", "ccc"):
-            if key in a:
-                assert a[key] == pytest.approx(b[key], abs=2e-5)
-    assert scores["ccc"] == pytest.approx(scores8["ccc"], abs=2e-5)

@@ -68,6 +68,9 @@ class MultiHeadAttention(nn.Module):
                 attended = jnp.einsum("bhq,bhd->bqd", kept, share) + out_bias
         else:
             q = jnp.einsum("bqd,dhk->bqhk", queries, query_kernel) + query_bias
+            # The bias adds the same to all scores of a query, which a softmax does not see: its
+            # gradient is rounding noise, which Adam would blow up to steps of the full rate.
+            key_bias = jax.lax.stop_gradient(key_bias)
             k = jnp.einsum("bsd,dhk->bshk", context, key_kernel) + key_bias
             scores = jnp.einsum("bqhk,bshk->bhqs", q, k, preferred_element_type=jnp.float32)
             scores *= (width // self.num_heads) ** -0.5

@@ -1,0 +1,358 @@
+"""Bytes that a training step moves between devices, counted in the compiled program.
+
+    python -m benchmarks.collective_bytes --out benchmarks/results/collective_bytes_cpu.json
+    python -m benchmarks.collective_bytes --topology v5e:16x16 --meshes 256x1,64x4 --out FILE
+
+Each system is compiled at its recipe's full size, for simulated CPU devices or, with `--topology`
+and libtpu installed (no TPU is needed), by the TPU's own compiler for that slice; nothing runs. The
+batch is the recipe's for each position along `data`: weak scaling. `docs/scaling.md` says what
+follows from the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from maven_jax import assembly, recipes
+from maven_jax.data.transforms import FeatureStatistics
+from maven_jax.losses import make_loss
+from maven_jax.models import registry
+from maven_jax.optimizer import make_optimizer
+from maven_jax.sharding import batch_sharding, logical_rules
+from maven_jax.state import abstract_state, count_parameters
+from maven_jax.steps import make_train_step
+from maven_jax.types import Batch
+
+# Widths of the features that each recipe's encoders give.
+WIDTHS = {
+    "maven": {"visual": 1024, "audio": 768, "text": 768},
+    "rjca": {"visual": 49 * 512, "audio": 512},
+    "rjcma": {"visual": 512, "audio": 128, "text": 768},
+}
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "s8": 8, "u8": 8}
+_BITS |= {"s16": 16, "u16": 16, "s32": 32, "u32": 32, "s64": 64, "u64": 64}
+_INSTRUCTION = re.compile(
+    r"^\s*(?:ROOT )?%?[\w.\-]+ = (?P<shape>\(.*?\)|\S+) (?P<kind>"
+    + "|".join(KINDS)
+    + r")(?P<start>-start)?\("
+)
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+_CALLED = re.compile(r"(?:calls|to_apply|called_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_BODY = re.compile(r"body=%?([\w.\-]+)")
+# mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}
+_NAMED_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}:]*)\}"
+)
+_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+
+
+def arrays(shape: str) -> list[tuple[str, int]]:
+    """(dtype, bytes) of the arrays in a shape of HLO text, tuples flattened."""
+    found = []
+    for dtype, dims in _ARRAY.findall(shape):
+        if dtype in _BITS:
+            count = math.prod(int(d) for d in dims.split(",") if d)
+            found.append((dtype, count * _BITS[dtype] // 8))
+    return found
+
+
+def replica_groups(line: str) -> np.ndarray:
+    """Groups of a collective as rows of device positions; pairs for a permutation."""
+    if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
+        return np.array(re.findall(r"(\d+),(\d+)", pairs[1]), int)
+    if listed := re.search(r"replica_groups=\{(\{.*?\})\}", line):
+        return np.array(
+            [[int(i) for i in g.split(",")] for g in re.findall(r"{([\d,]+)}", listed[1])]
+        )
+    named = _NAMED_GROUPS.search(line)
+    if named:
+        sizes = {k: int(v) for k, v in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        ids = _iota(named[2] or str(math.prod(sizes.values())), named[3])
+        chosen = re.findall(r"'(\w+)'", named[4])
+        order = [list(sizes).index(k) for k in chosen]
+        ids = np.moveaxis(ids.reshape(tuple(sizes.values())), order, range(-len(order), 0))
+        return ids.reshape(-1, math.prod(sizes[k] for k in chosen))
+    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+    if iota is None:
+        raise ValueError(f"unknown replica groups in {line.split('replica_groups')[-1][:200]}")
+    ids = _iota(iota[2], iota[3])
+    return ids.reshape([int(i) for i in iota[1].split(",")])
+
+
+def _iota(dims: str, order: str | None) -> np.ndarray:
+    """0, 1, … in an array of such dims, transposed if there is an order."""
+    shape = [int(i) for i in dims.split(",")]
+    ids = np.arange(math.prod(shape)).reshape(shape)
+    return ids.transpose([int(i) for i in order.split(",")]) if order else ids
+
+
+def mesh_axis(groups: np.ndarray, model: int) -> str:
+    """The mesh axis along which groups of positions in a (data, model) mesh lie."""
+    data, along_model = np.divmod(groups, model)
+    names = [
+        name
+        for name, places in (("data", data), ("model", along_model))
+        if (places != places[:, :1]).any()
+    ]
+    return "+".join(names) or "none"
+
+
+def sent(kind: str, size: int, group: int) -> float:
+    """Bytes that each device sends in a ring.
+
+    Args:
+        kind: of the collective.
+        size: bytes of its result on one device.
+        group: devices that take part.
+    """
+    rest = (group - 1) / group
+    return {
+        "all-reduce": 2 * rest * size,
+        "all-gather": rest * size,
+        "reduce-scatter": (group - 1) * size,
+        "all-to-all": rest * size,
+        "collective-permute": float(size),
+    }[kind]
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Name -> lines of each computation, and the entry's name."""
+    found: dict[str, list[str]] = {}
+    entry, lines = "", []
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = found.setdefault(match[2], [])
+            entry = match[2] if match[1] else entry
+        else:
+            lines.append(line)
+    return found, entry
+
+
+def _times(found: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
+    """(line, how often it is executed) of a computation and all that it calls."""
+    for line in found.get(name, ()):
+        yield line, times
+        if body := _BODY.search(line):
+            trips = _TRIPS.search(line)
+            if trips is None:
+                raise ValueError(f"a loop without a known trip count: {line.strip()[:200]}")
+            yield from _times(found, body[1], times * int(trips[1]))
+            continue
+        called = _CALLED.findall(line)
+        for branches in _BRANCHES.findall(line):
+            called += [b.strip().lstrip("%") for b in branches.split(",")]
+        for other in called:
+            yield from _times(found, other, times)
+
+
+def collectives(text: str, model: int) -> list[dict[str, Any]]:
+    """The collectives of a program, those alike added up.
+
+    Args:
+        text: optimised HLO of one device's program.
+        model: devices along the mesh axis `model`.
+
+    Returns:
+        Rows with kind, dtype, axis, group (devices in each), count (executions a step), bytes (of
+        the results on one device, a step) and sent (bytes each device sends in rings).
+    """
+    rows: dict[tuple, dict[str, Any]] = {}
+    found, entry = _computations(text)
+    for line, times in _times(found, entry, 1):
+        match = _INSTRUCTION.match(line)
+        if match is None:
+            continue
+        kind, parts = match["kind"], arrays(match["shape"])
+        if match["start"] and kind != "all-reduce":
+            # (operands, results[, contexts])
+            parts = [p for p in parts if p[0] != "u32" or kind != "collective-permute"]
+            parts = parts[len(parts) // 2 :]
+        groups = replica_groups(line)
+        group = 2 if kind == "collective-permute" else groups.shape[1]
+        axis = mesh_axis(groups, model)
+        for i, (dtype, size) in enumerate(parts):
+            row = rows.setdefault(
+                (kind, dtype, axis, group),
+                dict(kind=kind, dtype=dtype, axis=axis, group=group, count=0, bytes=0, sent=0.0),
+            )
+            row["count"] += times if i == 0 else 0
+            row["bytes"] += times * size
+            row["sent"] += times * sent(kind, size, group)
+    return sorted(rows.values(), key=lambda row: -row["sent"])
+
+
+def flops(jaxpr: Any) -> float:
+    """Operations of all matrix products and convolutions, loops counted as often as they run."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * out * math.prod(shape[i] for i in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
+            # Dilated inputs and kernels (in gradients) are counted with their zeros.
+            total += 2.0 * out * math.prod(kernel) / outputs
+        times = params["length"] if name == "scan" else 1
+        for value in params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += times * flops(inner)
+    return total
+
+
+def make_mesh(data: int, model: int, topology: str) -> Mesh:
+    """A mesh of simulated CPU devices, or of a slice that is not there."""
+    if topology:
+        from jax.experimental import topologies
+
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    else:
+        devices = jax.devices()
+    kinds = (AxisType.Auto,) * 2
+    devices = list(devices)[: data * model]
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=kinds, devices=devices)
+
+
+def abstract_batch(system: str, rows: int, frames: int, mesh: Mesh) -> Batch:
+    """A global batch's shapes, spread over the mesh."""
+
+    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=batch_sharding(mesh))
+
+    widths = WIDTHS[system]
+    return Batch(
+        features={m: array(frames, c) for m, c in widths.items()},
+        modality_masks={m: array(frames, dtype=jnp.bool_) for m in widths},
+        frame_mask=array(frames, dtype=jnp.bool_),
+        targets=array(frames, 2),
+        target_mask=array(frames, dtype=jnp.bool_),
+        window=array(dtype=jnp.int32),
+    )
+
+
+def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
+    """Compiles one training step and counts what it moves."""
+    config = recipes.load(system)
+    rules, widths = logical_rules(fsdp), WIDTHS[system]
+    model = registry.create(
+        modalities=tuple(widths), target_mean=(0.0, 0.0), **recipes.plain(config.model)
+    )
+    tx, _ = recipes.call(
+        make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
+    )
+    data, along_model = mesh.shape["data"], mesh.shape["model"]
+    batch = abstract_batch(system, config.train.batch_size * data, config.data.window.length, mesh)
+    statistics = FeatureStatistics(
+        mean={m: jnp.zeros(c) for m, c in widths.items()},
+        std={m: jnp.ones(c) for m, c in widths.items()},
+    )
+    like, shardings = abstract_state(model, tx, batch, statistics, mesh, rules)
+    state = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings
+    )
+    step = make_train_step(
+        model,
+        recipes.call(make_loss, config.loss, "loss"),
+        assembly.build_transform(config),
+        tx,
+        mesh=mesh,
+        rules=rules,
+        shardings=shardings,
+        accumulate_steps=config.train.accumulate_steps,
+        seed=0,
+    )
+    with jax.set_mesh(mesh):
+        traced = step.trace(state, batch)
+        began = time.monotonic()
+        compiled = traced.lower(lowering_platforms=(mesh.devices.flat[0].platform,)).compile()
+    rows = collectives(compiled.as_text(), along_model)
+    by_axis: dict[str, float] = defaultdict(float)
+    for row in rows:
+        by_axis[row["axis"]] += row["sent"]
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    return dict(
+        system=system,
+        platform=mesh.devices.flat[0].platform,
+        mesh=f"{data}x{along_model}",
+        fsdp=fsdp,
+        parameters=count_parameters(like.weights.params),
+        windows_per_data_shard=config.train.batch_size,
+        frames=config.data.window.length,
+        dtype=config.model.dtype,
+        flops_of_the_step=flops(traced.jaxpr.jaxpr),
+        flops_by_cost_analysis=cost.get("flops"),
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        sent_by_axis=dict(by_axis),
+        collectives_per_step=sum(row["count"] for row in rows),
+        collectives=rows,
+        compile_s=round(time.monotonic() - began, 1),
+    )
+
+
+def report(row: dict[str, Any]) -> str:
+    """A row in a few lines of text."""
+    fsdp = " fsdp" if row["fsdp"] else ""
+    lines = [
+        f"{row['system']} {row['platform']} mesh {row['mesh']}{fsdp}: "
+        f"{row['flops_of_the_step'] / 1e12:.3f} TFLOP a step on all devices, "
+        + ", ".join(f"{k} {v / 1e6:.2f} MB" for k, v in row["sent_by_axis"].items())
+        + f" sent by each device in {row['collectives_per_step']} collectives"
+        f" (compiled in {row['compile_s']:.0f} s)"
+    ]
+    for c in row["collectives"]:
+        if c["sent"] > 0.005 * sum(row["sent_by_axis"].values()):
+            lines.append(
+                f"    {c['kind']:<18} {c['dtype']:<5} {c['axis']:<10} of {c['group']:<4}"
+                f"{c['count']:>5} x  {c['bytes'] / 1e6:10.2f} MB  sent {c['sent'] / 1e6:10.2f} MB"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--systems", default=",".join(WIDTHS))
+    p.add_argument("--meshes", default="8x1,4x2,2x4", help="data x model, with `f` behind: fsdp")
+    p.add_argument("--topology", default="", help="of a TPU slice, as v5e:16x16; needs libtpu")
+    p.add_argument("--out", type=Path, required=True, help="JSON file; rows are added to it")
+    args = p.parse_args()
+    meshes = [(m.rstrip("f"), m.endswith("f")) for m in args.meshes.split(",")]
+    jax.config.update("jax_platforms", "cpu")
+    largest = max(math.prod(map(int, m.split("x"))) for m, _ in meshes)
+    jax.config.update("jax_num_cpu_devices", 1 if args.topology else largest)
+    rows = json.loads(args.out.read_text()) if args.out.exists() else []
+    for system in args.systems.split(","):
+        for sizes, fsdp in meshes:
+            data, model = map(int, sizes.split("x"))
+            row = measure(system, make_mesh(data, model, args.topology), fsdp)
+            row["topology"] = args.topology
+            print(report(row), flush=True)
+            keys = ("system", "mesh", "fsdp", "topology")
+            rows = [r for r in rows if any(r[k] != row[k] for k in keys)] + [row]
+            args.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
