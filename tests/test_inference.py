@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from maven_jax import inference
 from maven_jax.data.store import Store
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
@@ -85,6 +86,27 @@ def test_tracks_are_smoothed_over_the_whole_video_after_overlaps_are_averaged(st
 def test_impossible_smoothing_is_refused(store):
     with pytest.raises(UserError, match=r"config\.eval\.smooth_frames=\(-5, 0\)"):
         predict(store, (-5, 0), kind="sliding", length=20, step_s=None)
+
+
+def test_a_batch_is_on_its_way_before_the_last_one_is_read_and_rows_are_gathered_once(
+    store, monkeypatch
+):
+    events = []
+
+    def log(name, real):
+        def logged(*arguments):
+            events.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(inference, name, logged)
+
+    for name in ("place_batch", "rows_here", "gather_rows"):
+        log(name, getattr(inference, name))
+    windows = make_windows(store.videos("train")[:1], kind="sliding", length=8, hop=8, step_s=None)
+    assert len(windows) == 8  # three batches of 3
+    predictor(store, windows)(Weights({}, {}, None))
+    read_one_behind = ["place_batch", *["place_batch", "rows_here"] * 2, "rows_here"]
+    assert events == [*read_one_behind, "gather_rows"]
 
 
 def attending(batch_size: int, shape: tuple[int, int], order: list[int], path: str) -> list:
