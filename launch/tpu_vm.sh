@@ -7,7 +7,7 @@
 #
 #   launch/tpu_vm.sh --name maven --zone us-west4-a --type v5litepod-16 \
 #     --runtime v2-alpha-tpuv5-lite --spot \
-#     --setup 'sudo mount -t nfs SERVER:/share /mnt/share' -- \
+#     --setup 'mountpoint -q /mnt/share || sudo mount -t nfs SERVER:/share /mnt/share' -- \
 #     --config maven --config.data.store=/mnt/share/stores/affwild2 --workdir /mnt/share/runs/maven
 #
 # TRAIN WORDS are those of `maven-jax train`; `--distributed on` is added. The store and the workdir
@@ -17,7 +17,7 @@
 # Options:
 #   --project P               Google Cloud project (default: gcloud's own)
 #   --spot                    spot capacity: cheaper, may be preempted
-#   --setup COMMAND           shell command for every worker, before the installation
+#   --setup COMMAND           shell command for every worker, before each installation
 #   --retries N               how often a run that fails on a slice that is still there is started
 #                             again from its checkpoint (default 2)
 #   --delete-when-finished    delete the slice once the run is finished
