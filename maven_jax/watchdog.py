@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from maven_jax import progress
 from maven_jax.last_words import LastWords
 
 PERIOD_S = 1.0
@@ -138,6 +139,8 @@ class Watchdog:
     def _end(self, message: str, code: int) -> NoReturn:
         with self._ending:  # the first thread that comes here speaks; it never lets go
             name = f"[process {self.process}] " if self.count > 1 else ""
+            # The main thread may find its collective broken now, and go on for a line or two.
+            progress.silence()
             sys.stdout.flush()
             print(f"{name}maven-jax: {message}", file=sys.stderr, flush=True)
             if self._last_words is not None:
