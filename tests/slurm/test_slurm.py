@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from launch import sweep
+from maven_jax.errors import UserError
 from maven_jax.writers import read_metrics
 from tests.slurm.cluster import Cluster
 from tests.stores import write_small_store
@@ -137,3 +139,38 @@ def test_a_job_that_fails_is_not_put_back(cluster, words, tmp_path):
     assert "did you mean 'name'" in said
     assert "the run failed (exit code 2); it is not repeated" in said
     assert "ExitCode=2:0" in cluster.run("scontrol", "show", "job", job)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_an_array(cluster, words, tmp_path, monkeypatch):
+    store = words[2].partition("=")[2]
+    recipe = tmp_path / "small_sweep.py"
+    recipe.write_text(
+        "from maven_jax import recipes\n"
+        "def get_config(arg=''):\n"
+        "    c = recipes.load('quickstart:mean')\n"
+        f"    c.data.synthetic, c.data.store = None, {store!r}\n"
+        "    c.train.num_epochs, c.train.log_every_steps = 1.0, 1\n"
+        "    return c\n"
+        "def get_sweep():\n"
+        "    values = ((50, 50), (50, 25))\n"
+        "    return [{'name': f'w{n}_{h}', 'overrides': {'data.window.length': n,"
+        " 'data.window.hop': h}} for n, h in values]\n"
+    )
+    monkeypatch.chdir(cluster.folder)
+    for key, value in (cluster.env | {"PATH": PATH}).items():
+        monkeypatch.setenv(key, value)
+    command = [str(recipe), "--out", str(tmp_path / "a sweep"), "--slurm", "--at-most", "1"]
+    assert sweep.main(command) == 0
+    with pytest.raises(UserError, match="still in the queue"):
+        sweep.main(command)
+    cluster.wait_until_empty()
+    for run in sweep.read_sweep(str(recipe), tmp_path / "a sweep"):
+        assert run.finished(), cluster.logs()
+        config = json.loads((run.workdir / "config.json").read_text())["config"]
+        assert (
+            f"w{config['data']['window']['length']}_{config['data']['window']['hop']}" == run.name
+        )
+    # Nothing is left to be submitted.
+    assert sweep.main(command) == 0
+    assert cluster.queue() == []
