@@ -38,6 +38,7 @@ def get_config(arg: str = "mlp") -> ConfigDict:
     c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="segment", length=300, hop=300, step_s=None))
     c.data.num_threads = 8
+    c.data.resident = False
 
     c.inputs = ConfigDict(
         dict(

@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="sliding", length=100, hop=100, step_s=None))
     c.data.num_threads = 2
+    c.data.resident = False
 
     c.inputs = ConfigDict(
         dict(

@@ -37,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="dense", length=16, hop=1, step_s=32 / 30))
     c.data.num_threads = 8
+    c.data.resident = False
 
     c.inputs = ConfigDict(
         dict(

@@ -42,6 +42,7 @@ def get_config(arg: str = "both") -> ConfigDict:
     c.data.mix = ConfigDict()
     c.data.window = ConfigDict(dict(kind="sliding", length=300, hop=200, step_s=None))
     c.data.num_threads = 8
+    c.data.resident = False
 
     c.inputs = ConfigDict(
         dict(

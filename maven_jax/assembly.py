@@ -33,7 +33,11 @@ from maven_jax.types import Batch
 SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")
 CONFIG_FILE = "config.json"
 # Not in the configs of the first runs.
-_LATER_KEYS = {"data": ("fold", "mix"), "eval": ("smooth_frames",), "train": ("stages", "init")}
+_LATER_KEYS = {
+    "data": ("fold", "mix", "resident"),
+    "eval": ("smooth_frames",),
+    "train": ("stages", "init"),
+}
 
 
 def check_sections(config: Config) -> None:

@@ -287,7 +287,7 @@ class Preemption:
     """
 
     def __init__(self):
-        self._told, self._before = False, None
+        self._told, self._before, self._asked = False, None, 0
 
     def __enter__(self) -> Preemption:
         if distributed.global_state.client is None:  # else JAX has its own handler
@@ -301,10 +301,11 @@ class Preemption:
     def _tell(self, *_: object) -> None:
         self._told = True
 
-    def reached(self, step: int) -> bool:
-        """Whether to save and stop at `step`; every process has to ask at every step."""
+    def reached(self) -> bool:
+        """Whether to save and stop now; every process has to ask at the same places."""
+        self._asked += 1
         if distributed.global_state.preemption_sync_manager is not None:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(self._asked)
         return self._told
 
 

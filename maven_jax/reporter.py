@@ -6,6 +6,8 @@ import math
 import time
 from typing import Any
 
+import numpy as np
+
 from maven_jax.assembly import trained_dimensions
 from maven_jax.errors import UserError
 from maven_jax.progress import format_duration, say
@@ -39,15 +41,26 @@ class Reporter:
         """Adds time in which the loop waited for data."""
         self._waited += seconds
 
-    def step(self, step: int, rate: Any, metrics: dict[str, Any] | None) -> None:
-        """Takes the metrics of the step that led to `step`, and the schedule it was taken at.
+    def steps(self, last: int, rate: Any, metrics: dict[str, Any] | None) -> None:
+        """Takes the metrics of the steps that led to `last`, and their schedule.
+
+        Args:
+            last: the step after them.
+            rate: step -> learning rate.
+            metrics: scalars of one step, or (n,) of the last n steps; None for nothing new.
 
         Raises:
-            NonFiniteLoss: the loss is NaN or infinite.
+            NonFiniteLoss: a loss is NaN or infinite.
         """
         if metrics is None:
             return
-        values = {name: float(value) for name, value in metrics.items()}
+        arrays = {name: np.atleast_1d(np.asarray(value)) for name, value in metrics.items()}
+        count = len(arrays["loss"])
+        for i in range(count):
+            values = {name: float(array[i]) for name, array in arrays.items()}
+            self._step(last - count + 1 + i, rate, values)
+
+    def _step(self, step: int, rate: Any, values: dict[str, float]) -> None:
         if not math.isfinite(values["loss"]):
             raise NonFiniteLoss(
                 f"the loss is {values['loss']} at step {step}; the last checkpoint is whole. "

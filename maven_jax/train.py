@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import assembly, hosts, mixing, recipes
+from maven_jax import assembly, feeding, hosts, mixing, recipes
 from maven_jax import workdir as workdirs
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
-from maven_jax.data.pipeline import to_batch, train_iterator
+from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError
 from maven_jax.initial_weights import init_from, start_from
 from maven_jax.optimizer import Plateau
@@ -27,7 +27,6 @@ from maven_jax.report import plots
 from maven_jax.reporter import NonFiniteLoss as NonFiniteLoss
 from maven_jax.reporter import Reporter
 from maven_jax.scoring import score
-from maven_jax.sharding import place_batch, process_rows
 from maven_jax.stages import Stage, StageBuilder, StageControl
 from maven_jax.state import count_parameters
 from maven_jax.watchdog import Watchdog
@@ -71,25 +70,19 @@ def run(
     assembly.say_what_runs(store, config, mesh)
 
     windows = assembly.split_windows(store, config, config.data.train_split, train=True)
-    rows = process_rows(mesh, config.train.batch_size, "train.batch_size")
     if config.train.batch_size % (config.train.accumulate_steps * mesh.shape["data"]):
         raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
     mixed = mixing.open_mixed(config, store)
     source = mixing.training_source(config, store, windows, mixed)
     steps_per_epoch = max(math.ceil(source.epoch_windows / config.train.batch_size), 1)
     total_steps = math.ceil(config.train.num_epochs * steps_per_epoch)
+    save_every = config.checkpoint.every_steps
     eval_every = max(round(config.train.eval_every_epochs * steps_per_epoch), 1)
-    data = train_iterator(
-        source,
-        batch_size=config.train.batch_size,
-        rows=rows,
-        seed=config.seed,
-        num_threads=config.data.num_threads,
-    )
+    feed = feeding.make_feed(config, store, windows, source, mesh)
 
     model = assembly.build_model(config, store)
     dimensions = assembly.trained_dimensions(config)
-    example = to_batch(source.read([0] * len(rows)))
+    example = to_batch(source.read([0]))
     builder = StageBuilder(
         config,
         model,
@@ -129,16 +122,16 @@ def run(
         control.from_json(checkpoints.control(start))
         stage = builder.build(control.stage, control.first_step)
         state, position = checkpoints.restore(start, stage.like)
-        data.set_state(position)
+        feed.position.set_state(position)
         say(f"continuing from step {start} of {total_steps}")
     with jax.set_mesh(mesh), timed("compiling the prediction step"):
         predictor.compile(state.weights)
 
-    def compiled(stage: Stage, state: Any) -> Any:
+    def compile_step(stage: Stage, state: Any) -> None:
         if len(builder.groups) > 1:
             say(builder.describe(stage))
         with jax.set_mesh(mesh), timed("compiling the training step"):
-            return stage.step.lower(state, place_batch(example, mesh)).compile()
+            feed.compile(stage.step, state)
 
     def next_stage(step: int, state: Any) -> tuple[Stage, Any]:
         best = checkpoints.best_step
@@ -151,7 +144,7 @@ def run(
 
     if control.over:
         stage, state = next_stage(start, state)
-    train_step = compiled(stage, state)
+    compile_step(stage, state)
     writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
     report = Reporter(config, writer, start, steps_per_epoch, total_steps)
 
@@ -159,14 +152,15 @@ def run(
     pending: dict[str, Any] | None = None
     # However the loop ends, what was handed to them is written.
     with contextlib.closing(checkpoints), contextlib.closing(writer):
-        for step in range(start, total_steps + 1):
+        step = start
+        while True:
             last = step == total_steps
-            stops = not last and preemption.reached(step)
+            stops = not last and preemption.reached()
             evaluates = step > start and (last or step % eval_every == 0)
-            saves = step > start and (stops or step % config.checkpoint.every_steps == 0)
+            saves = step > start and (stops or step % save_every == 0)
             if evaluates or saves:
                 # Nothing is saved before the loss that led to it is known to be finite.
-                report.step(step, stage.rate, pending)
+                report.steps(step, stage.rate, pending)
                 pending = None
             if evaluates:
                 evaluating = functools.partial(watchdog.beat, step, "evaluating")
@@ -181,7 +175,7 @@ def run(
                 with watchdog.paused("saving"):
                     saved = control.to_json() | {"run": record}
                     metrics = {"ccc": scores["ccc"]} if evaluates else None
-                    checkpoints.save(step, state, data.get_state(), saved, metrics)
+                    checkpoints.save(step, state, feed.position.get_state(), saved, metrics)
             if last or control.stopped:
                 break
             if stops:
@@ -194,22 +188,31 @@ def run(
                 with watchdog.paused("building the next stage"):
                     checkpoints.wait()
                     stage, state = next_stage(step, state)
-                    train_step = compiled(stage, state)
+                    compile_step(stage, state)
             watchdog.beat(step, "reading its batch")
             waiting = time.monotonic()
-            batch = place_batch(to_batch(next(data)), mesh)
+            taken, count = feed.take(steps_until(step, eval_every, save_every, total_steps))
             report.waited(time.monotonic() - waiting)
             watchdog.beat(step, "computing")
-            state, metrics = train_step(state, batch)
+            state, metrics = feed.run(state, taken)
             # The numbers of the step before are read while the device works on this one.
-            report.step(step, stage.rate, pending)
-            pending = metrics
+            report.steps(step, stage.rate, pending)
+            pending, step = metrics, step + count
             checkpoints.check()
         with watchdog.paused("saving"):
             checkpoints.wait()
         best = checkpoints.best_step
     say(f"trained {step} of {total_steps} steps; best checkpoint: step {best}")
     return scores
+
+
+def steps_until(step: int, eval_every: int, save_every: int, total_steps: int) -> int:
+    """Steps from `step` until the loop has something else to do.
+
+    >>> steps_until(7, eval_every=10, save_every=4, total_steps=100)
+    1
+    """
+    return min(total_steps - step, *(every - step % every for every in (eval_every, save_every)))
 
 
 def parser() -> Parser:

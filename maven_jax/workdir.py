@@ -23,7 +23,14 @@ from maven_jax.writers import write_json
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # What may change when a run continues: they say where and how fast it runs, not what it computes.
-_FREE = ("mesh.", "checkpoint.", "data.num_threads", "data.store", "train.log_every_steps")
+_FREE = (
+    "mesh.",
+    "checkpoint.",
+    "data.num_threads",
+    "data.resident",
+    "data.store",
+    "train.log_every_steps",
+)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -169,6 +169,14 @@ def train_iterator(
     return _batches(source, source.order(seed), batch_size, rows, num_threads)
 
 
+def number_iterator(source: Source, *, batch_size: int, seed: int) -> grain.DatasetIterator:
+    """The window numbers (batch_size,) of the batches that `train_iterator` reads.
+
+    Positions of both mean the same.
+    """
+    return iter(source.order(seed).batch(batch_size).to_iter_dataset(_read_options(0)))
+
+
 def ordered_batches(
     source: WindowSource, *, batch_size: int, rows: np.ndarray, num_threads: int
 ) -> Iterator[Mapping[str, Any]]:
