@@ -98,13 +98,13 @@ class Predictor:
 
         with meter(label, len(self._windows), "windows") as m:
 
-            def advance(amount: float) -> None:
+            def advance(amount: float | int) -> None:
                 beat()
                 m.advance(amount)
 
             return self._predict(weights, advance)
 
-    def _predict(self, weights: Weights, advance: Callable[[float], None]) -> list[Track]:
+    def _predict(self, weights: Weights, advance: Callable[[float | int], None]) -> list[Track]:
         entries = self._windows.entries
         total = [np.zeros((e.num_frames, 2), np.float64) for e in entries]
         count = [np.zeros(e.num_frames, np.int32) for e in entries]
@@ -127,7 +127,7 @@ class Predictor:
         return tracks
 
     def _outputs(
-        self, weights: Weights, advance: Callable[[float], None]
+        self, weights: Weights, advance: Callable[[float | int], None]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of all windows: predictions (n, t, 2), targets (n, t, 2), which are annotated (n, t).
 
