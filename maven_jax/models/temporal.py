@@ -147,6 +147,54 @@ def _two_biases(hidden_dim: int) -> Callable[..., Array]:
     return init
 
 
+def _scan_lstm(
+    reverse: bool,
+    frames: Float[Array, "t b g"],
+    recurrent: Float[Array, "h g"],
+    initial: tuple[Float[Array, "b h"], Float[Array, "b h"]],
+    mask: Bool[Array, "t b 1"],
+) -> Float[Array, "t b h"]:
+    """Returns the hidden state after each frame, of whose gates `frames` are the inputs' part."""
+
+    def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
+        hidden, cell = state
+        projected, observed = frame
+        z = projected + (hidden.astype(recurrent.dtype) @ recurrent).astype(jnp.float32)
+        i, f, g, o = jnp.split(z, 4, axis=-1)
+        new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+        new_hidden = nn.sigmoid(o) * jnp.tanh(new_cell)
+        hidden = jnp.where(observed, new_hidden, hidden)
+        return (hidden, jnp.where(observed, new_cell, cell)), hidden
+
+    return lax.scan(step, initial, (frames, mask), reverse=reverse)[1]
+
+
+# Left to itself, the gradient of the recurrent weights is added up within the loop, and on several
+# devices exchanged between them at every frame. Here it is one product behind the loop.
+_run_lstm = jax.custom_vjp(_scan_lstm, nondiff_argnums=(0,))
+
+
+def _run_lstm_forward(reverse: bool, frames, recurrent, initial, mask):
+    states, back = jax.vjp(lambda f, i: _scan_lstm(reverse, f, recurrent, i, mask), frames, initial)
+    return states, (back, states, recurrent, initial[0])
+
+
+def _run_lstm_backward(reverse: bool, saved, gradient):
+    back, states, recurrent, first = saved
+    of_frames, of_initial = back(gradient)
+    if reverse:
+        before = jnp.concatenate([states[1:], first[None]])
+    else:
+        before = jnp.concatenate([first[None], states[:-1]])
+    of_recurrent = jnp.einsum(
+        "tbh,tbg->hg", before.astype(recurrent.dtype), of_frames.astype(recurrent.dtype)
+    )
+    return of_frames, of_recurrent, of_initial, None
+
+
+_run_lstm.defvjp(_run_lstm_forward, _run_lstm_backward)
+
+
 class LstmLayer(nn.Module):
     """One direction of one LSTM layer. Gates lie in torch's order: input, forget, cell, output.
 
@@ -193,18 +241,8 @@ class LstmLayer(nn.Module):
         # Whole on every device before the loop: split, it would be gathered at each frame.
         recurrent = nn.with_logical_constraint(recurrent, (None, None))
 
-        def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
-            hidden, cell = state
-            projected, observed = frame
-            z = projected + (hidden.astype(self.dtype) @ recurrent).astype(jnp.float32)
-            i, f, g, o = jnp.split(z, 4, axis=-1)
-            new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
-            new_hidden = nn.sigmoid(o) * jnp.tanh(new_cell)
-            hidden = jnp.where(observed, new_hidden, hidden)
-            return (hidden, jnp.where(observed, new_cell, cell)), hidden
-
-        frames = (jnp.swapaxes(project(x).astype(jnp.float32), 0, 1), mask.T[..., None])
-        _, states = lax.scan(step, initial, frames, reverse=self.reverse)
+        frames = jnp.swapaxes(project(x).astype(jnp.float32), 0, 1)
+        states = _run_lstm(self.reverse, frames, recurrent, initial, mask.T[..., None])
         return jnp.swapaxes(states, 0, 1).astype(self.dtype)  # (t, b, h) -> (b, t, h)
 
 

@@ -111,3 +111,14 @@ def test_bfloat16_stays_close_to_float32():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="num_heads 5 does not divide the width 12"):
         setup(heads=5)
+
+
+def test_the_bias_of_the_keys_has_no_gradient_not_even_noise():
+    model, params, *inputs = setup()
+
+    def loss(params):
+        return jnp.square(model.apply(params, *inputs, deterministic=True)).sum()
+
+    gradient = jax.grad(loss)(params)["params"]
+    np.testing.assert_array_equal(gradient["key_bias"], 0)
+    assert np.abs(gradient["query_bias"]).max() > 1e-4
