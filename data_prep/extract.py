@@ -32,6 +32,7 @@ from data_prep.per_frame import Track, on_frames
 from data_prep.store_writer import StoreWriter
 from data_prep.transcripts import read_transcript
 from maven_jax import recipes
+from maven_jax.compilation import keep_compiled
 from maven_jax.data.store import Frames, ModalitySpec
 from maven_jax.errors import UserError
 from maven_jax.progress import Meter, format_duration, meter, say
@@ -94,6 +95,7 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
             raise UserError(f"no modality {name!r}{recipes.did_you_mean(name, MODALITIES)}")
         if name not in config:
             raise UserError(f"the encoders' recipe has no section {name!r}")
+    keep_compiled()
 
     def create(name: str, **given: Any) -> Any:
         if name not in modalities:
