@@ -180,6 +180,17 @@ def test_a_checkpoint_of_eight_devices_continues_elsewhere(
 
 
 @pytest.mark.multiprocess
+def test_processes_agree_on_the_checkpoint_before_a_damaged_one(recipe, undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    (workdir / "checkpoints" / "6" / "weights" / "manifest.ocdbt").write_bytes(b"")
+    ended = run(recipe, workdir, "--config.mesh.data=2", devices=1, before=("", ""))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "step 6 is damaged: weights/manifest.ocdbt has 0 bytes" in ended[0][1].replace("\n", " ")
+    assert "damaged" not in ended[1][1]
+    assert_continued(workdir, undisturbed, ended[0][1])
+
+
+@pytest.mark.multiprocess
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_disk_that_refuses_one_process_ends_all_with_a_line(
     recipe, undisturbed, tmp_path, victim
