@@ -95,10 +95,10 @@ def evaluate(
         "num_parameters": count_parameters(weights.params),
         "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
     }
-    with watchdog.paused("writing the report"):
-        if hosts.is_writer():
-            _write(workdir, features, tracks, scores, by_video)
-        hosts.agree(0)  # nobody goes on before it is written
+    watchdog.pause("writing the report")
+    if hosts.is_writer():
+        _write(workdir, features, tracks, scores, by_video)
+    hosts.agree(0)  # nobody goes on before it is written
     return scores
 
 

@@ -199,8 +199,8 @@ def run(
             report.steps(step, stage.rate, pending)
             pending, step = metrics, step + count
             checkpoints.check()
-        with watchdog.paused("saving"):
-            checkpoints.wait()
+        watchdog.pause("saving")
+        checkpoints.wait()
         best = checkpoints.best_step
     say(f"trained {step} of {total_steps} steps; best checkpoint: step {best}")
     return scores

@@ -106,13 +106,16 @@ class Watchdog:
         """
         self._move(step, doing, False)
 
+    def pause(self, doing: str) -> None:
+        """Work of unknown length follows, until the next beat."""
+        self._move(self._status.step, doing, True)
+
     @contextlib.contextmanager
     def paused(self, doing: str) -> Iterator[None]:
         """For work of unknown length: compiling, saving, writing."""
-        step = self._status.step
-        self._move(step, doing, True)
+        self.pause(doing)
         yield
-        self._move(step, f"after {doing}", False)
+        self._move(self._status.step, f"after {doing}", False)
 
     def _move(self, step: int, doing: str, paused: bool) -> None:
         now = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maven_jax.watchdog import SILENCE_S, Court, Status
+from maven_jax.watchdog import SILENCE_S, Court, Status, Watchdog
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 10.0
@@ -134,3 +134,15 @@ time.sleep(10**6)
     assert process.returncode == 1
     assert error.startswith("maven-jax: no progress for 12 s at step 2, computing;")
     assert error.count("\n") == 1
+
+
+def test_a_pause_lasts_until_the_next_beat():
+    watchdog = Watchdog(TIMEOUT_S)
+    with watchdog.paused("saving"):
+        assert watchdog._status.paused
+    assert not watchdog._status.paused
+    watchdog.pause("writing the report")
+    assert watchdog._status.paused
+    assert str(watchdog._status) == "at step 0, writing the report"
+    watchdog.beat(1, "computing")
+    assert not watchdog._status.paused
