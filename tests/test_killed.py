@@ -108,7 +108,7 @@ class Run:
             for i in victims:
                 os.kill(self.processes[i].pid, signal.SIGKILL)
             for i, process in enumerate(self.processes):
-                process.communicate(timeout=300)
+                process.communicate(timeout=900)  # it may wait for one that never joins
                 if i in victims:
                     assert process.returncode == -signal.SIGKILL
                 else:

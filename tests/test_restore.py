@@ -144,10 +144,7 @@ def assert_continued(workdir: Path, whole: Path, printed: str) -> None:
     assert expected.keys() == found.keys()
     for name, x in expected.items():
         assert found[name].dtype == x.dtype
-        # A key's bias adds the same to all scores of a query and cancels in the softmax: its true
-        # gradient is zero, and Adam makes steps of the learning rate's size of the rounding errors.
-        if not name.endswith("['key_bias']"):
-            np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.multiprocess
@@ -161,8 +158,11 @@ def test_a_checkpoint_of_eight_devices_really_is_split(undisturbed):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(
     ("devices", "processes", "mesh"),
-    [(4, 1, (2, 2)), (1, 1, (1, 1)), (1, 2, (2, 1))],
-    ids=["2x2", "1x1", "two processes"],
+    [
+        pytest.param(4, 1, (2, 2), id="2x2", marks=pytest.mark.slow),
+        pytest.param(1, 1, (1, 1), id="1x1"),
+        pytest.param(1, 2, (2, 1), id="two processes"),
+    ],
 )
 def test_a_checkpoint_of_eight_devices_continues_elsewhere(
     recipe, undisturbed, tmp_path, devices, processes, mesh
@@ -179,6 +179,7 @@ def test_a_checkpoint_of_eight_devices_continues_elsewhere(
     checkpoints.close()
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_processes_agree_on_the_checkpoint_before_a_damaged_one(recipe, undisturbed, tmp_path):
     workdir = shutil.copytree(undisturbed, tmp_path / "run")
@@ -192,9 +193,7 @@ def test_processes_agree_on_the_checkpoint_before_a_damaged_one(recipe, undistur
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_disk_that_refuses_one_process_ends_all_with_a_line(
-    recipe, undisturbed, tmp_path, victim
-):
+def test_a_disk_that_refuses_one_process_ends_all_with_a_line(store, tmp_path, victim):
     recipe = write_recipe(tmp_path, store, "quickstart:concat", 1)
     before = tuple(LIMIT if i == victim else "" for i in range(2))
     ended = run(recipe, tmp_path / "run", "--config.mesh.data=2", FSDP, devices=1, before=before)

@@ -204,7 +204,7 @@ def test_a_run_learns_and_leaves_its_record(store, tmp_path):
     assert list((tmp_path / "run/tensorboard").glob("events*"))
 
 
-def test_the_best_and_the_latest_checkpoint_are_kept(store, tmp_path):
+def test_the_best_and_the_latest_checkpoints_are_kept(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", train__num_epochs=6.0)
     config.optimizer.learning_rate = 3.0  # jumps about, so that the best is not the last
     config.optimizer.schedule_kind = "constant"
@@ -219,7 +219,7 @@ def test_the_best_and_the_latest_checkpoint_are_kept(store, tmp_path):
     assert checkpoints.resolve("best") == best
     assert checkpoints.resolve("latest") == max(by_step)
     kept = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir() if p.name.isdigit()}
-    assert kept == {best, max(by_step)}
+    assert kept == {best, *sorted(by_step)[-2:]}
     with pytest.raises(UserError, match="no checkpoint '1'"):
         checkpoints.resolve("1")
     scores = evaluate(tmp_path / "run", "validation", which="best")

@@ -202,6 +202,7 @@ def test_a_killed_worker_or_command_loses_nothing(place, tmp_path):
     assert files(out) == files(place / "plain")
 
 
+@pytest.mark.slow
 @needs_beam
 @pytest.mark.multiprocess
 def test_a_bad_video_fails_alone_as_in_the_plain_command(place, tmp_path, monkeypatch, capsys):
@@ -233,6 +234,7 @@ def test_a_bad_video_fails_alone_as_in_the_plain_command(place, tmp_path, monkey
         sound.write_bytes(whole)
 
 
+@pytest.mark.slow
 @needs_beam
 def test_what_ends_every_video_ends_the_run_in_one_line(place, tmp_path, monkeypatch):
     begin = prepare.begin

@@ -65,6 +65,7 @@ def finished(workdir: Path, said: str) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_a_job_of_two_tasks_is_the_run_of_two_local_processes(cluster, words, tmp_path):
     job = submit(cluster, [*words, f"--workdir={tmp_path}/slurm"], "--ntasks=2")
     cluster.wait_until_empty()
@@ -104,6 +105,7 @@ def test_a_requeued_job_continues_from_its_checkpoint(cluster, words, tmp_path):
     assert train_steps(tmp_path / "w") == list(range(1, total + 1))
 
 
+@pytest.mark.slow
 def test_a_seed_of_an_array_that_reaches_the_time_limit_goes_back_into_the_queue(
     cluster, words, tmp_path
 ):
