@@ -266,6 +266,9 @@ SYSTEMS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
         {"visual": 16, "audio": 12, "text": 8},
         WINDOW
         | {
+            # With seed 0, one LeakyReLU's input in step 5 is so near 0 that rounding decides its
+            # slope: on 2x4 the gradient's norm jumps by 1e-4 there, and parameters end 2e-5 apart.
+            "seed": 1,
             "model.channels.visual": "32,16",
             "model.channels.audio": "16,16",
             "model.channels.text": "16,16",
