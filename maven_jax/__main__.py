@@ -6,7 +6,7 @@ import importlib
 import logging
 import sys
 
-from maven_jax.errors import UserError
+from maven_jax.errors import explain
 
 # command: (module with a `main(argv) -> int`, what it does in one line)
 COMMANDS = {
@@ -51,12 +51,15 @@ def main(argv: list[str] | None = None) -> int:
     module = importlib.import_module(COMMANDS[name][0])
     try:
         return module.main(rest)
-    except UserError as error:
-        print(f"maven-jax {name}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"\nmaven-jax {name}: interrupted; the same command continues", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"maven-jax {name}: {line}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from maven_jax import integrity
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, disk_refusal
 from maven_jax.hosts import agree, is_writer
 from maven_jax.progress import say
 from maven_jax.state import TrainState, Weights
@@ -229,7 +229,7 @@ class Checkpoints:
         """
         if self._error is None:
             return
-        reason = integrity.disk_refusal(self._error)
+        reason = disk_refusal(self._error)
         if reason is None:
             raise self._error
         steps = [step for step in _steps(self.folder) if step != self._step]

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from maven_jax import progress
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, explain
 from maven_jax.watchdog import SILENCE_S, Watchdog
 
 # The runtime's own limit for a process that says nothing: the last resort behind the watchdog, for
@@ -234,8 +234,9 @@ def _join(arguments: dict[str, Any]) -> None:
 
 def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
     """Ends this process of several because of `error`, without the barriers of an orderly end."""
-    if isinstance(error, UserError):
-        watchdog.leave(str(error), 2)
+    line = explain(error)
+    if line is not None:
+        watchdog.leave(line, 2)
     if isinstance(error, KeyboardInterrupt):
         watchdog.leave("interrupted; the same command continues", 130)
     if isinstance(error, SystemExit):

@@ -1,8 +1,7 @@
-"""Whether a folder still holds what was written: seals of its files, and disks that refuse."""
+"""Whether a folder still holds what was written: seals of its files."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,13 +11,6 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "seal.json"
-
-# Refusals that the user can mend by making room.
-_REFUSALS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "files may not grow that large (ulimit -f)",
-}
 
 
 def seal(folder: Path) -> None:
@@ -78,27 +70,6 @@ def find_fault(folder: Path) -> str | None:
             return f"{name} is missing"
         except OSError as error:
             return f"{name}: {error.strerror}"
-    return None
-
-
-def disk_refusal(error: BaseException | None) -> str | None:
-    """Why the disk took no more, if that is at the root of an error; None otherwise.
-
-    Args:
-        error: of any library; what caused it, what it was raised from and what it groups is
-            searched too, and texts as well as codes: some libraries keep only the text.
-    """
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        error = waiting.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        for code, reason in _REFUSALS.items():
-            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
-                return reason
-        waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
     return None
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from maven_jax.errors import UserError, disk_refusal
+
+# TensorBoard's files are forced onto the disk, which is too slow for every step.
+_FLUSH_S = 10
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -30,30 +40,65 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, resume_step: int):
-        self._path = workdir / "metrics.jsonl"
+        self._workdir = workdir
+        path = workdir / "metrics.jsonl"
         kept = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
-        temporary = self._path.with_name(self._path.name + ".incomplete")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        temporary.replace(self._path)
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True
-        )
+        with self._room():
+            temporary = path.with_name(path.name + ".incomplete")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.replace(path)
+            self._file = path.open("a")
+            events = workdir / "tensorboard"
+            events.mkdir(exist_ok=True)
+            # Without SummaryWriter's thread, which has no one to tell of a full disk.
+            self._events = EventsWriter(str(events / "events"))
+            self._flushed = time.monotonic()
+            self._add(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """One row `{"step", "kind", **values}`; kind is `train` or a split.
 
         TensorBoard gets the values that are numbers.
+
+        Raises:
+            UserError: the disk takes no more.
         """
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+        with self._room():
+            self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._add(step, summary=scalar(f"{kind}/{name}", value))
+            if time.monotonic() > self._flushed + _FLUSH_S:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        """Closes the files; a crash that is under way is not covered by another."""
+        crashing = sys.exc_info()[0] is not None
+        try:
+            with self._room(), contextlib.closing(self._file):
+                self._events.close()
+        except UserError:
+            if not crashing:
+                raise
+
+    def _add(self, step: int, **what: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **what))
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Turns a disk that takes no more into one line."""
+        try:
+            yield
+        except OSError as error:
+            reason = disk_refusal(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"{self._workdir}: {reason}: the metrics could not be written; make room, "
+                "and the same command continues"
+            ) from error
 
 
 class SilentWriter:

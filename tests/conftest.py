@@ -1,12 +1,14 @@
-"""One compilation cache for all processes of a test session; it goes when the session ends."""
+"""What all tests share: one compilation cache, which goes when the session ends; a small disk."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 
 import jax
+import pytest
 
 # The first process makes the folder; xdist's workers and the commands that tests start inherit it.
 _OWNED = "JAX_COMPILATION_CACHE_DIR" not in os.environ
@@ -18,3 +20,19 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 def pytest_unconfigure(config) -> None:
     if _OWNED:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of its own with room for some checkpoints of a run, but not for all."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)],
+        capture_output=True,
+        text=True,
+    )
+    if mount.returncode:
+        pytest.skip(f"mounting a small file system is not allowed here: {mount.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from maven_jax import integrity, train
+from maven_jax import errors, integrity, train
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.store import Store
 from maven_jax.data.transforms import FeatureStatistics
@@ -343,22 +343,6 @@ def test_leftovers_of_killed_runs_are_cleared_away(workdir, capsys):
 # A disk that takes no more.
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of its own with room for some checkpoints of a run, but not for all."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)],
-        capture_output=True,
-        text=True,
-    )
-    if mount.returncode:
-        pytest.skip(f"mounting a small file system is not allowed here: {mount.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def one_line(text: str) -> str:
     lines = text.strip().splitlines()
     assert len(lines) == 1, text
@@ -394,6 +378,8 @@ def test_a_file_that_may_not_grow_ends_in_one_line(recipe, workdir):
     config.write_text(config.read_text().replace('"keep_latest": 3', '"keep_latest": 100'))
     # Enough for all that is written but the arrays.
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+    # The programs' cache cannot be written either.
+    limit += f"os.environ['JAX_COMPILATION_CACHE_DIR'] = {str(workdir / 'cache')!r}\n"
     failed = command(recipe, workdir, limit)
     assert failed.returncode == 2, failed.stderr
     message = one_line(failed.stderr)
@@ -413,9 +399,9 @@ def test_the_reason_is_found_at_the_root_of_an_error():
         "RESOURCE_EXHAUSTED: Error writing d/1 [OS error 28: No space left on device]"
     )
     for error in (full, wrapped, told):
-        assert integrity.disk_refusal(error) == "the disk is full"
-    assert integrity.disk_refusal(PermissionError(errno.EACCES, "denied")) is None
-    assert integrity.disk_refusal(None) is None
+        assert errors.disk_refusal(error) == "the disk is full"
+    assert errors.disk_refusal(PermissionError(errno.EACCES, "denied")) is None
+    assert errors.disk_refusal(None) is None
 
 
 # Checkpoints of other models.
