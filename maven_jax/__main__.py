@@ -46,8 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
     # Libraries' notes on their own inner life are for those who ask. What they log as errors
-    # (orbax: with the tracebacks of all its threads) they raise as well.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # (orbax: with the tracebacks of all its threads and coroutines) they raise as well.
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     module = importlib.import_module(COMMANDS[name][0])
     try:
         return module.main(rest)
