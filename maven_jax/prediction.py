@@ -1,0 +1,214 @@
+"""What `predict` finds out about one face of one video, and its forms for programs and people."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int
+
+from data_prep.durable import write_file
+from data_prep.transcripts import Word
+from maven_jax.errors import UserError
+from maven_jax.types import AROUSAL, VALENCE
+
+__all__ = ["VideoPrediction", "Word"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoPrediction:
+    """Valence and arousal of every picture of a video, and what they rest on.
+
+    Attributes:
+        name: of the media, without its folder.
+        source: the media file or the folder of crops.
+        track: "" or the face's ID, when several faces of a video are predicted.
+        frame: (n,) number of the picture in the container, from 0.
+        time_s: (n,) the container's timestamp of each picture, seconds from the container's start.
+        va: (n, 2) raw valence and arousal in [-1, 1]; NaN where nothing at all was observed.
+        smoothed: (n, 2) the same through the box filters asked for; None without any.
+        face_found: (n,).
+        face_confidence: (n,) of the detector, in [0, 1]; 0 where no face was found.
+        boxes: (n, 4) x, y, width, height in pixels of the upright picture; NaN where not found.
+        observed: modality -> (n,) the frames at which it was there.
+        words: what was said, by start time.
+        contributions: modality -> (n, 2) `va` minus what is predicted without that modality; NaN
+            where that leaves nothing. None if it was not asked for.
+        label: "" or why the numbers mean nothing ("untrained weights"); every output shows it.
+        notes: what was missing, in sentences for people.
+        facts: numbers about the run: duration_s, real_time_factor, peak_memory_mib, …
+    """
+
+    name: str
+    source: Path
+    track: str
+    frame: Int[np.ndarray, "n"]
+    time_s: Float64[np.ndarray, "n"]
+    va: Float32[np.ndarray, "n 2"]
+    smoothed: Float32[np.ndarray, "n 2"] | None
+    face_found: Bool[np.ndarray, "n"]
+    face_confidence: Float32[np.ndarray, "n"]
+    boxes: Float32[np.ndarray, "n 4"]
+    observed: Mapping[str, Bool[np.ndarray, "n"]]
+    words: tuple[Word, ...]
+    contributions: Mapping[str, Float32[np.ndarray, "n 2"]] | None
+    label: str
+    notes: tuple[str, ...]
+    facts: Mapping[str, float | int]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def title(self) -> str:
+        """`clip.mp4`, or `clip.mp4, face 2` when several faces are predicted."""
+        return f"{self.name}, face {self.track}" if self.track else self.name
+
+    @property
+    def modalities(self) -> list[str]:
+        """Of each frame: those observed, joined by `+` (`visual+audio`); "" for none."""
+        names = list(self.observed)
+        kinds = np.array([self.observed[name] for name in names], bool).reshape(len(names), -1)
+        return ["+".join(n for n, there in zip(names, at) if there) for at in kinds.T]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The table that CSV and pandas show: column -> a value per frame, in order.
+
+        A last column `label` is there only if `label` is not empty.
+        """
+        table: dict[str, list[Any]] = {
+            "frame": self.frame.tolist(),
+            "time_s": self.time_s.tolist(),
+            "valence": self.va[:, VALENCE].tolist(),
+            "arousal": self.va[:, AROUSAL].tolist(),
+        }
+        if self.smoothed is not None:
+            table["valence_smoothed"] = self.smoothed[:, VALENCE].tolist()
+            table["arousal_smoothed"] = self.smoothed[:, AROUSAL].tolist()
+        table["face_found"] = self.face_found.tolist()
+        table["face_confidence"] = self.face_confidence.tolist()
+        table["modalities"] = self.modalities
+        if self.label:
+            table["label"] = [self.label] * len(self)
+        return table
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes a row per frame; valence and arousal are empty where nothing was observed.
+
+        `face_found` is 1 or 0. The file is whole or absent.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = self.columns()
+        rows = zip(*([_cell(name, v) for v in values] for name, values in table.items()))
+        lines = _Lines()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(rows)
+        write_file(path, "".join(lines).encode())
+
+    def to_pandas(self) -> Any:
+        """The same table as a `pandas.DataFrame`, NaN where nothing was observed.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas as pd  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError(
+                "to_pandas needs pandas, which is not installed: pip install pandas "
+                "(to_csv and to_json work without)"
+            ) from None
+        return pd.DataFrame(self.columns())
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON has; None where nothing was observed or found."""
+        boxes = [None if math.isnan(box[0]) else box for box in self.boxes.tolist()]
+        contributions = None
+        if self.contributions is not None:
+            contributions = {m: _pairs(values) for m, values in self.contributions.items()}
+        return {
+            "name": self.name,
+            "source": str(self.source),
+            "track": self.track,
+            "label": self.label,
+            "notes": list(self.notes),
+            "facts": {key: float(value) for key, value in self.facts.items()},
+            "summary": self.statistics(),
+            "frame": self.frame.tolist(),
+            "time_s": self.time_s.tolist(),
+            "va": _pairs(self.va),
+            "smoothed": None if self.smoothed is None else _pairs(self.smoothed),
+            "face_found": self.face_found.tolist(),
+            "face_confidence": self.face_confidence.tolist(),
+            "boxes": boxes,
+            "observed": {m: mask.tolist() for m, mask in self.observed.items()},
+            "words": [dataclasses.asdict(word) for word in self.words],
+            "contributions": contributions,
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """The numbers of `summary`: frames, predicted frames, and of each dimension mean, standard
+        deviation, least and most (None if nothing was predicted); share of frames per modality.
+        """
+        known = self.va[~np.isnan(self.va).any(axis=1)].astype(np.float64)
+        found: dict[str, Any] = {"num_frames": len(self), "num_predicted": len(known)}
+        for name, column in (("valence", VALENCE), ("arousal", AROUSAL)):
+            v = known[:, column]
+            found[name] = (
+                {"mean": v.mean(), "std": v.std(), "min": v.min(), "max": v.max()}
+                if len(v)
+                else None
+            )
+            if len(v):
+                found[name] = {key: float(value) for key, value in found[name].items()}
+        found["observed"] = {
+            m: float(a.mean()) if len(a) else 0.0 for m, a in self.observed.items()
+        }
+        return found
+
+    def summary(self) -> str:
+        """Some lines for people: how long, what was there, the numbers; the label first of all."""
+        found = self.statistics()
+        lines = [self.title]
+        if self.label:
+            lines.append(f"  MEANINGLESS NUMBERS: {self.label}")
+        duration = self.facts.get("duration_s")
+        length = "" if duration is None else f", {duration:.1f} s"
+        shares = ", ".join(f"{m} in {s:.0%}" for m, s in found["observed"].items())
+        lines.append(f"  {len(self):,} frames{length}; {shares} of them")
+        for name in ("valence", "arousal"):
+            if (v := found[name]) is None:
+                lines.append(f"  {name} not predicted")
+            else:
+                spread = f"from {v['min']:+.2f} to {v['max']:+.2f}"
+                lines.append(f"  {name} {v['mean']:+.3f} on average, {spread}")
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+
+class _Lines(list[str]):
+    """A list that `csv.writer` takes for a file."""
+
+    def write(self, line: str) -> int:
+        self.append(line)
+        return len(line)
+
+
+def _cell(column: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        digits = 4 if column == "face_confidence" else 6
+        return "" if math.isnan(value) else f"{value:.{digits}f}"
+    return str(value)
+
+
+def _pairs(values: Float32[np.ndarray, "n 2"]) -> list[list[float] | None]:
+    """Rows as lists, None for those that are not known."""
+    return [None if math.isnan(row[0]) else row for row in values.tolist()]
