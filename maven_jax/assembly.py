@@ -177,7 +177,17 @@ def feature_statistics(store: Store, config: Config) -> FeatureStatistics:
 
 
 def build_model(config: Config, store: Store) -> nn.Module:
+    """The model of the recipe, for a store's features; see `create_model`."""
+    valence, arousal = training_moments(store, config)["targets"].mean
+    return create_model(config, (float(valence), float(arousal)))
+
+
+def create_model(config: Config, target_mean: tuple[float, float]) -> nn.Module:
     """The model of the recipe.
+
+    Args:
+        config: the recipe.
+        target_mean: of valence and arousal in training.
 
     Raises:
         UserError: unknown name, or a key that the model does not have.
@@ -192,12 +202,8 @@ def build_model(config: Config, store: Store) -> nn.Module:
         if model in registry.MODELS:
             given = ("modalities", "target_mean")
             recipes.check_keys(registry.MODELS[model], keys, where, given)
-    mean = training_moments(store, config)["targets"].mean
     return registry.create(
-        name,
-        modalities=tuple(config.data.modalities),
-        target_mean=(float(mean[0]), float(mean[1])),
-        **section,
+        name, modalities=tuple(config.data.modalities), target_mean=target_mean, **section
     )
 
 

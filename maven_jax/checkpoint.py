@@ -328,10 +328,12 @@ class Checkpoints:
         """The weights as nested dicts of NumPy arrays, whatever model they are of.
 
         Returns:
-            `params` and `model_state`, without the statistics of the features.
+            `params`, `model_state`, and `statistics` of the features if it has them (converted
+            weights have none).
         """
         weights = _read_arrays(self.folder / str(step) / "weights")
-        return {k: weights[k] or {} for k in ("params", "model_state")}
+        found = {k: weights[k] or {} for k in ("params", "model_state")}
+        return found | {k: weights[k] for k in ("statistics",) if weights.get(k)}
 
 
 # Answers of process 0 that are no step.

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float32
 
 from maven_jax.errors import UserError
+
+# In a workdir: the widths that `maven-jax tune-smoothing` chose.
+WIDTHS_FILE = "smoothing.json"
 
 
 def check_smooth_frames(frames: tuple[int, int]) -> None:
@@ -43,3 +50,33 @@ def box_filter(track: Float32[np.ndarray, "n 2"], frames: tuple[int, int]) -> np
         low, high = np.maximum(first, 0), np.minimum(first + width, n)
         out[:, column] = (sums[high] - sums[low]) / (high - low)
     return out
+
+
+def as_widths(value: Any, where: str) -> tuple[int, int]:
+    """Widths for valence and arousal from what JSON made of them.
+
+    Raises:
+        UserError: not two numbers of frames.
+    """
+    if isinstance(value, list | tuple) and len(value) == 2:
+        widths = (value[0], value[1])
+        if all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in widths):
+            return widths
+    raise UserError(f"{where}: smoothing widths {value!r}: two numbers of frames are wanted")
+
+
+def read_widths(workdir: Path) -> tuple[int, int] | None:
+    """The tuned widths of a workdir, None if nobody tuned them.
+
+    Raises:
+        UserError: the file is not what `maven-jax tune-smoothing` writes.
+    """
+    path = workdir / WIDTHS_FILE
+    try:
+        written = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); tune it again") from None
+    widths = [written.get(d) for d in ("valence", "arousal")] if isinstance(written, dict) else None
+    return as_widths(widths, str(path))

@@ -142,16 +142,10 @@ def make_train_step(
     )
 
 
-def make_predict_step(
-    model: nn.Module,
-    transform: InputTransform,
-    *,
-    mesh: Mesh,
-    rules: Rules,
-    shardings: Any,
-    seed: int,
+def predict_function(
+    model: nn.Module, transform: InputTransform, *, rules: Rules, seed: int
 ) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
-    """A jitted prediction: (weights, batch) -> (b, t, 2) valence, arousal, clipped to [-1, 1]."""
+    """(weights, batch) -> (b, t, 2) valence, arousal, clipped to [-1, 1]; not jitted."""
 
     def predict(weights: Weights, batch: Batch) -> Float[Array, "b t 2"]:
         with nn.logical_axis_rules(rules):
@@ -162,8 +156,21 @@ def make_predict_step(
             )
             return jnp.clip(prediction.va.astype(jnp.float32), -1.0, 1.0)
 
+    return predict
+
+
+def make_predict_step(
+    model: nn.Module,
+    transform: InputTransform,
+    *,
+    mesh: Mesh,
+    rules: Rules,
+    shardings: Any,
+    seed: int,
+) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
+    """A jitted `predict_function`."""
     return jax.jit(
-        predict,
+        predict_function(model, transform, rules=rules, seed=seed),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
     )

@@ -19,6 +19,7 @@ from maven_jax.assembly import CONFIG_FILE, feature_kinds
 from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
+from maven_jax.trained_on import TrainedOn
 from maven_jax.writers import write_json
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -103,6 +104,7 @@ def claim(
         "store_fingerprint": store.fingerprint,
         "mix_fingerprints": {name: other.fingerprint for name, other in mixed.items()},
         "features": feature_kinds(store, tuple(config.data.modalities)),
+        "trained_on": TrainedOn.of_store(store, config).to_json(),
         **provenance(overrides),
     }
     path = workdir / CONFIG_FILE

@@ -1,0 +1,237 @@
+"""Portable bundles: a trained model in one folder, in formats that other programs read too.
+
+    bundle.json            format, version, step, what the model was trained on, how it was made
+    config.json            the resolved recipe
+    metrics.json           scores by split
+    weights.safetensors    float32: params/…, state/…, statistics/{mean,std}/<modality>
+    predictor.stablehlo    optional: the compiled-for-anything predictor, see `maven_jax.program`
+    MODEL_CARD.md          for people
+    seal.json              bytes and sha256 of each of them
+
+Nothing in a bundle is code of ours or a pickle: opening one from elsewhere runs nothing of it. The
+seal finds damage; it does not say who wrote the bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from maven_jax import __version__, integrity, recipes
+from maven_jax.assembly import check_sections
+from maven_jax.errors import UserError
+from maven_jax.recipes import Config
+from maven_jax.smoothing import as_widths
+from maven_jax.trained_on import TrainedOn
+from maven_jax.writers import write_json
+
+FORMAT, FORMAT_VERSION = "maven_jax bundle", 1
+BUNDLE_FILE = "bundle.json"
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.json"
+WEIGHTS_FILE = "weights.safetensors"
+PROGRAM_FILE = "predictor.stablehlo"
+CARD_FILE = "MODEL_CARD.md"
+_NEEDED = (BUNDLE_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE)
+PARTS = (*_NEEDED, PROGRAM_FILE, CARD_FILE)
+# What a run wrote of its making that goes along.
+RECORDED = ("commit", "versions", "overrides", "platform", "converted", "store_fingerprint")
+# A resolved recipe has some 5 kB, a bundle's index with an encoders' vocabulary in it some 100 kB.
+_JSON_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle holds.
+
+    Attributes:
+        folder: where it lies.
+        config: the resolved recipe.
+        trained_on: features and encoders that the model understands.
+        arrays: weights by path.
+        step: training steps taken.
+        scores: split -> scores.
+        smooth_frames: tuned widths of box filters for valence and arousal, or None.
+        record: how the run was made.
+    """
+
+    folder: Path
+    config: Config
+    trained_on: TrainedOn
+    arrays: dict[str, np.ndarray]
+    step: int
+    scores: dict[str, dict[str, Any]]
+    smooth_frames: tuple[int, int] | None
+    record: dict[str, Any]
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder looks like a bundle, whole or damaged."""
+    return (Path(path) / BUNDLE_FILE).exists()
+
+
+def write_bundle(bundle: Bundle, card: str, program: bytes | None) -> None:
+    """Writes the parts into `bundle.folder`, the seal last.
+
+    Args:
+        bundle: what to write.
+        card: the text of MODEL_CARD.md.
+        program: the serialized predictor, None for none.
+    """
+    folder = bundle.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / BUNDLE_FILE,
+        {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "maven_jax": __version__,
+            "step": bundle.step,
+            "smooth_frames": bundle.smooth_frames and list(bundle.smooth_frames),
+            "trained_on": bundle.trained_on.to_json(),
+            "record": bundle.record,
+        },
+    )
+    write_json(folder / CONFIG_FILE, json.loads(bundle.config.to_json_best_effort()))
+    write_json(folder / METRICS_FILE, bundle.scores)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    save_file(bundle.arrays, folder / WEIGHTS_FILE, metadata={"format": FORMAT})
+    if program is not None:
+        (folder / PROGRAM_FILE).write_bytes(program)
+    integrity.seal(folder)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Reads a bundle; everything in it is taken for foreign data.
+
+    Raises:
+        UserError: a part is missing, damaged, no plain file, of another version, or is not what
+            `write_bundle` writes. Whether weights and recipe fit each other is not looked at.
+    """
+    folder = Path(folder)
+    _check_seal(folder)
+    index = _read_json(folder / BUNDLE_FILE)
+    if index.get("format") != FORMAT:
+        raise UserError(f"{folder / BUNDLE_FILE}: not written by `maven-jax export`")
+    if index.get("version") != FORMAT_VERSION:
+        raise UserError(
+            f"{folder}: bundle format {index.get('version')!r}, this version of maven_jax reads "
+            f"{FORMAT_VERSION}; export it again"
+        )
+    step, record = index.get("step"), index.get("record")
+    if not isinstance(step, int) or isinstance(step, bool) or not isinstance(record, dict):
+        raise UserError(f"{folder / BUNDLE_FILE}: step or record are missing")
+    widths = index.get("smooth_frames")
+    trained_on = TrainedOn.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
+    config = _read_config(folder / CONFIG_FILE)
+    if tuple(config.data.modalities) != tuple(trained_on.modalities):
+        raise UserError(
+            f"{folder}: {CONFIG_FILE} takes {', '.join(map(str, config.data.modalities))}, "
+            f"{BUNDLE_FILE} describes {', '.join(trained_on.modalities)}"
+        )
+    return Bundle(
+        folder=folder,
+        config=config,
+        trained_on=trained_on,
+        arrays=_read_weights(folder / WEIGHTS_FILE),
+        step=step,
+        scores=_read_json(folder / METRICS_FILE),
+        smooth_frames=None if widths is None else as_widths(widths, str(folder / BUNDLE_FILE)),
+        record=record,
+    )
+
+
+def read_program(folder: Path) -> bytes:
+    """The serialized predictor of a bundle, as it was written.
+
+    Raises:
+        UserError: the bundle has none, or is damaged.
+    """
+    _check_seal(folder)
+    if not (folder / PROGRAM_FILE).exists():
+        raise UserError(f"{folder}: was exported without {PROGRAM_FILE}")
+    return (folder / PROGRAM_FILE).read_bytes()
+
+
+def digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Part -> `bytes` and `sha256`, as the seal has them."""
+    return dict(_read_json(folder / integrity.SEAL).get("files") or {})
+
+
+def _check_seal(folder: Path) -> None:
+    """Raises UserError unless the parts are plain files as they were written."""
+    for name in (integrity.SEAL, *PARTS):
+        path = folder / name
+        try:
+            kind = path.lstat().st_mode
+        except FileNotFoundError:
+            if name in _NEEDED or name == integrity.SEAL:
+                raise UserError(f"{folder}: no whole bundle, {name} is missing") from None
+            continue
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+        if not stat.S_ISREG(kind):
+            raise UserError(f"{path}: not a plain file (links and devices are not followed)")
+    sealed = digests(folder)
+    foreign = [name for name in sealed if name not in PARTS]
+    unsealed = [name for name in PARTS if (folder / name).exists() and name not in sealed]
+    if foreign or unsealed:
+        name = (foreign + unsealed)[0]
+        raise UserError(f"{folder / integrity.SEAL}: {name!r} is not a sealed part of a bundle")
+    fault = integrity.find_fault(folder)
+    if fault is not None:
+        raise UserError(f"{folder}: damaged, {fault}; copy or export it again")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object")
+    return value
+
+
+def _read_config(path: Path) -> Config:
+    content = _read_json(path)
+    try:
+        config = recipes.from_json(content)
+        check_sections(config)
+        length = config.data.window.length
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+            raise UserError(f"data.window.length is {length!r}")
+        _check_kinds(config)
+    except (UserError, ValueError, TypeError, AttributeError, KeyError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a resolved recipe ({line[:200]})") from None
+    return config
+
+
+def _check_kinds(config: Config) -> None:
+    """Raises UserError where prediction would trip over another type later on."""
+    for key, kind in (("modalities", tuple), ("single_vector", Mapping)):
+        value = config.data[key]
+        if not isinstance(value, kind if kind is tuple else type(config)):
+            raise UserError(f"data.{key} is {value!r}")
+    if not isinstance(config.model, type(config)) or "name" not in config.model:
+        raise UserError("model.name is missing")
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged or no safetensors file ({error})") from None

@@ -1,0 +1,92 @@
+"""What a model was trained on, as it is written down beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from maven_jax.assembly import split_entries, training_moments
+from maven_jax.data.store import ModalitySpec, Store
+from maven_jax.errors import UserError
+from maven_jax.recipes import Config
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Features, the encoders that they come from, and how much of them there was.
+
+    Attributes:
+        modalities: name -> how its features were made, in the order that the model takes them.
+        encoders: modality -> its section of the encoders' recipe; empty for features made
+            elsewhere.
+        target_mean: of valence and arousal in training.
+        splits: split -> `videos`, `frames`, `annotated` frames.
+    """
+
+    modalities: dict[str, ModalitySpec]
+    encoders: dict[str, dict[str, Any]]
+    target_mean: tuple[float, float]
+    splits: dict[str, dict[str, int]]
+
+    @classmethod
+    def of_store(cls, store: Store, config: Config) -> TrainedOn:
+        """Of a run with this recipe on this store."""
+        names = tuple(config.data.modalities)
+        encoders = store.provenance.get("encoders") or {}
+        valence, arousal = training_moments(store, config)["targets"].mean
+        splits = {}
+        for split in store.splits:
+            entries = split_entries(store, config, split)
+            splits[split] = {
+                "videos": len(entries),
+                "frames": sum(e.num_frames for e in entries),
+                "annotated": sum(e.num_annotated for e in entries),
+            }
+        return cls(
+            modalities={m: store.modalities[m] for m in names},
+            encoders={m: encoders[m] for m in names if m in encoders},
+            target_mean=(float(valence), float(arousal)),
+            splits=splits,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            # A list: in which order the model takes them is not for JSON's sorted keys to say.
+            "modalities": [{"name": m, **s.to_json()} for m, s in self.modalities.items()],
+            "encoders": self.encoders,
+            "target_mean": list(self.target_mean),
+            "splits": self.splits,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str) -> TrainedOn:
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: it is not what `to_json` writes.
+        """
+        try:
+            modalities = {}
+            for item in content["modalities"]:
+                spec = ModalitySpec.from_json(item["name"], item)
+                whole = isinstance(spec.dim, int) and not isinstance(spec.dim, bool)
+                if not (isinstance(spec.name, str) and whole and spec.dim > 0):
+                    raise ValueError(f"modality {spec.name!r} of width {spec.dim!r}")
+                if not isinstance(spec.spec, dict):
+                    raise ValueError(f"modality {spec.name!r} without its spec")
+                modalities[spec.name] = spec
+            valence, arousal = content["target_mean"]
+            return cls(
+                modalities=modalities,
+                encoders={str(m): dict(section) for m, section in content["encoders"].items()},
+                target_mean=(float(valence), float(arousal)),
+                splits={
+                    str(s): {k: int(counts[k]) for k in ("videos", "frames", "annotated")}
+                    for s, counts in content["splits"].items()
+                },
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{where}: trained_on is not written as this version writes it ({error})"
+            ) from error
