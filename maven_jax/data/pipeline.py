@@ -9,7 +9,7 @@ import grain
 import jax
 import numpy as np
 
-from maven_jax.data.store import Frames, Store
+from maven_jax.data.store import Store, mask_field
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.types import Batch
@@ -37,9 +37,10 @@ class WindowSource:
         single_vector: Mapping[str, float | None],
     ):
         self._store, self._windows = store, windows
-        self._modalities, self._single = modalities, dict(single_vector)
+        self._modalities = modalities
+        self._single = {m: s for m, s in single_vector.items() if m in modalities}
         for name in self._single:
-            if name in modalities and store.modalities[name].dtype == "uint8":
+            if store.modalities[name].dtype == "uint8":
                 raise UserError(
                     f"config.data.single_vector.{name}: {store.path} holds raw uint8 values of "
                     f"{name}; their mean over a window means nothing to an encoder"
@@ -63,57 +64,76 @@ class WindowSource:
     def read(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """Windows by their numbers, stacked: arrays (b, …) with the fields of a `Batch`.
 
-        All are fetched from the store at once. A number behind the last window gives an empty one.
+        All are fetched from the store at once, and written to their places in the batch at once.
+        A number behind the last window gives an empty one.
         """
-        windows, count = self._windows, len(self)
-        numbers = [int(i) for i in indices]
-        spans = [
-            (windows.entries[windows.video[i]], windows.frames(i)) for i in numbers if i < count
-        ]
-        frames = iter(self._store.read_many(spans, self._modalities))
-        items = [self._item(next(frames), i) if i < count else self._empty() for i in numbers]
-        return jax.tree.map(lambda *rows: np.stack(rows), *items)
-
-    def _item(self, frames: Frames, index: int) -> dict[str, Any]:
-        length, n = self._windows.length, len(frames.time_s)
-        features, masks = {}, {}
-        for name in self._modalities:
-            x, mask = frames.features[name], frames.masks[name]
-            if name in self._single:
-                x, mask = _mean_vector(x, mask, frames.time_s, self._single[name])
-                features[name], masks[name] = x, mask
+        windows = self._windows
+        batch = self._room(len(indices))
+        spans, places = [], []
+        for row, index in enumerate(int(i) for i in indices):
+            if index < len(self):
+                entry, span = windows.entries[windows.video[index]], windows.frames(index)
+                n = len(range(span.start, span.stop, span.step))
+                spans.append((entry, span))
+                places.append(self._places(batch, row, n))
+                batch["window"][row], batch["frame_mask"][row, :n] = index, True
             else:
-                features[name], masks[name] = _pad(x, length), _pad(mask, length)
-        return {
-            "features": features,
-            "modality_masks": masks,
-            "frame_mask": np.arange(length) < n,
-            "targets": _pad(frames.targets.astype(np.float32), length),
-            "target_mask": _pad(frames.target_mask, length),
-            "window": np.int32(index),
-        }
+                n = 0
+            self._clear(batch, row, n)
+        self._store.read_into(spans, places)
+        rows = np.flatnonzero(batch["window"] >= 0)
+        for row, fields in zip(rows, places):
+            for name in self._single:
+                mask = fields[mask_field(name)]
+                x, mask = _mean_vector(fields[name], mask, fields["time_s"], self._single[name])
+                batch["features"][name][row], batch["modality_masks"][name][row] = x, mask
+        return batch
 
-    def _empty(self) -> dict[str, Any]:
+    def _room(self, count: int) -> dict[str, Any]:
+        """Arrays for so many windows, with `window` -1 and nothing else in them."""
         length = self._windows.length
         features, masks = {}, {}
         for name in self._modalities:
             spec, n = self._store.modalities[name], 1 if name in self._single else length
-            features[name] = np.zeros((n, spec.dim), spec.dtype)
-            masks[name] = np.zeros(n, bool)
+            features[name] = np.empty((count, n, spec.dim), spec.dtype)
+            masks[name] = np.empty((count, n), bool)
         return {
             "features": features,
             "modality_masks": masks,
-            "frame_mask": np.zeros(length, bool),
-            "targets": np.zeros((length, 2), np.float32),
-            "target_mask": np.zeros(length, bool),
-            "window": np.int32(-1),
+            "frame_mask": np.empty((count, length), bool),
+            "targets": np.empty((count, length, 2), np.float32),
+            "target_mask": np.empty((count, length), bool),
+            "window": np.full(count, -1, np.int32),
         }
 
+    def _framed(self, batch: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+        """Record field and array (b, length, …) of all that has a value for every frame."""
+        yield "targets", batch["targets"]
+        yield "target_mask", batch["target_mask"]
+        for name in self._modalities:
+            if name not in self._single:
+                yield name, batch["features"][name]
+                yield mask_field(name), batch["modality_masks"][name]
 
-def _pad(x: np.ndarray, length: int) -> np.ndarray:
-    out = np.zeros((length, *x.shape[1:]), x.dtype)
-    out[: len(x)] = x
-    return out
+    def _places(self, batch: Mapping[str, Any], row: int, n: int) -> dict[str, np.ndarray]:
+        """Where the store writes the `n` frames of a window: its row, or aside for means."""
+        places = {field: array[row, :n] for field, array in self._framed(batch)}
+        if self._single:
+            places["time_s"] = np.empty(n, np.float64)
+        for name in self._single:
+            spec = self._store.modalities[name]
+            places[name] = np.empty((n, spec.dim), spec.dtype)
+            places[mask_field(name)] = np.empty(n, bool)
+        return places
+
+    def _clear(self, batch: Mapping[str, Any], row: int, n: int) -> None:
+        """Zeros behind a window's `n` frames."""
+        batch["frame_mask"][row, n:] = False
+        for _, array in self._framed(batch):
+            array[row, n:] = 0
+        for name in self._single:
+            batch["features"][name][row] = 0
+            batch["modality_masks"][name][row] = False
 
 
 def _mean_vector(

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 
 from maven_jax.data.moments import Moments
+from maven_jax.data.records import decode
 from maven_jax.errors import UserError
 
 FORMAT = "maven_jax feature store"
@@ -176,7 +178,16 @@ class _Wanted(NamedTuple):
 
     entry: VideoEntry
     chunk: int
-    places: list[tuple[dict[str, np.ndarray], slice, slice]]
+    places: list[tuple[Mapping[str, np.ndarray], slice, slice]]
+
+
+class _File(NamedTuple):
+    """A shard as ArrayRecord wants to be told of it, which need not count its records then."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
 
 
 class Store:
@@ -297,11 +308,7 @@ class Store:
     def read_many(
         self, spans: Sequence[tuple[VideoEntry, slice]], modalities: Sequence[str] | None = None
     ) -> list[Frames]:
-        """Reads frames of several videos at once.
-
-        Fetches the records that hold one of them, each once, in one batch per split (in several,
-        if they are larger than `FETCH_BYTES` together); of a record, only what is asked for is
-        decoded.
+        """Reads frames of several videos at once; see `read_into`.
 
         Args:
             spans: videos (from `videos`) and which of their frames: start, stop and step.
@@ -309,19 +316,41 @@ class Store:
 
         Returns:
             One `Frames` for each span, in order.
+        """
+        specs = self._specs(modalities)
+        arrays = record_arrays(self.chunk_frames, specs)
+        counts = [len(_frame_numbers(entry, span)) for entry, span in spans]
+        results = [{f: np.empty((n, *s[1:]), d) for f, (d, s) in arrays.items()} for n in counts]
+        self.read_into(spans, results)
+        return [_as_frames(out, specs) for out in results]
+
+    def read_into(
+        self,
+        spans: Sequence[tuple[VideoEntry, slice]],
+        places: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        """Reads frames of several videos at once to where they are wanted.
+
+        Fetches the records that hold one of them, each once, in one batch per split (in several,
+        if they are larger than `FETCH_BYTES` together); of a record, only what is asked for is
+        looked at, and copied once.
+
+        Args:
+            spans: videos (from `videos`) and which of their frames: start, stop and step.
+            places: for each span, field (see `record_arrays`) -> array (n, …) that its frames are
+                written to; the same fields for all spans.
 
         Raises:
             ValueError: frames outside their video, or an unknown modality.
             UserError: a shard is damaged; names the file and the video.
         """
-        specs = self._specs(modalities)
-        arrays = record_arrays(self.chunk_frames, specs)
-        results: list[dict[str, np.ndarray]] = []
+        if not spans:
+            return
+        known = record_arrays(self.chunk_frames, self.modalities)
+        arrays = {field: known[field] for field in places[0]}
         wanted: dict[str, dict[int, _Wanted]] = {}
-        for entry, span in spans:
+        for (entry, span), out in zip(spans, places):
             frames = _frame_numbers(entry, span)
-            out = {f: np.empty((len(frames), *shape[1:]), d) for f, (d, shape) in arrays.items()}
-            results.append(out)
             chunks, begins = np.unique(frames // self.chunk_frames, return_index=True)
             for chunk, first, behind in zip(chunks, begins, [*begins[1:], len(frames)]):
                 origin = chunk * self.chunk_frames
@@ -336,7 +365,6 @@ class Store:
                 block = keys[i : i + self._fetched_at_once]
                 for key, serialized in zip(block, self._fetch(split, block, records)):
                     self._copy(split, key, serialized, records[key], arrays)
-        return [_as_frames(out, specs) for out in results]
 
     def _specs(self, modalities: Sequence[str] | None) -> dict[str, ModalitySpec]:
         names = tuple(self.modalities) if modalities is None else tuple(modalities)
@@ -375,8 +403,8 @@ class Store:
     ) -> None:
         """Puts a record's frames where they are wanted."""
         try:
-            record = _decode(serialized, arrays)
-        except Exception as error:  # whatever protobuf makes of it
+            record = decode(serialized, arrays)
+        except ValueError as error:
             raise self._damaged(split, key, wanted, error) from error
         if record["video"] != wanted.entry.video or record["chunk"] != wanted.chunk:
             raise UserError(
@@ -403,27 +431,24 @@ class Store:
                 return str(self.path / shard["file"])
         raise IndexError(f"{self.path}: split {split} has no record {key}")
 
-    def _source(self, split: str) -> Any:
-        """TFDS data source of serialized records; opened on first use."""
-        if split not in self._sources:
-            # TFDS takes most of a second to import, and many uses of a store never read a frame.
-            import tensorflow_datasets as tfds
+    def _source(self, split: str) -> ArrayRecordDataSource:
+        """The split's serialized records; files are opened on first use.
 
-            if self._builder is None:
-                self._builder = tfds.builder_from_directory(self.path)
-            # TFDS would decode all fields, and takes nine times as long for those that are wanted.
-            self._sources[split] = self._builder.as_data_source(
-                split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-            )
+        Not by way of TFDS: it would decode all fields, and takes most of a second to import.
+        """
+        if split not in self._sources:
+            files = [
+                _File(str(self.path / s["file"]), 0, s["records"], s["records"])
+                for s in self.shards(split)
+            ]
+            self._sources[split] = ArrayRecordDataSource(files)  # type: ignore
         return self._sources[split]
 
     def _open_sources(self) -> None:
-        self._builder: Any = None
-        self._sources: dict[str, Any] = {}
+        self._sources: dict[str, ArrayRecordDataSource] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        opened = ("_builder", "_sources")
-        return {k: v for k, v in vars(self).items() if k not in opened}
+        return {k: v for k, v in vars(self).items() if k != "_sources"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -446,23 +471,6 @@ def _as_frames(out: Mapping[str, np.ndarray], modalities: Iterable[str]) -> Fram
         features={m: out[m] for m in modalities},
         masks={m: out[mask_field(m)] for m in modalities},
     )
-
-
-def _decode(
-    serialized: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
-) -> dict[str, Any]:
-    """The video and chunk of a record (a TensorFlow Example) and views of these of its arrays."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    fields = tf_example_pb2.Example.FromString(serialized).features.feature
-    record: dict[str, Any] = {
-        "video": fields["video"].bytes_list.value[0].decode(),
-        "chunk": fields["chunk"].int64_list.value[0],
-    }
-    for name, (dtype, shape) in arrays.items():
-        (content,) = fields[name].bytes_list.value
-        record[name] = np.frombuffer(content, dtype).reshape(shape)
-    return record
 
 
 def _read_meta(path: Path) -> tuple[dict[str, Any], str]:

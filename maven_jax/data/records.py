@@ -1,0 +1,92 @@
+"""Finding the arrays of a record in its bytes, without a copy of them.
+
+A record is a TensorFlow `Example`, as TFDS stores it: a map from a field's name to a list of
+strings or of integers. Protobuf's own parser copies everything twice, which costs as much as
+reading the file does; here only the tags and lengths are looked at, and arrays are views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+# Tags (field number << 3 | wire type 2) of the nested messages, the innermost last:
+# Example.features, Features.feature, its key and value, Feature.bytes_list or .int64_list, .value
+_FEATURES = _ENTRY = _KEY = _BYTES = _VALUE = 0x0A
+_FEATURE, _INTEGERS = 0x12, 0x1A
+
+
+def decode(record: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, Any]:
+    """The video and chunk of a record and views of these of its arrays.
+
+    Args:
+        record: as `data_prep.store_parts.RecordSerializer` makes it.
+        arrays: field -> dtype and shape.
+
+    Raises:
+        ValueError: not such a record, or a field is missing or of another size.
+    """
+    found: dict[str, Any] = {}
+    for name, begin, stop in _entries(record):
+        if name in arrays:
+            dtype, shape = arrays[name]
+            at, end = _inside(record, begin, _BYTES, stop)
+            at, end = _inside(record, at, _VALUE, end)
+            count = math.prod(shape)
+            if end - at != count * dtype.itemsize:
+                raise ValueError(f"{name} has {end - at} bytes, not {count * dtype.itemsize}")
+            found[name] = np.frombuffer(record, dtype, count, at).reshape(shape)
+        elif name == "video":
+            at, end = _inside(record, begin, _BYTES, stop)
+            at, end = _inside(record, at, _VALUE, end)
+            found[name] = record[at:end].decode()
+        elif name == "chunk":
+            at, end = _inside(record, begin, _INTEGERS, stop)
+            at, end = _inside(record, at, _VALUE, end)
+            found[name] = _integer(record, at, end)[0]
+    missing = {"video", "chunk", *arrays} - found.keys()
+    if missing:
+        raise ValueError(f"the record has no {', '.join(sorted(missing))}")
+    return found
+
+
+def _entries(record: bytes) -> Iterator[tuple[str, int, int]]:
+    """Name and place of every field."""
+    at, end = _inside(record, 0, _FEATURES, len(record))
+    if end != len(record):
+        raise ValueError("the record is not one Example")
+    while at < end:
+        begin, stop = _inside(record, at, _ENTRY, end)
+        key, behind = _inside(record, begin, _KEY, stop)
+        yield record[key:behind].decode(), *_inside(record, behind, _FEATURE, stop)
+        at = stop
+
+
+def _inside(record: bytes, at: int, tag: int, end: int) -> tuple[int, int]:
+    """Where the content of the message that begins at `at` begins and ends.
+
+    Raises:
+        ValueError: it has another tag, or would end behind `end`.
+    """
+    if at >= end or record[at] != tag:
+        raise ValueError(f"the record has another form than a store's at byte {at}")
+    size, at = _integer(record, at + 1, end)
+    if at + size > end:
+        raise ValueError(f"the record is cut off behind byte {at}")
+    return at, at + size
+
+
+def _integer(record: bytes, at: int, end: int) -> tuple[int, int]:
+    """The integer (base 128, lowest first) at `at`, and where the next thing is."""
+    value = shift = 0
+    while at < end:
+        byte = record[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+    raise ValueError(f"the record is cut off at byte {at}")
