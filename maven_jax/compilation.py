@@ -10,9 +10,6 @@ from pathlib import Path
 
 import jax
 
-# Programs that compile faster than this are not worth a file.
-_WORTH_KEEPING_S = 0.3
-
 
 def cache_folder() -> Path:
     """Where this machine's programs are kept when nothing else is set.
@@ -40,4 +37,6 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     # With the file and line of JAX, for every program.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_S)
+    # All of them: a start compiles dozens of small programs, and each takes longer than its file.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -69,7 +69,6 @@ class Reporter:
         if step % self._every and step != 1:
             return
         values["learning_rate"] = float(rate(step - 1))
-        self._writer.write(step, "train", values)
         now = time.monotonic()
         took = max(now - self._last, 1e-9)
         windows = (step - self._last_step) * self._batch_size
@@ -81,6 +80,7 @@ class Reporter:
             f"  waiting {self._waited / took:.0%}  {format_duration(left)} left"
         )
         self._last, self._last_step, self._waited = now, step, 0.0
+        self._writer.write(step, "train", values)
 
     def evaluation(self, step: int, scores: dict[str, Any], scale: float) -> None:
         """Takes the scores of an evaluation."""

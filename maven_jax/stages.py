@@ -27,7 +27,14 @@ from maven_jax.losses import make_loss
 from maven_jax.optimizer import Plateau, make_optimizer
 from maven_jax.recipes import Config
 from maven_jax.sharding import Rules
-from maven_jax.state import TrainState, Weights, abstract_state, count_parameters, create_state
+from maven_jax.state import (
+    TrainState,
+    Weights,
+    abstract_weights,
+    count_parameters,
+    draw_state,
+    state_of,
+)
 from maven_jax.steps import make_train_step
 from maven_jax.types import Batch
 
@@ -201,8 +208,8 @@ class StageBuilder:
         self._config, self._model, self._example = config, model, example
         self._statistics, self._mesh, self._rules = statistics, mesh, rules
         self._steps_per_epoch, self._total = steps_per_epoch, total_steps
-        like, _ = abstract_state(model, optax.identity(), example, statistics, mesh, rules)
-        self.params = like.weights.params
+        self._weights = abstract_weights(model, example, statistics)
+        self.params = nn.meta.unbox(self._weights.params)
         self.groups = Groups(config.train.stages, self.params)
 
     def build(self, number: int, first_step: int) -> Stage:
@@ -220,9 +227,7 @@ class StageBuilder:
             return self.groups.trained(params, number)
 
         tx = optax.GradientTransformation(lambda params: init(select(params)), update)
-        like, shardings = abstract_state(
-            self._model, tx, self._example, self._statistics, self._mesh, self._rules
-        )
+        like, shardings = state_of(self._weights, tx, self._mesh, self._rules)
         like = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings
         )
@@ -243,15 +248,16 @@ class StageBuilder:
 
     def fresh(self, stage: Stage) -> TrainState:
         """A state with weights drawn at random."""
-        return create_state(
+        return draw_state(
             self._model,
             stage.tx,
             self._example,
             self._statistics,
+            stage.shardings,
             self._mesh,
             self._rules,
             self._config.seed,
-        )[0]
+        )
 
     def describe(self, stage: Stage) -> str:
         """One line: which stage of how many trains how much."""

@@ -62,12 +62,16 @@ def init_weights(model: nn.Module, batch: Batch, statistics: FeatureStatistics, 
     return Weights(params=params, model_state=rest, statistics=statistics)
 
 
-def _create(create: Any, mesh: Mesh, rules: Rules, *args: Any) -> tuple[Any, Any]:
-    """`create(*args)`, each array made on the devices that hold it, and the shardings."""
-    shardings = tree_shardings(mesh, jax.eval_shape(create, *args), rules)
+def abstract_weights(model: nn.Module, batch: Batch, statistics: FeatureStatistics) -> Weights:
+    """The shapes of what `init_weights` makes, boxed with their logical axes."""
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda k, s: init_weights(model, batch, s, k), key, statistics)
+
+
+def _create(create: Any, shardings: Any, mesh: Mesh, rules: Rules, *args: Any) -> Any:
+    """`create(*args)`, each array made on the devices that hold it."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
-        build = jax.jit(lambda *a: nn.meta.unbox(create(*a)), out_shardings=shardings)
-        return build(*args), shardings
+        return jax.jit(lambda *a: nn.meta.unbox(create(*a)), out_shardings=shardings)(*args)
 
 
 def create_weights(
@@ -83,20 +87,8 @@ def create_weights(
     def create(key: Array, statistics: FeatureStatistics) -> Weights:
         return init_weights(model, batch, statistics, key)
 
-    return _create(create, mesh, rules, jax.random.key(seed), statistics)
-
-
-def _state_maker(model: nn.Module, tx: optax.GradientTransformation, batch: Batch):
-    def create(key: Array, statistics: FeatureStatistics) -> TrainState:
-        weights = init_weights(model, batch, statistics, key)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            weights=weights,
-            opt_state=tx.init(weights.params),
-            lr_scale=jnp.ones((), jnp.float32),
-        )
-
-    return create
+    shardings = tree_shardings(mesh, abstract_weights(model, batch, statistics), rules)
+    return _create(create, shardings, mesh, rules, jax.random.key(seed), statistics), shardings
 
 
 def create_state(
@@ -119,8 +111,32 @@ def create_state(
         rules: logical axis -> mesh axis.
         seed: of the initial weights.
     """
-    create = _state_maker(model, tx, batch)
-    return _create(create, mesh, rules, jax.random.key(seed), statistics)
+    _, shardings = abstract_state(model, tx, batch, statistics, mesh, rules)
+    return draw_state(model, tx, batch, statistics, shardings, mesh, rules, seed), shardings
+
+
+def draw_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    batch: Batch,
+    statistics: FeatureStatistics,
+    shardings: Any,
+    mesh: Mesh,
+    rules: Rules,
+    seed: int,
+) -> TrainState:
+    """`create_state` with shardings that are known: the model is traced once less."""
+
+    def create(key: Array, statistics: FeatureStatistics) -> TrainState:
+        weights = init_weights(model, batch, statistics, key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            weights=weights,
+            opt_state=tx.init(weights.params),
+            lr_scale=jnp.ones((), jnp.float32),
+        )
+
+    return _create(create, shardings, mesh, rules, jax.random.key(seed), statistics)
 
 
 def abstract_state(
@@ -132,7 +148,17 @@ def abstract_state(
     rules: Rules,
 ) -> tuple[TrainState, Any]:
     """The shapes and shardings of what `create_state` makes, without making it."""
-    abstract = jax.eval_shape(_state_maker(model, tx, batch), jax.random.key(0), statistics)
+    return state_of(abstract_weights(model, batch, statistics), tx, mesh, rules)
+
+
+def state_of(
+    weights: Weights, tx: optax.GradientTransformation, mesh: Mesh, rules: Rules
+) -> tuple[TrainState, Any]:
+    """`abstract_state` from `abstract_weights`."""
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    lr_scale: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    opt_state = jax.eval_shape(tx.init, weights.params)
+    abstract = TrainState(step=step, weights=weights, opt_state=opt_state, lr_scale=lr_scale)
     return nn.meta.unbox(abstract), tree_shardings(mesh, abstract, rules)
 
 

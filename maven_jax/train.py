@@ -23,7 +23,6 @@ from maven_jax.initial_weights import init_from, start_from
 from maven_jax.optimizer import Plateau
 from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
-from maven_jax.report import plots
 from maven_jax.reporter import NonFiniteLoss as NonFiniteLoss
 from maven_jax.reporter import Reporter
 from maven_jax.scoring import score
@@ -124,8 +123,14 @@ def run(
         state, position = checkpoints.restore(start, stage.like)
         feed.position.set_state(position)
         say(f"continuing from step {start} of {total_steps}")
-    with jax.set_mesh(mesh), timed("compiling the prediction step"):
-        predictor.compile(state.weights)
+
+    def compile_prediction(state: Any) -> None:
+        with (
+            watchdog.paused("compiling the prediction step"),
+            jax.set_mesh(mesh),
+            timed("compiling the prediction step"),
+        ):
+            predictor.compile(state.weights)
 
     def compile_step(stage: Stage, state: Any) -> None:
         if len(builder.groups) > 1:
@@ -194,10 +199,15 @@ def run(
             taken, count = feed.take(steps_until(step, eval_every, save_every, total_steps))
             report.waited(time.monotonic() - waiting)
             watchdog.beat(step, "computing")
+            first = step == start
             state, metrics = feed.run(state, taken)
             # The numbers of the step before are read while the device works on this one.
             report.steps(step, stage.rate, pending)
             pending, step = metrics, step + count
+            if first:  # shown when it is done; what no step needs waits until then
+                report.steps(step, stage.rate, pending)
+                pending = None
+                compile_prediction(state)
             checkpoints.check()
         watchdog.pause("saving")
         checkpoints.wait()
@@ -258,6 +268,7 @@ def main(argv: list[str]) -> int:
         if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
             return 0
         from maven_jax.evaluate import evaluate
+        from maven_jax.report import plots
 
         scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
         if hosts.is_writer():

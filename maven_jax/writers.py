@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from typing import TYPE_CHECKING, Any
 
 from maven_jax.errors import UserError, disk_refusal
+
+if TYPE_CHECKING:
+    from maven_jax.event_file import EventFile
 
 # TensorBoard's files are forced onto the disk, which is too slow for every step.
 _FLUSH_S = 10
@@ -26,6 +27,32 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(path.name + ".incomplete")
     temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def appearing_whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name when the block is done, and goes if it fails.
+
+    Raises:
+        UserError: `out` is a file or holds something, or cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        what = "holds other things" if out.is_dir() else "is a file"
+        raise UserError(f"{out}: {what} already; take another --out")
+    whole = Path(os.path.abspath(out))
+    partial = whole.with_name(f".{whole.name}.incomplete")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            # An empty folder may be replaced, a folder with anything in it may not.
+            partial.replace(whole)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 class MetricWriter:
@@ -48,12 +75,8 @@ class MetricWriter:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
             temporary.replace(path)
             self._file = path.open("a")
-            events = workdir / "tensorboard"
-            events.mkdir(exist_ok=True)
-            # Without SummaryWriter's thread, which has no one to tell of a full disk.
-            self._events = EventsWriter(str(events / "events"))
-            self._flushed = time.monotonic()
-            self._add(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._resume_step = resume_step
+        self._events: EventFile | None = None
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """One row `{"step", "kind", **values}`; kind is `train` or a split.
@@ -66,9 +89,11 @@ class MetricWriter:
         with self._room():
             self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
             self._file.flush()
+            if self._events is None:
+                self._events = self._open_events()
             for name, value in values.items():
                 if isinstance(value, int | float):
-                    self._add(step, summary=scalar(f"{kind}/{name}", value))
+                    self._events.add(step, f"{kind}/{name}", value)
             if time.monotonic() > self._flushed + _FLUSH_S:
                 self._events.flush()
                 self._flushed = time.monotonic()
@@ -78,13 +103,18 @@ class MetricWriter:
         crashing = sys.exc_info()[0] is not None
         try:
             with self._room(), contextlib.closing(self._file):
-                self._events.close()
+                if self._events is not None:
+                    self._events.close()
         except UserError:
             if not crashing:
                 raise
 
-    def _add(self, step: int, **what: Any) -> None:
-        self._events.write_event(Event(wall_time=time.time(), step=step, **what))
+    def _open_events(self) -> EventFile:
+        # Where PyTorch is installed tensorboardX imports it, for which no first step should wait.
+        from maven_jax.event_file import EventFile
+
+        self._flushed = time.monotonic()
+        return EventFile(self._workdir / "tensorboard", self._resume_step + 1)
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[None]:

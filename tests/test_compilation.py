@@ -11,7 +11,6 @@ PROGRAM = """
 import jax
 import jax.numpy as jnp
 from maven_jax import compilation
-compilation._WORTH_KEEPING_S = 0.0
 compilation.keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
