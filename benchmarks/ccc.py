@@ -41,6 +41,7 @@ def at_length(name: str, frames: int, repeats: int, goal: float | None) -> Row:
         repeats=repeats,
         peer_name="NumPy, two passes in float64",
         goal=goal,
+        size={"frames": frames},
         difference_of_outputs=difference,
     )
 

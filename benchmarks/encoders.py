@@ -92,6 +92,7 @@ def at_size(name: str, size: int, repeats: int, goal: float | None) -> Row:
         repeats=repeats,
         peer_name="transformers, PyTorch eager",
         goal=goal,
+        size={work.split()[-1]: size},
         difference_of_outputs=difference,
     )
     flops = counted_flops(compiled)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 Work = Callable[[], Any]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers", "numpy", "array_record", "grain")
@@ -32,6 +33,7 @@ class Row:
         spread: (largest - smallest) / median, of the worse of both.
         goal: what `ratio` was to reach; None for none.
         facts: further numbers, named with their units.
+        size: what grows with --growth and how large it is here, `{"T": 300}`; empty for nothing.
         machine: see `machine`.
         versions: package -> version.
     """
@@ -44,6 +46,7 @@ class Row:
     spread: float
     goal: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    size: dict[str, int] = field(default_factory=dict)
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -111,6 +114,7 @@ def compare(
     peer_name: str = "",
     goal: float | None = None,
     inner: int = 1,
+    size: dict[str, int] | None = None,
     **facts: Any,
 ) -> Row:
     """Times both in turns; medians and spread."""
@@ -128,9 +132,49 @@ def compare(
         spread=spread,
         goal=goal,
         facts=facts,
+        size=size or {},
         machine=described,
         versions=versions(),
     )
+
+
+def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
+    """The k of the curve a size^k that fits best, on logarithmic scales.
+
+    >>> round(exponent([10, 20, 40], [0.1, 0.4, 1.6]), 6)
+    2.0
+    """
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def add_growth(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Fits seconds = a size^k to the rows of each claim that was measured at several sizes.
+
+    Args:
+        rows: `Row.to_json`; a claim's first one gets `facts["growth"]`: the exponent of ours and
+            of the peer's (None without one), what it is of, and the sizes.
+
+    Returns:
+        A line for each such claim.
+    """
+    lines = []
+    claims: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        for what in row["size"]:
+            claims.setdefault((row["name"].split("/")[0], what), []).append(row)
+    for (name, what), measured in claims.items():
+        sizes = [row["size"][what] for row in measured]
+        if len(set(sizes)) < 2:
+            continue
+        ours = exponent(sizes, [row["ours_s"] for row in measured])
+        beaten = [row["peer_s"] for row in measured]
+        peer = None if None in beaten else exponent(sizes, beaten)
+        growth = {"ours": ours, "peer": peer, "of": what, "sizes": sizes}
+        measured[0]["facts"]["growth"] = growth
+        beside = "" if peer is None else f", the peer's as {what}^{peer:.2f}"
+        at = ", ".join(map(str, sorted(sizes)))
+        lines.append(f"{name}: seconds grow as {what}^{ours:.2f}{beside} ({what} = {at})")
+    return lines
 
 
 def matmul_peak(repeats: int = 7, size: int = 2048) -> float:

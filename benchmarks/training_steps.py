@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Ours:
         model = registry.create(
             modalities=modalities, target_mean=(0.0, 0.0), **recipes.plain(config.model)
         )
+        self.config, self.batch = config, batch
         tx, _ = recipes.call(
             make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
         )
@@ -123,23 +125,29 @@ class Ours:
 
 
 class Peer:
-    """Steps of a PyTorch module: loss, gradients, Adam."""
+    """Steps of a PyTorch module: loss (of outputs and targets), gradients, Adam."""
 
-    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], loss: Callable[[Any], Any]):
-        self.module, self._inputs, self._loss = module, inputs, loss
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: tuple[Any, ...],
+        targets: torch.Tensor,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ):
+        self.module, self.inputs, self.targets, self.loss = module, inputs, targets, loss
         self._adam = torch.optim.Adam(module.parameters(), lr=1e-4)
 
     @torch.no_grad()
     def outputs(self) -> np.ndarray:
         """Of the module in inference mode."""
         self.module.eval()
-        outputs = self.module(*self._inputs).numpy()
+        outputs = self.module(*self.inputs).numpy()
         self.module.train()
         return outputs
 
     def __call__(self) -> None:
         self._adam.zero_grad(set_to_none=True)
-        self._loss(self.module(*self._inputs)).backward()
+        self.loss(self.module(*self.inputs), self.targets).backward()
         self._adam.step()
 
 
@@ -192,7 +200,7 @@ def maven_released(batch_size: int = 8, frames: int = 300) -> tuple[Ours, Peer, 
     angle = torch.atan2(targets[..., 1], targets[..., 0])
     polar = torch.stack([angle, targets.square().sum(-1).sqrt()], -1)
     inputs = tensors(batch, dict(visual="video", audio="audio", text="text"))
-    peer = Peer(module, (inputs,), lambda out: F.mse_loss(out, polar))
+    peer = Peer(module, (inputs,), polar, F.mse_loss)
     ours = Ours(config, batch, as_ours(config, released_tables.maven(config), MAVEN_WIDTHS, module))
     angle, intensity = np.moveaxis(peer.outputs(), -1, 0)
     va = np.stack([intensity * np.cos(angle), intensity * np.sin(angle)], -1)
@@ -209,7 +217,7 @@ def rjcma(batch_size: int = 12, frames: int = 300) -> tuple[Ours, Peer, float]:
     config.inputs.standardize.text = "none"
     targets = torch.from_numpy(batch.targets[..., 0])
     inputs = tensors(batch, dict(visual="video", audio="logmel", text="bert"))
-    peer = Peer(module, (inputs,), lambda out: ccc_loss(out, targets, (1,)))
+    peer = Peer(module, (inputs,), targets, partial(ccc_loss, dims=(1,)))
     ours = Ours(config, batch, as_ours(config, released_tables.rjcma(config), widths, module))
     return ours, peer, check_equal(ours.va[..., 0], peer.outputs(), "rjcma")
 
@@ -226,7 +234,7 @@ def rjca(batch_size: int = 64, frames: int = 16) -> tuple[Ours, Peer, float]:
     maps = torch.from_numpy(batch.features["visual"]).unflatten(-1, (49, 512)).transpose(2, 3)
     audio = torch.from_numpy(batch.features["audio"])
     inputs = (maps.contiguous(), audio)
-    peer = Peer(module, inputs, lambda out: ccc_loss(out, targets, (0, 1)))
+    peer = Peer(module, inputs, targets, partial(ccc_loss, dims=(0, 1)))
     ours = Ours(config, batch, as_ours(config, released_tables.rjca(config), widths, module))
     return ours, peer, check_equal(ours.va, peer.outputs().clip(-1, 1), "rjca")
 
@@ -278,11 +286,11 @@ def maven_paper(batch_size: int = 2, frames: int = 300) -> tuple[Ours, Peer, flo
     targets = torch.from_numpy(batch.targets)
     inputs = tensors(batch, dict(visual="video", audio="audio", text="text"))
 
-    def loss(out: torch.Tensor) -> torch.Tensor:
+    def loss(out: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return ccc_loss(out, targets, (0, 1)) + 0.5 * F.mse_loss(out, targets)
 
     ours = Ours(config, batch, as_ours(config, paper_table(config), MAVEN_WIDTHS, module))
-    peer = Peer(module, (inputs,), loss)
+    peer = Peer(module, (inputs,), targets, loss)
     return ours, peer, check_equal(ours.va, peer.outputs().clip(-1, 1), "maven_paper")
 
 
@@ -298,6 +306,7 @@ CLAIMS: dict[str, tuple[Any, tuple[tuple[int, int], ...], float]] = {
 def measure(name: str, repeats: int, growth: bool) -> Iterator[Row]:
     """The rows of one claim; with `growth`, those at its other sizes too."""
     make, sizes, goal = CLAIMS[name]
+    grows = [what for what, values in zip("BT", zip(*sizes)) if len(set(values)) > 1]
     peak = matmul_peak()
     for batch_size, frames in sizes if growth else sizes[:1]:
         ours, peer, difference = make(batch_size, frames)
@@ -310,6 +319,7 @@ def measure(name: str, repeats: int, growth: bool) -> Iterator[Row]:
             repeats=repeats,
             peer_name="the same network in PyTorch, eager",
             goal=goal if claimed else None,
+            size={what: dict(B=batch_size, T=frames)[what] for what in grows},
             gflop=ours.flops / 1e9,
             difference_of_outputs=difference,
         )

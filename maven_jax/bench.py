@@ -74,8 +74,16 @@ def parser() -> Parser:
     p.add_argument(
         "--repeats", type=int, default=7, metavar="N", help="readings of each (default 7)"
     )
-    p.add_argument("--growth", action="store_true", help="at three sizes each")
+    p.add_argument(
+        "--growth", action="store_true", help="at three sizes each, with the exponent of growth"
+    )
     return p
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main(argv: list[str]) -> int:
@@ -100,7 +108,12 @@ def main(argv: list[str]) -> int:
             ratio = "" if row.ratio is None else f", {row.ratio:.2f} x the peer's speed"
             say(f"{row.name}: {row.ours_s:.3g} s{ratio}")
             if args.json is not None:  # what is done stays, whatever happens to the rest
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+                write_rows(args.json, rows)
     console.print(table(rows))
+    from benchmarks.side_by_side import add_growth
+
+    for line in add_growth(rows):
+        say(line)
+    if args.json is not None:
+        write_rows(args.json, rows)
     return 0

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import training_steps
+from benchmarks.side_by_side import Row, add_growth
 from maven_jax.__main__ import main
 
 
@@ -18,6 +19,30 @@ def test_a_row_says_what_was_measured_where(tmp_path, capsys):
     assert "cores" in row["machine"]
     assert "jax" in row["versions"]
     assert "ccc of 3,000,000 frames x 2" in capsys.readouterr().out
+
+
+def test_growth_is_that_of_claims_measured_at_several_sizes():
+    def row(name: str, size: dict[str, int], ours_s: float, peer_s: float | None) -> dict:
+        return Row(name, "", "", ours_s, peer_s, 0.0, size=size).to_json()
+
+    rows = [
+        row("step", {"T": 300}, 2 * 300**1.5, 300.0**2),
+        row("alone", {"videos": 7}, 1.0, 2.0),
+        row("step/150", {"T": 150}, 2 * 150**1.5, 150.0**2),
+        row("loader", {"videos": 10}, 0.5, None),
+        row("loader/20", {"videos": 20}, 0.5, None),
+        row("step/600", {"T": 600}, 2 * 600**1.5, 600.0**2),
+    ]
+    lines = add_growth(rows)
+    assert lines == [
+        "step: seconds grow as T^1.50, the peer's as T^2.00 (T = 150, 300, 600)",
+        "loader: seconds grow as videos^0.00 (videos = 10, 20)",
+    ]
+    growth = rows[0]["facts"]["growth"]
+    assert growth["ours"] == pytest.approx(1.5)
+    assert (growth["of"], growth["sizes"]) == ("T", [300, 150, 600])
+    assert rows[3]["facts"]["growth"]["peer"] is None
+    assert "growth" not in rows[1]["facts"]
 
 
 def test_an_unknown_name_is_refused_in_one_line(capsys):
