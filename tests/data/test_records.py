@@ -58,6 +58,10 @@ def test_what_is_damaged_is_an_error():
         decode(record, ARRAYS | {"audio": ARRAYS["visual"]})
     with pytest.raises(ValueError, match="visual has 560 bytes, not 562"):
         decode(record, {"visual": (np.dtype(np.float16), (281,))})
+    longer = bytearray(record)  # the content of one field runs over into the next
+    longer[record.index(b"\x0a\x04mask\x12") + 7] += 1
+    with pytest.raises(ValueError, match="cut off"):
+        decode(bytes(longer), ARRAYS)
     dice = np.random.default_rng(0)
     for _ in range(500):  # any byte but those of values: an error, or nothing that matters
         broken = bytearray(record)
