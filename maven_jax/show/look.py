@@ -1,0 +1,115 @@
+"""What all pictures of a prediction share: colours, the words round the circle, what to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+from matplotlib.figure import Figure
+
+from maven_jax.prediction import VideoPrediction, Word
+
+VALENCE_COLOUR, AROUSAL_COLOUR = "#1f7a99", "#c4761a"
+INK, MUTED, SHADE, ALARM = "#22292e", "#78838a", "#dfe3e6", "#b3261e"
+COLOURS = (VALENCE_COLOUR, AROUSAL_COLOUR)
+
+# Eight concepts of affect on their circle, by the angle in degrees from positive valence towards
+# positive arousal. Source: Russell, A circumplex model of affect, 1980.
+CONCEPTS = (
+    (0, "pleasure"),
+    (45, "excitement"),
+    (90, "arousal"),
+    (135, "distress"),
+    (180, "misery"),
+    (225, "depression"),
+    (270, "sleepiness"),
+    (315, "contentment"),
+)
+
+
+def shown_track(prediction: VideoPrediction) -> Float32[np.ndarray, "n 2"]:
+    """What is drawn boldly: the smoothed track if there is one, otherwise the raw one."""
+    return prediction.va if prediction.smoothed is None else prediction.smoothed
+
+
+def frame_ends(time_s: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    """Until when each picture is shown: until the next one, the last one for the usual time."""
+    if len(time_s) < 2:
+        return time_s + 1 / 30
+    return np.append(time_s[1:], time_s[-1] + np.median(np.diff(time_s)))
+
+
+def spans(
+    mask: Bool[np.ndarray, "n"], time_s: Float64[np.ndarray, "n"]
+) -> list[tuple[float, float]]:
+    """Start and end in seconds of each run of frames where `mask` holds."""
+    edges = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
+    first, behind = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    ends = frame_ends(time_s)
+    return [(float(time_s[a]), float(ends[b - 1])) for a, b in zip(first, behind)]
+
+
+def meaningless(prediction: VideoPrediction) -> str:
+    """The banner of a prediction whose numbers mean nothing; "" for any other."""
+    return f"These numbers mean nothing: {prediction.label}" if prediction.label else ""
+
+
+def plain(text: str) -> str:
+    """A text as matplotlib draws it literally: without mathematics, line breaks and controls."""
+    return "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
+
+
+def shortened(text: str, letters: int) -> str:
+    """The same, cut at the end where it is longer than a heading has room for."""
+    return plain(text if len(text) <= letters else text[: letters - 1] + "…")
+
+
+def fitting_rows(
+    words: Iterable[Word], letter_s: float | int, rows: int
+) -> tuple[list[list[Word]], int]:
+    """Words laid out in rows without overlap, each beginning at its own time.
+
+    Args:
+        words: by start time.
+        letter_s: seconds of the axis that a letter takes.
+        rows: how many rows there may be.
+
+    Returns:
+        The rows that are needed, and how many words fit in none.
+    """
+    placed: list[list[Word]] = [[] for _ in range(rows)]
+    free = [-np.inf] * rows
+    left_out = 0
+    for word in words:
+        row = next((i for i in range(rows) if free[i] <= word.start_s), None)
+        if row is None:
+            left_out += 1
+        else:
+            placed[row].append(word)
+            free[row] = word.start_s + (len(word.text) + 1) * letter_s
+    return [row for row in placed if row], left_out
+
+
+def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
+    """A prediction's label across the top of its picture; nothing for one without."""
+    if prediction.label:
+        figure.text(
+            0.5,
+            1 - 0.12 / figure.get_figheight(),
+            shortened(meaningless(prediction), 90),
+            ha="center",
+            va="top",
+            fontsize=9,
+            weight="bold",
+            color="white",
+            bbox={"facecolor": ALARM, "edgecolor": "none", "pad": 4},
+        )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG; its folder is made. Equal pictures are equal files."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
