@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("maven_jax.train", "train a model by a recipe, then evaluate it"),
     "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
     "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
+    "export": ("maven_jax.export", "write a trained model as one portable folder"),
     "ensemble": ("maven_jax.ensemble", "make one of the predictions of several runs"),
     "bench": ("maven_jax.bench", "measure this machine beside PyTorch, NumPy and raw reads"),
     "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
@@ -23,7 +24,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: maven-jax <command> [options]",

@@ -4,7 +4,7 @@
     config.json            the resolved recipe
     metrics.json           scores by split
     weights.safetensors    float32: params/…, state/…, statistics/{mean,std}/<modality>
-    predictor.stablehlo    optional: the compiled-for-anything predictor, see `maven_jax.program`
+    predictor.stablehlo    optional: the predictor as a program, see `maven_jax.program`
     MODEL_CARD.md          for people
     seal.json              bytes and sha256 of each of them
 
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from maven_jax import __version__, integrity, recipes
 from maven_jax.assembly import check_sections
@@ -78,12 +78,14 @@ def is_bundle(path: Path) -> bool:
     return (Path(path) / BUNDLE_FILE).exists()
 
 
-def write_bundle(bundle: Bundle, card: str, program: bytes | None) -> None:
+def write_bundle(
+    bundle: Bundle, card: Callable[[dict[str, dict[str, Any]]], str], program: bytes | None
+) -> None:
     """Writes the parts into `bundle.folder`, the seal last.
 
     Args:
         bundle: what to write.
-        card: the text of MODEL_CARD.md.
+        card: the text of MODEL_CARD.md, from the `digests` of all others.
         program: the serialized predictor, None for none.
     """
     folder = bundle.folder
@@ -102,10 +104,11 @@ def write_bundle(bundle: Bundle, card: str, program: bytes | None) -> None:
     )
     write_json(folder / CONFIG_FILE, json.loads(bundle.config.to_json_best_effort()))
     write_json(folder / METRICS_FILE, bundle.scores)
-    (folder / CARD_FILE).write_text(card, encoding="utf-8")
-    save_file(bundle.arrays, folder / WEIGHTS_FILE, metadata={"format": FORMAT})
+    (folder / WEIGHTS_FILE).write_bytes(save(bundle.arrays, metadata={"format": FORMAT}))
     if program is not None:
         (folder / PROGRAM_FILE).write_bytes(program)
+    integrity.seal(folder)
+    (folder / CARD_FILE).write_text(card(digests(folder)), encoding="utf-8")
     integrity.seal(folder)
 
 
@@ -222,10 +225,9 @@ def _read_config(path: Path) -> Config:
 
 def _check_kinds(config: Config) -> None:
     """Raises UserError where prediction would trip over another type later on."""
-    for key, kind in (("modalities", tuple), ("single_vector", Mapping)):
-        value = config.data[key]
-        if not isinstance(value, kind if kind is tuple else type(config)):
-            raise UserError(f"data.{key} is {value!r}")
+    for key, kind in (("modalities", tuple), ("single_vector", type(config))):
+        if not isinstance(config.data[key], kind):
+            raise UserError(f"data.{key} is {config.data[key]!r}")
     if not isinstance(config.model, type(config)) or "name" not in config.model:
         raise UserError("model.name is missing")
 

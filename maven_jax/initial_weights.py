@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from maven_jax import bundle
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.errors import UserError
 from maven_jax.progress import say
@@ -23,17 +24,22 @@ def read_folder(folder: Path) -> dict[str, Any]:
     """The variables that a folder holds, as `Checkpoints.read_weights` gives them.
 
     Args:
-        folder: the workdir of a run or of `maven-jax convert` (its best checkpoint is taken), or
-            a folder that `convert.huggingface.load_encoder` opens.
+        folder: the workdir of a run or of `maven-jax convert` (its best checkpoint is taken), a
+            bundle of `maven-jax export`, or a folder that `convert.huggingface.load_encoder` opens.
 
     Raises:
-        UserError: neither is there.
+        UserError: none of them is there.
     """
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, keep_latest=1, keep_best=1, read_only=True)
         saved = checkpoints.read_weights(checkpoints.resolve("best"))
         checkpoints.close()
         return saved
+    if bundle.is_bundle(folder):
+        from maven_jax.trained import open_model
+
+        model = open_model(folder)
+        return {"params": model.weights.params, "model_state": model.weights.model_state}
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     from maven_jax.convert.huggingface import load_encoder

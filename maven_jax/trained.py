@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from maven_jax import assembly, bundle
 from maven_jax.checkpoint import Checkpoints
+from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
@@ -83,13 +84,15 @@ class TrainedModel:
             frames = 1 if name in self.config.data.single_vector else length
             features[name] = np.zeros((rows, frames, spec.dim), spec.dtype)
             masks[name] = np.zeros((rows, frames), bool)
-        return Batch(
-            features=features,
-            modality_masks=masks,
-            frame_mask=np.zeros((rows, length), bool),
-            targets=np.zeros((rows, length, 2), np.float32),
-            target_mask=np.zeros((rows, length), bool),
-            window=np.zeros(rows, np.int32),
+        return to_batch(
+            {
+                "features": features,
+                "modality_masks": masks,
+                "frame_mask": np.zeros((rows, length), bool),
+                "targets": np.zeros((rows, length, 2), np.float32),
+                "target_mask": np.zeros((rows, length), bool),
+                "window": np.zeros(rows, np.int32),
+            }
         )
 
     def function(self) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
@@ -103,7 +106,15 @@ class TrainedModel:
         Raises:
             UserError: a name or a shape differs, or a value is not finite.
         """
-        wanted = _leaves(self._abstract_weights())
+        try:
+            wanted = _leaves(self._abstract_weights())
+        except UserError as error:
+            raise UserError(f"{self.source}: {error}") from None
+        except Exception as error:  # of whatever a value that is none for it runs into
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"{self.source}: the recipe's model cannot be built ({line[:200]})"
+            ) from error
         found = _leaves(self.weights)
         faults = [f"lacks {name}" for name in sorted(wanted.keys() - found.keys())]
         faults += [f"has {name}, the model has not" for name in sorted(found.keys() - wanted)]
@@ -157,6 +168,17 @@ def open_model(path: Path, which: str = "best") -> TrainedModel:
     if bundle.is_bundle(path):
         return _from_bundle(bundle.open_bundle(path)).check()
     return _from_workdir(path, which).check()
+
+
+def read_config(path: Path) -> Config:
+    """The resolved recipe of a workdir or of a bundle.
+
+    Raises:
+        UserError: neither is there, or it is damaged.
+    """
+    if bundle.is_bundle(path):
+        return bundle.open_bundle(path).config
+    return assembly.read_record(path)[0]
 
 
 def _from_bundle(parts: bundle.Bundle) -> TrainedModel:

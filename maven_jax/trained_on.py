@@ -50,6 +50,13 @@ class TrainedOn:
             splits=splits,
         )
 
+    def kinds(self) -> dict[str, dict[str, Any]]:
+        """As `assembly.check_features` takes them."""
+        return {
+            m: {"dim": s.dim, "encoder": s.spec.get("encoder"), "sha256": s.spec.get("sha256")}
+            for m, s in self.modalities.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         return {
             # A list: in which order the model takes them is not for JSON's sorted keys to say.

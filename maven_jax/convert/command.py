@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from maven_jax.convert.released import NETWORKS, convert_network
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import say
+from maven_jax.writers import appearing_whole
 
 # Encoders by themselves: what they are, and which kinds lie in their file.
 ENCODERS = {
@@ -109,7 +107,7 @@ def convert(
     if _is_same(model, tensors.sha256, out, dimension, overrides):
         say(f"{out} holds this conversion already; nothing to do")
         return
-    with _appearing_whole(out) as folder:
+    with appearing_whole(out) as folder:
         if model in NETWORKS:
             lines = convert_network(
                 model, file, tensors, folder, dimension=dimension, overrides=overrides
@@ -148,32 +146,6 @@ def _is_same(
     kinds = sorted(str(record.get("kind")) for record in records)
     hashes = {record.get("sha256") for record in records}
     return kinds == sorted(ENCODERS[model][1]) and hashes == {sha256}
-
-
-@contextmanager
-def _appearing_whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when the block is done, and goes if it fails.
-
-    Raises:
-        UserError: `out` is a file or holds something, or cannot be written.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        what = "holds other things" if out.is_dir() else "is a file"
-        raise UserError(f"{out}: {what} already; take another --out")
-    whole = Path(os.path.abspath(out))
-    partial = whole.with_name(f".{whole.name}.incomplete")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            # An empty folder may be replaced, a folder with anything in it may not.
-            partial.replace(whole)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 def parser() -> Parser:

@@ -1,0 +1,161 @@
+"""`maven-jax export`: a trained model as one portable folder, checked by opening it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from maven_jax.bundle import Bundle, digests, write_bundle
+from maven_jax.command_line import Parser
+from maven_jax.compilation import keep_compiled
+from maven_jax.errors import UserError
+from maven_jax.model_card import model_card
+from maven_jax.program import check_platforms, export_program, open_program
+from maven_jax.progress import say
+from maven_jax.trained import TrainedModel, arrays_of, open_model
+from maven_jax.types import Batch
+from maven_jax.writers import appearing_whole
+
+# Two compilations of one function may order sums differently; float32 over a few hundred terms.
+_SAME = 1e-5
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    which: str,
+    platforms: Sequence[str],
+    licence: str | None,
+) -> TrainedModel:
+    """Writes a bundle and opens it again; `out` appears when it is whole, or not at all.
+
+    Args:
+        checkpoint: a workdir, or a bundle that is to be exported anew.
+        out: folder to write; empty or absent.
+        which: of a workdir: `best`, `latest` or a step.
+        platforms: of the program; none for a bundle without program.
+        licence: of the weights, for the card.
+
+    Returns:
+        The model as the bundle gives it.
+
+    Raises:
+        UserError: nothing to export, a folder that holds something, or what was written does not
+            give the numbers of the original.
+    """
+    model = open_model(checkpoint, which)
+    program, free_batch = export_program(model, platforms) if platforms else (None, True)
+    with appearing_whole(out) as folder:
+
+        def card(found: Mapping[str, Mapping[str, Any]]) -> str:
+            return model_card(
+                model, found, licence=licence, platforms=platforms, free_batch=free_batch
+            )
+
+        bundle = Bundle(
+            folder=folder,
+            config=model.config,
+            trained_on=model.trained_on,
+            arrays=arrays_of(model.weights),
+            step=model.step,
+            scores=model.scores,
+            smooth_frames=model.smooth_frames,
+            record=model.record,
+        )
+        write_bundle(bundle, card, program)
+        difference = largest_difference(model, folder, program is not None)
+        if not difference <= _SAME:
+            raise UserError(
+                f"{out}: the bundle's predictions differ from the run's by {difference:.1e}; "
+                "nothing is written"
+            )
+    say(f"{config_line(model)}")
+    for name, part in digests(out).items():
+        say(f"  {name:<22} {part['bytes']:>12,} bytes  sha256 {part['sha256']}")
+    if platforms:
+        windows = "any number of windows" if free_batch else "one window at a time"
+        say(f"program: {', '.join(platforms)}; {windows}")
+    what = "bundle and program give" if platforms else "the bundle gives"
+    say(f"opened again: {what} the run's numbers (largest difference {difference:.1e})")
+    if model.label:
+        say(f"note: {model.label}")
+    say(f"written: {out}")
+    return open_model(out)
+
+
+def config_line(model: TrainedModel) -> str:
+    """What was exported, in one line."""
+    widths = ", ".join(f"{m} ({s.dim})" for m, s in model.trained_on.modalities.items())
+    return f"{model.config.model.name}, step {model.step}, on {widths}"
+
+
+def largest_difference(model: TrainedModel, folder: Path, program: bool) -> float:
+    """Between predictions of a model and of the bundle (and program) in a folder, on noise."""
+    batch = _noise(model)
+    wanted = np.asarray(jax.jit(model.function())(model.weights, batch))
+    again = open_model(folder)
+    found = [np.asarray(jax.jit(again.function())(again.weights, batch))]
+    if program:
+        run = open_program(folder)
+        features = {
+            m: x if x.dtype == np.uint8 else x.astype(np.float32) for m, x in batch.features.items()
+        }
+        if jax.default_backend() in _names(run.platforms):
+            found.append(np.asarray(run(features, batch.modality_masks, batch.frame_mask)))
+    return max(float(np.abs(wanted - x).max()) for x in found)
+
+
+def _names(platforms: Sequence[str]) -> set[str]:
+    """As `jax.default_backend` names them."""
+    return {"gpu" if p in ("cuda", "rocm") else p for p in platforms}
+
+
+def _noise(model: TrainedModel) -> Batch:
+    """One window of random features, as the training statistics have them."""
+    rng, example = np.random.default_rng(0), model.example()
+    features = {}
+    for name, zeros in example.features.items():
+        if zeros.dtype == np.uint8:
+            features[name] = rng.integers(0, 256, zeros.shape, np.uint8)
+            continue
+        mean, std = (np.asarray(x[name]) for x in _statistics(model))
+        features[name] = (mean + std * rng.normal(size=zeros.shape)).astype(zeros.dtype)
+    return example.replace(
+        features=features,
+        modality_masks={m: np.ones_like(x) for m, x in example.modality_masks.items()},
+        frame_mask=np.ones_like(example.frame_mask),
+    )
+
+
+def _statistics(model: TrainedModel) -> tuple[Any, Any]:
+    return model.weights.statistics.mean, model.weights.statistics.std
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax export`."""
+    p = Parser(
+        prog="maven-jax export",
+        description="Write a trained model as one portable folder: weights (safetensors), recipe, "
+        "feature spec, statistics, scores, model card, and the predictor as a StableHLO program. "
+        "No pickles, no code. `predict` opens it like a workdir.",
+    )
+    p.add_argument("--checkpoint", required=True, type=Path, help="workdir of a run, or a bundle")
+    p.add_argument("--out", required=True, type=Path, help="folder to write; empty or absent")
+    p.add_argument("--step", default="best", help="best (by validation ccc), latest, or a step")
+    p.add_argument(
+        "--platforms",
+        default="cpu,cuda,tpu",
+        help="the program's, of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu); none for no program",
+    )
+    p.add_argument("--licence", help="of the weights, for the model card")
+    args = p.parse_args(argv)
+    keep_compiled()
+    words = [w.strip() for w in args.platforms.split(",") if w.strip()]
+    platforms = () if words == ["none"] else check_platforms(words)
+    export(args.checkpoint, args.out, which=args.step, platforms=platforms, licence=args.licence)
+    return 0
