@@ -11,6 +11,7 @@ across blocks carry their rounding error along (`_two_sum`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import no_type_check
 
 import jax
@@ -19,6 +20,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 _TREE_WIDTH = 32
+_LANES = 64
 
 
 def _two_sum(
@@ -31,15 +33,28 @@ def _two_sum(
     return total, low + error
 
 
-def _tree_sum(values: Float[Array, "*v n 2"]) -> Float[Array, "*v 2"]:
-    """Sums over the frames in groups of 32, then the groups: rounding grows with log n, not n."""
+def _tree(
+    values: Float[Array, "*v n 2"], reduce: Callable[..., Array], neutral: float | int
+) -> Float[Array, "*v 2"]:
+    """Sums (or takes the extremes) over the frames in groups of 32, then over the groups.
+
+    The rounding of a sum grows with log n, not n. In a long track a group's frames lie 64 apart:
+    64 groups side by side are reduced as whole vectors, where two numbers would be a poor one.
+    """
     while values.shape[-2] > 1:
         frames = values.shape[-2]
+        lanes = _LANES if frames >= _TREE_WIDTH * _LANES else 1
         width = min(_TREE_WIDTH, frames)
-        pad = [(0, 0)] * (values.ndim - 2) + [(0, -frames % width), (0, 0)]
-        values = jnp.pad(values, pad)
-        values = values.reshape(*values.shape[:-2], -1, width, 2).sum(axis=-2)
+        lead = values.shape[:-2]
+        pad = [(0, 0)] * len(lead) + [(0, -frames % (width * lanes)), (0, 0)]
+        values = jnp.pad(values, pad, constant_values=neutral)
+        values = reduce(values.reshape(*lead, -1, width, lanes * 2), axis=-2)
+        values = values.reshape(*lead, -1, 2)
     return values[..., 0, :]
+
+
+def _tree_sum(values: Float[Array, "*v n 2"]) -> Float[Array, "*v 2"]:
+    return _tree(values, jnp.sum, 0.0)
 
 
 @no_type_check
@@ -122,8 +137,8 @@ class CccState:
 
         def centre(values):
             # Within the values' own range, so that a constant track is centred to exact zeros.
-            low = jnp.where(keep, values, jnp.inf).min(axis=-2)
-            high = jnp.where(keep, values, -jnp.inf).max(axis=-2)
+            low = _tree(jnp.where(keep, values, jnp.inf), jnp.min, jnp.inf)
+            high = _tree(jnp.where(keep, values, -jnp.inf), jnp.max, -jnp.inf)
             about = jnp.minimum(jnp.maximum(_tree_sum(values) / frames, low), high)
             about = jnp.where(count[..., None] > 0, about, 0.0)
             deviations = jnp.where(keep, values - about[..., None, :], 0.0)
