@@ -213,9 +213,6 @@ def _read_config(path: Path) -> Config:
     try:
         config = recipes.from_json(content)
         check_sections(config)
-        length = config.data.window.length
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-            raise UserError(f"data.window.length is {length!r}")
         _check_kinds(config)
     except (UserError, ValueError, TypeError, AttributeError, KeyError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -225,11 +222,31 @@ def _read_config(path: Path) -> Config:
 
 def _check_kinds(config: Config) -> None:
     """Raises UserError where prediction would trip over another type later on."""
-    for key, kind in (("modalities", tuple), ("single_vector", type(config))):
-        if not isinstance(config.data[key], kind):
-            raise UserError(f"data.{key} is {config.data[key]!r}")
-    if not isinstance(config.model, type(config)) or "name" not in config.model:
-        raise UserError("model.name is missing")
+    section = type(config)
+    for key, kinds in (
+        ("data.modalities", tuple),
+        ("data.single_vector", section),
+        ("data.window.kind", str),
+        ("data.window.length", int),
+        ("data.window.hop", int),
+        ("data.window.step_s", int | float | None),
+        ("data.num_threads", int),
+        ("eval.batch_size", int),
+        ("eval.hop", int),
+        ("model", section),
+        ("model.name", str),
+        ("inputs", section),
+        ("mesh", section),
+        ("seed", int),
+    ):
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        least = 0 if key in ("seed", "data.num_threads") else 1
+        if not fits or (kinds is int and value < least):
+            raise UserError(f"{key} is {value!r}")
+    as_widths(config.eval.smooth_frames, "eval.smooth_frames")
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:

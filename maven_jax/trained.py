@@ -108,6 +108,7 @@ class TrainedModel:
         """
         try:
             wanted = _leaves(self._abstract_weights())
+            _ = self.transform, self.dimensions
         except UserError as error:
             raise UserError(f"{self.source}: {error}") from None
         except Exception as error:  # of whatever a value that is none for it runs into

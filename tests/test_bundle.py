@@ -140,6 +140,11 @@ def model_of(folder: Path, **values: object) -> None:
     reseal(folder)
 
 
+def data_of(folder: Path, **values: object) -> None:
+    data = json.loads((folder / "config.json").read_text())["data"]
+    change(folder, "config.json", data=data | values)
+
+
 def linked(folder: Path) -> None:
     (folder / "metrics.json").rename(folder.parent / "elsewhere.json")
     (folder / "metrics.json").symlink_to(folder.parent / "elsewhere.json")
@@ -168,6 +173,7 @@ def garbage(folder: Path) -> None:
     reseal(folder)
 
 
+WINDOW = {"kind": "sliding", "length": 0, "hop": 1, "step_s": None}
 STATISTICS = {"statistics__mean__visual": np.zeros(9, np.float32)}
 BREAKS = {
     "no weights": (
@@ -195,6 +201,11 @@ BREAKS = {
     "sections": (lambda f: change(f, "config.json", bomb={}), "has a section 'bomb'"),
     "model": (lambda f: model_of(f, name="os.system"), "unknown name 'os.system'"),
     "key": (lambda f: model_of(f, extra=1), "config.model has a key 'extra'"),
+    "window": (lambda f: data_of(f, window=[1]), "config.json: not a resolved recipe"),
+    "threads": (lambda f: data_of(f, num_threads="x"), "data.num_threads is 'x'"),
+    "length": (lambda f: data_of(f, window=WINDOW), "data.window.length is 0"),
+    "inputs": (lambda f: change(f, "config.json", inputs={"noise": 1}), "config.inputs has a key"),
+    "loss": (lambda f: change(f, "config.json", loss=3), "recipe's model cannot be built"),
     "type": (lambda f: model_of(f, embed_dim="wide"), "the recipe's model cannot be built"),
     "huge": (lambda f: model_of(f, embed_dim=10**7), r"the model's is float32\[10000000\]"),
     "lacking": (lambda f: weights(f, statistics__std__audio=None), "lacks std/audio"),

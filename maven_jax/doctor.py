@@ -1,0 +1,278 @@
+"""`maven-jax doctor`: is this machine fit to train and to predict, and if not, what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from maven_jax import __version__, compilation
+from maven_jax.command_line import Parser
+from maven_jax.errors import disk_refusal
+from maven_jax.progress import console, say
+
+# Space for a bundle, some checkpoints and the corpus of the quickstart.
+_WANTED_BYTES = 2 << 30
+# The self-test's features hold its targets under noise of .3: a model that learns at all passes
+# .5 by far, one that does not stays near 0.
+_WANTED_CCC = 0.5
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check's outcome.
+
+    Attributes:
+        passed: whether it is as it should be.
+        found: what there is.
+        advice: what to do; "" if it passed.
+    """
+
+    passed: bool
+    found: str
+    advice: str = ""
+
+
+Check = Callable[[Path], Result]
+
+
+def check_versions(place: Path) -> Result:
+    """Python and the packages that this one requires, against what it asks for."""
+    from packaging.requirements import Requirement
+
+    faults = []
+    for line in importlib.metadata.requires("maven_jax") or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            faults.append(f"{wanted.name} is missing")
+            continue
+        if not wanted.specifier.contains(have, prereleases=True):
+            faults.append(f"{wanted.name} {have}, wanted {wanted.specifier}")
+    names = ("jax", "flax", "orbax-checkpoint", "av", "opencv-python-headless")
+    versions = ", ".join(f"{n} {_version(n)}" for n in names)
+    found = f"maven_jax {__version__}, Python {platform.python_version()}, {versions}"
+    if faults:
+        return Result(False, "; ".join(faults), "pip install -e . -c constraints.txt")
+    return Result(True, found)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def check_devices(place: Path) -> Result:
+    """JAX's devices compute; a graphics card that JAX does not see is a fault."""
+    devices = jax.devices()
+    x = jax.random.normal(jax.random.key(0), (256, 256))
+    wanted = np.asarray(x, np.float64) @ np.asarray(x, np.float64).T
+    with jax.default_matmul_precision("highest"):
+        products = [jax.jit(lambda a: a @ a.T)(jax.device_put(x, d)) for d in jax.local_devices()]
+    worst = max(float(np.abs(np.asarray(product) - wanted).max()) for product in products)
+    kinds = ", ".join(sorted({d.device_kind for d in devices}))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = f"{len(devices)} x {jax.default_backend()} ({kinds}), {cores} processor cores"
+    if worst > 1e-2:
+        return Result(False, f"{found}: a product is off by {worst:.1e}", "the device is faulty")
+    if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
+        advice = "pip install -e '.[cuda]' -c constraints.txt"
+        return Result(False, f"{found}; an NVIDIA driver is here, but JAX sees no GPU", advice)
+    return Result(True, found)
+
+
+def check_decoder(place: Path) -> Result:
+    """Encodes a clip of known pictures, times and sound, and decodes it as `prepare` does."""
+    from data_prep import sample_clip
+    from data_prep.sample_clip import FRAMES, SECONDS, TIMES_S
+
+    path = place / "clip.mp4"
+    try:
+        sample_clip.write_clip(path)
+        times_s, brightness, samples_s = sample_clip.decode_clip(path)
+    except Exception as error:  # whatever libav makes of it
+        return Result(False, f"a clip cannot be written and read: {error}", _AV)
+    if len(times_s) != FRAMES or np.abs(times_s - TIMES_S).max() > 1e-3:
+        return Result(False, f"{len(times_s)} of {FRAMES} frames, or other times", _AV)
+    if (np.diff(brightness) < 1).any():
+        return Result(False, "pictures come out in another order or shade", _AV)
+    if abs(samples_s - SECONDS) > 0.1:
+        return Result(False, f"{samples_s:.2f} s of sound instead of {SECONDS:.2f} s", _AV)
+    return Result(
+        True, f"H.264 and AAC through PyAV {_version('av')}: {FRAMES} frames, times to 1 ms, sound"
+    )
+
+
+_AV = "pip install --force-reinstall av (the wheel brings its own libav)"
+
+
+def check_faces(place: Path) -> Result:
+    """OpenCV's face cascade is there and runs."""
+    import cv2
+
+    advice = "pip install 'opencv-python-headless>=4.10,<5' (5.0's wheel has no cascades)"
+    folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
+    path = Path(folder) / "haarcascade_frontalface_default.xml"
+    if not folder or not path.is_file():
+        return Result(False, f"OpenCV {cv2.__version__} without face cascades", advice)
+    cascade = cv2.CascadeClassifier(str(path))
+    if cascade.empty():
+        return Result(False, f"{path.name} cannot be read", advice)
+    cascade.detectMultiScale(np.full((240, 320), 127, np.uint8))
+    yunet = "YuNet too" if hasattr(cv2, "FaceDetectorYN") else "no YuNet"
+    return Result(True, f"OpenCV {cv2.__version__}: cascade of frontal faces; {yunet}")
+
+
+def check_disk(place: Path) -> Result:
+    """Room, and that what is written is read again."""
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    found = f"{free / 2**30:,.1f} GiB free in {here}"
+    try:
+        with tempfile.NamedTemporaryFile(dir=here, prefix=".maven-jax-doctor-") as file:
+            block = os.urandom(1 << 20)
+            file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            same = file.read() == block
+    except OSError as error:
+        reason = disk_refusal(error) or error.strerror
+        return Result(False, f"{here}: {reason}", "work in a folder that can be written")
+    if not same:
+        return Result(False, f"{here}: other bytes come back than were written", "another disk")
+    if free < _WANTED_BYTES:
+        return Result(False, found, f"make room: {_WANTED_BYTES >> 30} GiB are wanted")
+    return Result(True, found)
+
+
+def check_cache(place: Path) -> Result:
+    """The folder of compiled programs can be written, so that a second start is fast."""
+    if not jax.config.jax_enable_compilation_cache:
+        return Result(True, "switched off (JAX_ENABLE_COMPILATION_CACHE)")
+    folder = Path(_cache_in_use() or compilation.cache_folder())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        advice = "JAX_COMPILATION_CACHE_DIR=FOLDER names one that can be written"
+        return Result(False, f"{folder}: {error.strerror}: every start compiles anew", advice)
+    count = sum(1 for p in folder.iterdir() if p.is_file())
+    return Result(True, f"{folder}, {count} files")
+
+
+def _cache_in_use() -> str | None:
+    """What the user, or an earlier command in this process, has set."""
+    return jax.config.jax_compilation_cache_dir
+
+
+def check_training(place: Path) -> Result:
+    """Writes a store, trains on it, saves, restores and evaluates: with the network barred."""
+    from maven_jax import doctor_run
+
+    began, tried = time.monotonic(), []
+    with _no_network(tried):
+        try:
+            before, after = doctor_run.train_and_score(place)
+        except Exception as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return Result(False, f"training a tiny model: {line}", "report it with this line")
+    took = time.monotonic() - began
+    found = f"a tiny model learns: CCC {before:.2f} -> {after:.2f} in {took:.0f} s"
+    if tried:
+        return Result(False, f"{found}; it asked the network for {tried[0]}", "report it")
+    if not after > _WANTED_CCC:
+        return Result(False, f"{found}, {_WANTED_CCC} is wanted", "the device or JAX is faulty")
+    return Result(True, f"{found}; saved, restored, evaluated; no network asked for")
+
+
+@contextmanager
+def _no_network(tried: list[str]) -> Iterator[None]:
+    """Refuses, and notes, every connection to another machine."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        local = not isinstance(address, tuple) or str(address[0]) in ("127.0.0.1", "::1")
+        if local:
+            return connect(self, address)
+        tried.append(str(address[0]))
+        raise OSError("the network is barred")
+
+    socket.socket.connect = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+CHECKS: dict[str, Check] = {
+    "versions": check_versions,
+    "devices": check_devices,
+    "decoder": check_decoder,
+    "faces": check_faces,
+    "disk": check_disk,
+    "compilation cache": check_cache,
+    "self-test": check_training,
+}
+
+
+def run_checks(checks: dict[str, Check]) -> dict[str, Result]:
+    """The checks' results; one that breaks has failed."""
+    results = {}
+    for name, check in checks.items():
+        with tempfile.TemporaryDirectory(prefix="maven-jax-doctor-") as place:
+            try:
+                results[name] = check(Path(place))
+            except Exception as error:
+                line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                results[name] = Result(False, f"{type(error).__name__}: {line}", "report it")
+    return results
+
+
+def show(results: dict[str, Result]) -> None:
+    """Prints a row for each check and what to do about those that failed."""
+    table = Table(show_header=False, show_edge=False, box=None, padding=(0, 2, 0, 0))
+    for name, result in results.items():
+        table.add_row("PASS" if result.passed else "FAIL", name, result.found)
+        if not result.passed:
+            table.add_row("", "", f"-> {result.advice}")
+    console.print(table)
+    failed = [name for name, result in results.items() if not result.passed]
+    say(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}" if failed else "all is well")
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax doctor`."""
+    p = Parser(
+        prog="maven-jax doctor",
+        description="Check devices, versions, video decoding, face detection, disk and cache, and "
+        "train a tiny model, within half a minute on two cores. Exit code 1 if anything fails.",
+    )
+    p.add_argument("--quick", action="store_true", help="without the training")
+    args = p.parse_args(argv)
+    checks = {k: v for k, v in CHECKS.items() if not (args.quick and v is check_training)}
+    results = run_checks(checks)
+    show(results)
+    sys.stdout.flush()
+    return 0 if all(r.passed for r in results.values()) else 1

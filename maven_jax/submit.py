@@ -1,0 +1,331 @@
+"""`maven-jax submit`: the challenge's file from one run or several; the check of any such file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from maven_jax.command_line import Parser
+from maven_jax.compilation import keep_compiled
+from maven_jax.data.store import Store
+from maven_jax.ensemble import METHODS, VideoTable, combine
+from maven_jax.errors import UserError
+from maven_jax.inference import Track
+from maven_jax.progress import say
+from maven_jax.raw_tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
+from maven_jax.report.tables import print_scores
+from maven_jax.scoring import DIMENSIONS, score
+from maven_jax.smoothing import box_filter
+from maven_jax.submission import (
+    Template,
+    check_submission,
+    labelled_tracks,
+    read_template,
+    write_submission,
+)
+from maven_jax.trained import TrainedModel, open_model
+
+Labels = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class Predicted:
+    """What one run predicts of the template's videos.
+
+    Attributes:
+        tables: video -> its smoothed track.
+        labels: video -> targets and which frames are annotated, for videos that have any.
+        filled: frames in which nothing was observed, so that their neighbours stand in.
+    """
+
+    tables: dict[str, VideoTable]
+    labels: Labels
+    filled: int
+
+
+@dataclass
+class Filled:
+    """Counts of rows that are no frame's own prediction.
+
+    Attributes:
+        unobserved: frames without face, sound and words: interpolated between neighbours.
+        beyond: rows behind the last frame of their video: they hold its value.
+        missing: rows of videos of which there is no prediction: the training mean.
+    """
+
+    unobserved: int = 0
+    beyond: int = 0
+    missing: int = 0
+
+
+def widths_of(model: TrainedModel, smooth: str) -> tuple[int, int]:
+    """Widths of the box filters: `tuned` (the recipe's where nobody tuned), `none`, or `V,A`.
+
+    Raises:
+        UserError: none of these.
+    """
+    if smooth == "none":
+        return (0, 0)
+    if smooth == "tuned":
+        valence, arousal = model.smooth_frames or model.config.eval.smooth_frames
+        return (valence, arousal)
+    words = [w.strip() for w in smooth.split(",")]
+    if len(words) != 2 or not all(w.isascii() and w.isdigit() for w in words):
+        raise UserError(f"--smooth {smooth}: tuned, none, or frames for valence and arousal: 20,50")
+    return (int(words[0]), int(words[1]))
+
+
+def predict_run(
+    model: TrainedModel, store: Store, template: Template, smooth: tuple[int, int]
+) -> Predicted:
+    """One run's tracks of the template's videos, gaps filled, smoothed.
+
+    Raises:
+        UserError: the store has none of the videos.
+    """
+    splits = [s for s in store.splits if any(e.video in template.rows for e in store.videos(s))]
+    if not splits:
+        first = next(iter(template.rows))
+        raise UserError(
+            f"{store.path}: holds none of the {len(template.rows)} videos of {template.path} "
+            f"({first!r}, …); `maven-jax prepare` stores those of the challenge's test list"
+        )
+    modalities = tuple(model.config.data.modalities)
+    found = Predicted({}, {}, 0)
+    tracks: list[Track] = []
+    for split in splits:
+        tracks += raw_tracks(model, store, split)
+    for track in tracks:
+        video = track.entry.video
+        if video not in template.rows:
+            continue
+        known = observed_frames(store, track.entry, modalities)
+        found.filled += int((~known).sum())
+        columns = [fill_gaps(track.predictions[:, i], known) for i in range(2)]
+        values = box_filter(np.stack(columns, 1), smooth)
+        found.tables[video] = VideoTable(
+            time_s=np.zeros(len(values)),
+            predictions={d: values[:, DIMENSIONS.index(d)].astype(float) for d in model.dimensions},
+            targets=track.targets,
+            target_mask=track.target_mask,
+        )
+        if track.target_mask.any():
+            found.labels[video] = (track.targets, track.target_mask)
+    return found
+
+
+def join(
+    runs: Sequence[Predicted],
+    template: Template,
+    method: str,
+    *,
+    allow_missing: int,
+    mean: tuple[float, float],
+) -> tuple[Float[np.ndarray, "n 2"], Filled]:
+    """The template's rows from the runs' tracks.
+
+    Args:
+        runs: of the same frames.
+        template: the rows.
+        method: a key of `ensemble.METHODS`.
+        allow_missing: how many of the template's videos may have no prediction.
+        mean: of the training targets, for rows of those.
+
+    Raises:
+        UserError: more videos lack, the runs saw different frames, or a dimension is missing.
+    """
+    tables = [run.tables for run in runs]
+    lacking = [v for v in template.rows if any(v not in t for t in tables)]
+    if len(lacking) > allow_missing:
+        raise UserError(
+            f"{len(lacking)} of the {len(template.rows)} videos of {template.path} have no "
+            f"prediction ({', '.join(map(repr, lacking[:3]))}…); prepare them, or fill them with "
+            f"the training mean by --allow-missing {len(lacking)}"
+        )
+    values = np.full((len(template), 2), np.nan)
+    filled = Filled(unobserved=max(run.filled for run in runs))
+    for video, rows in template.rows.items():
+        if video in lacking:
+            values[rows] = mean
+            filled.missing += len(rows)
+            continue
+        lengths = {len(t[video].time_s) for t in tables}
+        if len(lengths) > 1:
+            counts = " and ".join(f"{n:,}" for n in sorted(lengths))
+            raise UserError(f"{video} has {counts} frames in the runs' stores: not the same store")
+        (length,) = lengths
+        joined = combine(tables, METHODS[method], video)
+        absent = [d for d in DIMENSIONS if d not in joined]
+        if absent:
+            raise UserError(f"no run predicts {absent[0]}; add one that does by --workdir")
+        frames = template.frames[rows]
+        filled.beyond += int((frames >= length).sum())
+        at = np.minimum(frames, length - 1)
+        values[rows] = np.stack([joined[d][at] for d in DIMENSIONS], 1)
+    return values, filled
+
+
+def submit(
+    workdirs: Sequence[Path],
+    template: Template,
+    out: Path,
+    *,
+    store: str | None,
+    which: str,
+    smooth: str,
+    method: str,
+    allow_missing: int,
+) -> Labels:
+    """Writes the submission of one run or the ensemble of several; says what was filled.
+
+    Returns:
+        The labels that the store has of the template's videos.
+
+    Raises:
+        UserError: see `join`, or a run that cannot be opened.
+    """
+    runs, models = [], []
+    for workdir in workdirs:
+        model = open_model(workdir, which)
+        widths = widths_of(model, smooth)
+        features = open_features(model, store)
+        say(f"{workdir}: step {model.step}, box filters of {widths[0]} and {widths[1]} frames")
+        runs.append(predict_run(model, features, template, widths))
+        models.append(model)
+    mean = models[0].trained_on.target_mean
+    values, filled = join(runs, template, method, allow_missing=allow_missing, mean=mean)
+    write_submission(out, template, values)
+    say(f"{out}: {len(template):,} rows of {len(template.rows)} videos, in the template's order")
+    for count, rule in (
+        (filled.unobserved, "frames show no modality: interpolated between their neighbours"),
+        (filled.beyond, "rows are behind the last frame of their video: its value is held"),
+        (filled.missing, "rows are of videos without prediction: the training mean"),
+    ):
+        say(f"filled: {count:,} {rule}")
+    for model in models:
+        say_label(model)
+    return {v: labels for run in runs for v, labels in run.labels.items()}
+
+
+def check(path: Path, template: Template, labels: Mapping[str, Any]) -> int:
+    """Prints what is wrong with a submission, and its scores where there are labels.
+
+    Returns:
+        How many kinds of faults it has.
+    """
+    checked = check_submission(path, template)
+    for fault in checked.faults:
+        say(f"{path}: {fault}")
+    tracks = labelled_tracks(template, checked.values, labels)
+    if sum(t.target_mask.sum() for t in tracks):
+        scores, _ = score(tracks)
+        print_scores(scores, f"{path.name} on the annotated rows")
+    else:
+        say("no labels for these rows: nothing to score")
+    if not checked.faults:
+        say(f"{path}: as the template wants it, {len(template):,} rows")
+    return len(checked.faults)
+
+
+def read_labels(folder: Path, template: Template) -> Labels:
+    """Annotations `<video>.txt` below a folder, of the template's videos.
+
+    Raises:
+        UserError: no such folder, or none of the videos is annotated there.
+    """
+    from data_prep.annotations import read_annotation
+
+    if not folder.is_dir():
+        raise UserError(f"--annotations {folder}: no such folder")
+    labels = {}
+    for path in sorted(folder.rglob("*.txt")):
+        if path.stem in template.rows and path.stem not in labels:
+            annotation = read_annotation(path)
+            labels[path.stem] = (annotation.values, annotation.valid)
+    if not labels:
+        raise UserError(f"--annotations {folder}: no <video>.txt of a video of {template.path}")
+    return labels
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="maven-jax submit",
+        description="Write the challenge's file: a row for each image of the organisers' template, "
+        "in its order. Several --workdir are joined. --check FILE looks at any such file instead.",
+    )
+    p.add_argument(
+        "--workdir",
+        action="append",
+        type=Path,
+        default=[],
+        help="run (or bundle) whose predictions are written; repeat for an ensemble",
+    )
+    p.add_argument("--template", type=Path, required=True, help="the organisers' list of rows")
+    p.add_argument("--out", type=Path, help="file to write")
+    p.add_argument(
+        "--check",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="check FILE against the template; without FILE the one that was written",
+    )
+    p.add_argument(
+        "--annotations", type=Path, metavar="DIR", help="score against DIR/**/<video>.txt"
+    )
+    p.add_argument("--store", help="features, if not in the store that the run was trained on")
+    p.add_argument(
+        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
+    )
+    p.add_argument(
+        "--smooth",
+        default="tuned",
+        help="box filters: tuned (by `tune-smoothing`, else the recipe's; the default), none, or "
+        "frames for valence and arousal such as 20,50",
+    )
+    p.add_argument(
+        "--method", choices=sorted(METHODS), default="mean", help="how several runs are joined"
+    )
+    p.add_argument(
+        "--allow-missing",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many videos may lack predictions; they get the training mean (default 0)",
+    )
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax submit`."""
+    args = parser().parse_args(argv)
+    if isinstance(args.check, str) and (args.workdir or args.out):
+        raise UserError("--check FILE goes without --workdir and --out; bare --check with them")
+    if not isinstance(args.check, str) and not (args.workdir and args.out):
+        raise UserError("--workdir W and --out FILE are wanted, or --check FILE")
+    if len({w.resolve() for w in args.workdir}) < len(args.workdir):
+        raise UserError("--workdir: the same run twice")
+    keep_compiled()
+    template = read_template(args.template)
+    labels: Labels = {}
+    if args.workdir:
+        labels = submit(
+            args.workdir,
+            template,
+            args.out,
+            store=args.store,
+            which=args.checkpoint,
+            smooth=args.smooth,
+            method=args.method,
+            allow_missing=args.allow_missing,
+        )
+    if args.annotations is not None:
+        labels = read_labels(args.annotations, template)
+    if args.check is None:
+        return 0
+    file = args.out if args.check is True else Path(args.check)
+    return 2 if check(file, template, labels) else 0

@@ -1,0 +1,226 @@
+"""`maven-jax tune-smoothing`: which box filters suit a run, by its validation predictions.
+
+A frame-level model's tracks jitter more than people's ratings do: averaging over time raises the
+score, and arousal takes longer averages than valence. The widths are chosen on the very videos that
+they are scored on, so their score flatters. What is to be expected on other recordings is estimated
+beside it: every recording is smoothed by the widths that all others would have chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int
+from rich.table import Table
+
+from maven_jax.command_line import Parser
+from maven_jax.compilation import keep_compiled
+from maven_jax.errors import UserError
+from maven_jax.inference import Track
+from maven_jax.progress import console, say
+from maven_jax.raw_tracks import open_features, raw_tracks, say_label
+from maven_jax.report.tables import shown
+from maven_jax.scoring import DIMENSIONS
+from maven_jax.smoothing import WIDTHS_FILE, box_filter
+from maven_jax.trained import open_model
+from maven_jax.writers import write_json
+
+# Frames. RJCA takes 20 and 50, a frame-level model gained most at 101 (spec, section 0).
+WIDTHS = (0, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One dimension's widths and their scores.
+
+    Attributes:
+        scores: ccc at each width, all annotated frames concatenated.
+        width: the best one.
+        raw: ccc without smoothing.
+        cross_validated: ccc of tracks of which each recording's was smoothed by the width that is
+            best for all others; NaN where there is only one recording.
+        chosen: how often each width was chosen so.
+    """
+
+    scores: Float64[np.ndarray, "w"]
+    width: int
+    raw: float
+    cross_validated: float
+    chosen: Int[np.ndarray, "w"]
+
+
+def sums(
+    tracks: Sequence[Track], dimension: int, widths: Sequence[int]
+) -> Float64[np.ndarray, "w v 6"]:
+    """For each width and video: n, Σx, Σy, Σx², Σy², Σxy over annotated frames.
+
+    Values lie in [-1, 1], so that float64 sums keep all the digits that a score has.
+    """
+    out = np.zeros((len(widths), len(tracks), 6))
+    for w, width in enumerate(widths):
+        for v, track in enumerate(tracks):
+            smooth = box_filter(track.predictions, (width, width))[:, dimension]
+            x = smooth[track.target_mask].astype(np.float64)
+            y = track.targets[track.target_mask, dimension].astype(np.float64)
+            out[w, v] = len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y
+    return out
+
+
+def ccc_of(total: Float64[np.ndarray, "*k 6"]) -> Float64[np.ndarray, "*k"]:
+    """CCC by population moments from `sums`; 0 where both tracks stand still."""
+    n = np.maximum(total[..., 0], 1)
+    mean_x, mean_y = total[..., 1] / n, total[..., 2] / n
+    covariance = total[..., 5] / n - mean_x * mean_y
+    spread = total[..., 3] / n + total[..., 4] / n - 2 * mean_x * mean_y
+    return np.divide(2 * covariance, spread, out=np.zeros_like(spread), where=spread > 1e-12)
+
+
+def tune(
+    tracks: Sequence[Track], dimension: int, widths: Sequence[int], recordings: Sequence[str]
+) -> Tuned:
+    """The width with the highest ccc, the smallest of several, and what to expect of choosing so.
+
+    Args:
+        tracks: raw, with their annotations.
+        dimension: 0 for valence, 1 for arousal.
+        widths: rising, the first 0.
+        recordings: of each track; two faces of one video share theirs.
+    """
+    by_video = sums(tracks, dimension, widths)
+    scores = ccc_of(by_video.sum(1))
+    names = sorted(set(recordings))
+    chosen, held_out = np.zeros(len(widths), np.int64), np.zeros(6)
+    for name in names:
+        apart = np.array([r == name for r in recordings])
+        best = int(ccc_of(by_video[:, ~apart].sum(1)).argmax())
+        chosen[best] += 1
+        held_out += by_video[best, apart].sum(0)
+    return Tuned(
+        scores=scores,
+        width=widths[int(scores.argmax())],
+        raw=float(scores[0]),
+        cross_validated=float(ccc_of(held_out)) if len(names) > 1 else float("nan"),
+        chosen=chosen,
+    )
+
+
+def tune_smoothing(
+    workdir: Path, *, which: str, split: str | None, store: str | None, widths: Sequence[int]
+) -> dict[str, Tuned]:
+    """Tunes, prints the table, writes `smoothing.json` into the workdir.
+
+    Args:
+        workdir: of a run.
+        which: `best`, `latest` or a step.
+        split: of the store; None for the run's evaluation split.
+        store: its features; None for the run's own.
+        widths: to try; 0 is always among them.
+
+    Returns:
+        Dimension -> what was found.
+
+    Raises:
+        UserError: no run, or a split without annotations.
+    """
+    model = open_model(workdir, which)
+    split = split or model.config.data.eval_split
+    tracks = [
+        t for t in raw_tracks(model, open_features(model, store), split) if t.target_mask.any()
+    ]
+    if not tracks:
+        raise UserError(f"{split} has no annotations to tune on; --split takes another one")
+    widths = sorted({0, *widths})
+    recordings = [t.entry.stem for t in tracks]
+    found = {
+        name: tune(tracks, DIMENSIONS.index(name), widths, recordings) for name in model.dimensions
+    }
+    console.print(_table(found, widths, split, model.step))
+    for name, tuned in found.items():
+        _say(name, tuned, widths, split)
+    path = workdir / WIDTHS_FILE
+    content = {d: found[d].width if d in found else 0 for d in DIMENSIONS}
+    details = {
+        d: {
+            "ccc_raw": t.raw,
+            "ccc_tuned": float(t.scores.max()),
+            "ccc_cross_validated": None if np.isnan(t.cross_validated) else t.cross_validated,
+        }
+        for d, t in found.items()
+    }
+    write_json(path, {**content, "split": split, "step": model.step, "scores": details})
+    say_label(model)
+    say(f"written: {path}; `predict --smooth` and `submit` take it from there")
+    return found
+
+
+def _table(found: dict[str, Tuned], widths: Sequence[int], split: str, step: int) -> Table:
+    title = f"CCC on {split} by width of the box filter, step {step}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("frames", justify="right")
+    for name in found:
+        table.add_column(name, justify="right")
+    for i, width in enumerate(widths):
+        cells = [
+            shown(float(t.scores[i])) + (" <" if t.width == width else "  ") for t in found.values()
+        ]
+        table.add_row(str(width) if width else "none", *cells)
+    return table
+
+
+def _say(name: str, tuned: Tuned, widths: Sequence[int], split: str) -> None:
+    """One dimension's result in words."""
+    best = f"{name}: {tuned.width or 'no'} frames, {shown(float(tuned.scores.max()))}"
+    say(f"{best} (without {shown(tuned.raw)}); chosen on {split} itself, so it flatters")
+    if np.isnan(tuned.cross_validated):
+        say("  one recording only: what to expect elsewhere cannot be estimated")
+        return
+    picked = [f"{width or 'none'} x {n}" for width, n in zip(widths, tuned.chosen.tolist()) if n]
+    gain = tuned.cross_validated - tuned.raw
+    say(
+        f"  to be expected elsewhere: {shown(tuned.cross_validated)} ({gain:+.3f}); each recording "
+        f"by the width that is best for the others ({', '.join(picked)})"
+    )
+    if gain <= 0:
+        say("  no gain once a recording does not choose for itself: leave it out, or tune on more")
+    if tuned.width == widths[-1]:
+        say(f"  the widest one tried is the best: --widths beyond {tuned.width} may be better")
+
+
+def _widths(text: str) -> list[int]:
+    words = [w.strip() for w in text.split(",")]
+    if not all(w.isascii() and w.isdigit() and len(w) < 7 for w in words):
+        raise UserError(f"--widths {text}: numbers of frames are wanted, such as 0,10,20,50")
+    return [int(w) for w in words]
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax tune-smoothing`."""
+    p = Parser(
+        prog="maven-jax tune-smoothing",
+        description="Choose the widths of the box filters for valence and arousal by a run's "
+        "validation predictions, and estimate what they gain on other recordings.",
+    )
+    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
+    p.add_argument("--split", help="split to tune on (default: the run's evaluation split)")
+    p.add_argument("--store", help="another store with the same kind of features")
+    p.add_argument(
+        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
+    )
+    p.add_argument(
+        "--widths",
+        default=",".join(map(str, WIDTHS)),
+        help="frames to try (default: %(default)s)",
+    )
+    args = p.parse_args(argv)
+    keep_compiled()
+    tune_smoothing(
+        args.workdir,
+        which=args.checkpoint,
+        split=args.split,
+        store=args.store,
+        widths=_widths(args.widths),
+    )
+    return 0
