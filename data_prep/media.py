@@ -24,7 +24,7 @@ MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 # What a demuxer may be: a playlist or a concatenation script under the name of a video could
 # otherwise open other files.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,wav,mpegts,mp3,flac,ogg,aac"
-_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
+DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 # Sound whose timestamps leave a gap (or overlap) of more than this is padded (or cut).
 _GAP_S = 0.05
 _MAX_GAP_S = 3600.0
@@ -38,7 +38,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """The file as a container; every failure is an InputError."""
     path = Path(path)
     try:
@@ -50,18 +50,24 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
         container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
     except InputError:
         raise
-    except _ERRORS as error:
+    except DECODER_ERRORS as error:
         message = f"cannot be opened (truncated, or not a media file): {_reason(error)}"
         raise InputError(path, "", message) from None
     with container:
         yield container
 
 
-def _zero_s(container: av.container.InputContainer) -> float:
+def container_start_s(container: av.container.InputContainer) -> float:
+    """What the clock of the streams shows at the container's start."""
     return (container.start_time or 0) / av.time_base
 
 
-def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that is no attached picture.
+
+    Raises:
+        InputError: (a UserError) there is none.
+    """
     attached = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
         if not stream.disposition & attached and stream.codec_context is not None:
@@ -72,7 +78,7 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
 def has_audio(path: Path) -> bool:
     """Whether the file can be opened and has an audio stream; reads no more than its header."""
     try:
-        with _opened(path) as container:
+        with opened(path) as container:
             return any(s.codec_context is not None for s in container.streams.audio)
     except InputError:
         return False
@@ -112,7 +118,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream) -> _Pa
                 if not packet.is_discard:
                     seen.pts.append(packet.pts)
                     seen.dts.append(packet.dts)
-    except _ERRORS as error:
+    except DECODER_ERRORS as error:
         seen.error = _reason(error)
     return seen
 
@@ -123,8 +129,8 @@ def _tail_decodes(path: Path) -> bool:
     A file whose end was never written (a download that reserved its space) has all packets in
     its index, but the last ones hold nothing.
     """
-    with _opened(path) as container:
-        video = _video_stream(path, container)
+    with opened(path) as container:
+        video = video_stream(path, container)
         packets = frames = 0
         try:
             if video.duration:
@@ -133,7 +139,7 @@ def _tail_decodes(path: Path) -> bool:
             for packet in container.demux(video):
                 packets += packet.size > 0 and not packet.is_discard
                 frames += len(packet.decode())
-        except _ERRORS:
+        except DECODER_ERRORS:
             return False
         return packets > 0 and frames == packets
 
@@ -142,17 +148,17 @@ def _decode_pts(path: Path) -> tuple[list[int | None], int]:
     """The timestamps of all frames that decode, in decoding order, and how many packets failed."""
     pts: list[int | None] = []
     failed = 0
-    with _opened(path) as container:
-        video = _video_stream(path, container)
+    with opened(path) as container:
+        video = video_stream(path, container)
         # One frame after the other: threads over frames lose whole ones around a broken packet.
         video.thread_type = "SLICE"
         try:
             for packet in container.demux(video):
                 try:
                     pts.extend(frame.pts for frame in packet.decode())
-                except _ERRORS:
+                except DECODER_ERRORS:
                     failed += 1
-        except _ERRORS:
+        except DECODER_ERRORS:
             failed += 1
     return pts, failed
 
@@ -202,6 +208,8 @@ class MediaInfo:
         duration_s: when the last frame ends.
         audio_start_s, audio_end_s: extent of the sound on the same clock, None without sound.
         fixes: what was odd and how it was handled.
+        stamped: each frame is found by its timestamp; False where only the order of decoding
+            tells which frame is which.
     """
 
     times_s: Float[np.ndarray, "n"]
@@ -210,6 +218,7 @@ class MediaInfo:
     audio_start_s: float | None
     audio_end_s: float | None
     fixes: list[Fix]
+    stamped: bool = True
 
 
 def median_interval(times_s: Float[np.ndarray, "n"]) -> float:
@@ -272,9 +281,9 @@ def probe(path: Path) -> MediaInfo:
         InputError: (a UserError) the file cannot be opened or no frame of it decodes.
     """
     path = Path(path)
-    with _opened(path) as container:
-        zero_s = _zero_s(container)
-        video = _video_stream(path, container)
+    with opened(path) as container:
+        zero_s = container_start_s(container)
+        video = video_stream(path, container)
         sound = container.streams.audio[0] if container.streams.audio else None
         if video.time_base is None:
             raise InputError(path, "", "the video stream has no clock")
@@ -298,7 +307,8 @@ def probe(path: Path) -> MediaInfo:
         what = f"no frame for {longest:.1f} s" if len(pauses) == 1 else f"{len(pauses)} pauses"
         fixes.append(Fix(NOTE, f"frame {pauses[0] + 1}", f"{what} behind this frame: kept"))
     duration_s = float(times_s[-1]) + median_interval(times_s)
-    return MediaInfo(times_s, mean_fps(times_s), duration_s, start_s, end_s, fixes)
+    stamped = not (is_avi or repeated or None in seen.pts)
+    return MediaInfo(times_s, mean_fps(times_s), duration_s, start_s, end_s, fixes, stamped)
 
 
 def frame_times(path: Path) -> Float[np.ndarray, "n"]:
@@ -338,9 +348,9 @@ class AudioSource:
     def __init__(self, path: Path):
         self.path = Path(path)
         self.broken_packets = 0
-        with _opened(self.path) as container:
+        with opened(self.path) as container:
             stream = self._stream(container)
-            zero_s = _zero_s(container)
+            zero_s = container_start_s(container)
             self.sample_rate_hz = int(stream.codec_context.sample_rate)
             if self.sample_rate_hz <= 0 or stream.time_base is None:
                 raise InputError(self.path, "", "the sound has no sample rate")
@@ -351,7 +361,7 @@ class AudioSource:
                     if packet.size and packet.pts is not None:
                         first = packet.pts if first is None else first
                         end = max(end, packet.pts + (packet.duration or 0))
-            except _ERRORS:
+            except DECODER_ERRORS:
                 pass  # what is behind a broken place is masked like any end of the sound
             first = first or 0
             self.start_s = float(first * stream.time_base) - zero_s
@@ -369,8 +379,8 @@ class AudioSource:
         """Mono float32 at the file's own rate; gaps between timestamps are silence."""
         rate, written = self.sample_rate_hz, 0
         self.broken_packets = 0
-        with _opened(self.path) as container:
-            stream, zero_s = self._stream(container), _zero_s(container)
+        with opened(self.path) as container:
+            stream, zero_s = self._stream(container), container_start_s(container)
             for frame in self._frames(container, stream):
                 if frame.sample_rate != rate:
                     message = f"the sample rate changes from {rate} to {frame.sample_rate} Hz"
@@ -397,11 +407,11 @@ class AudioSource:
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
-                except _ERRORS:
+                except DECODER_ERRORS:
                     self.broken_packets += 1
                     continue
                 yield from frames
-        except _ERRORS:
+        except DECODER_ERRORS:
             self.broken_packets += 1
 
     def blocks(

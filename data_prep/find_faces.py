@@ -1,0 +1,201 @@
+"""Finding faces in a picture: OpenCV's Haar cascade, or YuNet where its ONNX file is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from data_prep.faces import CROP_SIZE
+from maven_jax.errors import UserError
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+# Where the pupils, the tip of the nose and the corners of the mouth come to lie in a crop of
+# 112 x 112: the template of ArcFace (Deng et al., 2019), to which Aff-Wild2's crops are aligned.
+TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+# A box of the Haar cascade has the eyes this far down and this far apart, as shares of its side.
+_HAAR_EYES_DOWN, _HAAR_EYES_APART = 0.41, 0.36
+# The side of a face, in pixels, that pictures are made smaller to: cascade 24, with some margin.
+_HAAR_FACE_PIXELS = 30
+_YUNET_FACE_PIXELS = 20
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture.
+
+    Attributes:
+        box: x, y, width, height in pixels.
+        confidence: of the detector, in [0, 1]; no probability, and not comparable between two.
+        landmarks: (5, 2) as in `TEMPLATE`, pixels; None from a detector that has none.
+    """
+
+    box: tuple[float, float, float, float]
+    confidence: float
+    landmarks: Float[np.ndarray, "5 2"] | None = None
+
+
+# A picture in RGB to its faces, largest first.
+Detector = Callable[[np.ndarray], list[Face]]
+
+
+class HaarDetector:
+    """The frontal-face cascade that OpenCV 4's wheel carries.
+
+    Args:
+        smallest: side of the smallest face to find, as a share of the picture's height.
+    """
+
+    name = "Haar cascade (boxes only)"
+
+    def __init__(self, smallest: float | int) -> None:
+        path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+        if not path.is_file():
+            raise UserError(
+                f"OpenCV {cv2.__version__} has no Haar cascades (4.x wheels carry them): "
+                "pip install 'opencv-python-headless<5', or give --face-model YUNET.onnx"
+            )
+        self._cascade = cv2.CascadeClassifier(str(path))
+        self._smallest = smallest
+
+    def __call__(self, image: Picture) -> list[Face]:
+        small, scale = _reduced(image, self._smallest, _HAAR_FACE_PIXELS)
+        grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        side = round(self._smallest * len(grey))
+        boxes, _, weights = self._cascade.detectMultiScale3(
+            grey,
+            scaleFactor=1.1,
+            minNeighbors=5,
+            minSize=(side, side),
+            outputRejectLevels=True,
+        )
+        faces = []
+        for box, weight in zip(np.reshape(boxes, (-1, 4)), np.ravel(weights)):
+            x, y, w, h = (float(v) * scale for v in box)
+            # The sum of the last stage's votes: about 1 for a doubtful face, 5 and more for a
+            # plain one.
+            faces.append(Face((x, y, w, h), 1 - math.exp(-max(float(weight), 0.0) / 4)))
+        return _by_size(faces)
+
+
+class YuNetDetector:
+    """YuNet (`face_detection_yunet_*.onnx` of OpenCV's model zoo), which finds landmarks too.
+
+    Args:
+        model: the ONNX file.
+        smallest: side of the smallest face to find, as a share of the picture's height.
+        least_confidence: faces with less are dropped.
+    """
+
+    name = "YuNet (landmarks)"
+
+    def __init__(
+        self, model: Path, *, smallest: float | int, least_confidence: float | int
+    ) -> None:
+        if not model.is_file():
+            raise UserError(f"{model}: no such file; --face-model takes YuNet's ONNX file")
+        try:
+            self._net = cv2.FaceDetectorYN.create(
+                str(model), "", (320, 320), float(least_confidence)
+            )
+            self._net.detect(np.zeros((320, 320, 3), np.uint8))
+        except cv2.error as error:
+            reason = " ".join(str(error.err or error).split())[:120]
+            raise UserError(f"{model}: not a YuNet model that OpenCV runs ({reason})") from None
+        self._smallest = smallest
+
+    def __call__(self, image: Picture) -> list[Face]:
+        small, scale = _reduced(image, self._smallest, _YUNET_FACE_PIXELS)
+        self._net.setInputSize((small.shape[1], small.shape[0]))
+        _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        faces = []
+        for row in [] if found is None else found.astype(np.float64):
+            x, y, w, h = (float(v) * scale for v in row[:4])
+            confidence = min(max(float(row[14]), 0.0), 1.0)
+            faces.append(Face((x, y, w, h), confidence, row[4:14].reshape(5, 2) * scale))
+        return _by_size(faces)
+
+
+def _by_size(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
+
+
+def _reduced(image: Picture, smallest: float | int, pixels: int) -> tuple[Picture, float]:
+    """The picture so small that the smallest face has `pixels`, and how much smaller it is."""
+    scale = max(smallest * len(image) / pixels, 1.0)
+    if scale == 1:
+        return image, 1.0
+    size = (max(round(image.shape[1] / scale), 1), max(round(len(image) / scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), image.shape[1] / size[0]
+
+
+def alignment(face: Face) -> Float[np.ndarray, "2 3"]:
+    """The similarity that takes pixels of the picture to pixels of the crop.
+
+    With landmarks, the one that brings them nearest to `TEMPLATE` (least squares). Without, the
+    box is placed so that eyes lie where they usually do in such a box; heads are not turned.
+    """
+    if face.landmarks is not None:
+        return _similarity(face.landmarks, TEMPLATE)
+    x, y, w, h = face.box
+    eyes = TEMPLATE[:2].mean(axis=0)
+    scale = (TEMPLATE[1, 0] - TEMPLATE[0, 0]) / (_HAAR_EYES_APART * w)
+    middle = np.array([x + w / 2, y + _HAAR_EYES_DOWN * h])
+    return np.column_stack([np.eye(2) * scale, eyes - scale * middle])
+
+
+def _similarity(
+    source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "2 3"]:
+    """Rotation, scale and shift that take `source` nearest to `target`.
+
+    In the plane a similarity multiplies by a complex number: a linear least-squares problem.
+    """
+    a, b = (points @ (1, 1j) for points in (source, target))
+    centred = a - a.mean()
+    factor = np.vdot(centred, b - b.mean()) / max(np.vdot(centred, centred).real, 1e-12)
+    shift = b.mean() - factor * a.mean()
+    return np.array(
+        [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    )
+
+
+def cut(image: Picture, face: Face) -> UInt8[np.ndarray, "112 112 3"]:
+    """The aligned crop of a face; beyond the picture's edge its last pixels are repeated."""
+    matrix = alignment(face)
+    corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
+    seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    size = np.array([image.shape[1], image.shape[0]])
+    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - 2, 0, size - 1)
+    high = np.clip(np.ceil(seen.max(axis=0)).astype(int) + 3, low + 1, size)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    matrix[:, 2] += matrix[:, :2] @ low
+    scale = float(np.hypot(*matrix[:, 0]))
+    if scale < 1:
+        # Made smaller by averages first: interpolation alone would skip pixels.
+        old = np.array([part.shape[1], part.shape[0]])
+        new = np.maximum(np.rint(old * scale).astype(int), 1)
+        part = cv2.resize(part, new.tolist(), interpolation=cv2.INTER_AREA)
+        matrix[:, 2] += matrix[:, :2] @ (0.5 * old / new - 0.5)
+        matrix[:, :2] *= old / new
+    return cv2.warpAffine(
+        part,
+        matrix,
+        (CROP_SIZE, CROP_SIZE),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )

@@ -1,0 +1,96 @@
+"""The pictures of a video, upright and in the order shown, each under its number and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from data_prep.media import (
+    DECODER_ERRORS,
+    MediaInfo,
+    container_start_s,
+    opened,
+    video_stream,
+)
+
+# Two ways to compute the same time differ by less; no two frames are nearer to each other.
+_SAME_TIME_S = 1e-4
+
+
+def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+    """Decodes a video's frames one by one.
+
+    Args:
+        path: the video file.
+        info: what `media.probe` found in it.
+
+    Yields:
+        The number of the frame in `info.times_s` and its picture in RGB, turned upright where the
+        container says that the camera was not. Numbers increase; a frame that does not decode is
+        left out, so that those behind it keep theirs.
+
+    Raises:
+        InputError: (a UserError) the file cannot be opened.
+    """
+    expected = -1
+    for time_s, frame in _decoded(path, threads=info.stamped):
+        expected += 1
+        if info.stamped and time_s is not None:
+            number = _number_of(time_s, info.times_s)
+            if number is None or number < expected:
+                expected -= 1
+                continue
+            expected = number
+        if expected >= len(info.times_s):
+            return
+        yield expected, upright(frame)
+
+
+def _decoded(path: Path, threads: bool) -> Iterator[tuple[float | None, av.VideoFrame]]:
+    """Frames with their times on the container's clock; what does not decode is passed over.
+
+    Args:
+        path: the video file.
+        threads: over frames too. They lose whole frames around a broken packet, which only
+            timestamps can make up for.
+    """
+    with opened(path) as container:
+        zero_s = container_start_s(container)
+        video = video_stream(path, container)
+        video.thread_type = "AUTO" if threads else "SLICE"
+        try:
+            for packet in container.demux(video):
+                try:
+                    frames = packet.decode()
+                except DECODER_ERRORS:
+                    continue
+                for frame in frames:
+                    known = frame.pts is not None and frame.time_base is not None
+                    yield (
+                        float(frame.pts * frame.time_base) - zero_s if known else None,
+                        frame,
+                    )
+        except DECODER_ERRORS:
+            return
+
+
+def _number_of(time_s: float, times_s: Float[np.ndarray, "n"]) -> int | None:
+    """The frame that is shown at `time_s`; None for a time that no frame has."""
+    number = int(np.searchsorted(times_s, time_s - _SAME_TIME_S))
+    if number < len(times_s) and abs(times_s[number] - time_s) <= _SAME_TIME_S:
+        return number
+    return None
+
+
+def upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+    """A frame's picture in RGB, turned as its display matrix says.
+
+    Only quarter turns are made: no camera writes others.
+    """
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
