@@ -117,3 +117,18 @@ def read_annotation(path: Path) -> Annotation:
     valid = (values != NOT_ANNOTATED).all(axis=1)
     values[~valid] = 0.0
     return Annotation(values.astype(np.float32), valid, fixes)
+
+
+def write_annotation(path: Path, values: Float[np.ndarray, "n 2"]) -> None:
+    """Writes `values` as `read_annotation` reads them; rows of -5 are frames not annotated.
+
+    The file appears under its name when it is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = (
+        f"{NOT_ANNOTATED:g},{NOT_ANNOTATED:g}" if v == NOT_ANNOTATED else f"{v:.6f},{a:.6f}"
+        for v, a in np.asarray(values).tolist()
+    )
+    temporary = path.with_name(path.name + ".incomplete")
+    temporary.write_text("\n".join([",".join(HEADER), *rows]) + "\n")
+    temporary.replace(path)

@@ -32,6 +32,9 @@ _HAAR_EYES_DOWN, _HAAR_EYES_APART = 0.41, 0.36
 # The side of a face, in pixels, that pictures are made smaller to: cascade 24, with some margin.
 _HAAR_FACE_PIXELS = 30
 _YUNET_FACE_PIXELS = 20
+# The smallest face that is looked for, as a share of the picture's height.
+_SMALLEST_FACE = 0.12
+_LEAST_CONFIDENCE = 0.6  # of YuNet; its authors' demo takes .6 to .9
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,20 @@ class YuNetDetector:
             confidence = min(max(float(row[14]), 0.0), 1.0)
             faces.append(Face((x, y, w, h), confidence, row[4:14].reshape(5, 2) * scale))
         return _by_size(faces)
+
+
+def open_detector(model: Path | None) -> Detector:
+    """What finds faces in videos that are predicted, and in those of one's own corpus.
+
+    Args:
+        model: YuNet's ONNX file; None for the Haar cascade.
+
+    Raises:
+        UserError: OpenCV has no cascades, or the file is no such model.
+    """
+    if model is None:
+        return HaarDetector(_SMALLEST_FACE)
+    return YuNetDetector(model, smallest=_SMALLEST_FACE, least_confidence=_LEAST_CONFIDENCE)
 
 
 def _by_size(faces: list[Face]) -> list[Face]:

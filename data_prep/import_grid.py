@@ -144,7 +144,7 @@ def _timed_grids(root: Path, folders: list[str]) -> tuple[list[Grid], list[Probl
 def _timed_grid(root: Path, path: Path, split: str) -> Grid:
     grid = Grid(path.stem, path.stem, split)
     try:
-        rows, fixes = _read_timed(path, split)
+        rows, fixes = read_timed(path, split)
     except InputError as error:
         grid.problems.append(from_error(error, root, grid.video))
         return grid
@@ -155,7 +155,7 @@ def _timed_grid(root: Path, path: Path, split: str) -> Grid:
     return grid
 
 
-def _read_timed(path: Path, split: str) -> tuple[np.ndarray, list]:
+def read_timed(path: Path, split: str) -> tuple[np.ndarray, list]:
     """(n, 3) time, valence, arousal; -5 where not annotated."""
     text, fixes = read_text(path, MAX_CSV_BYTES, "an annotation")
     lines = text.rstrip().split("\n")

@@ -183,3 +183,22 @@ def write_tiny_corpus(
         path = root / ANNOTATIONS / "VA_test_template.txt"
         path.write_text("\n".join(template) + "\n")
     return root
+
+
+def write_rated_videos(root: Path, names: dict[str, str]) -> Path:
+    """Videos of 30 frames in 1.2 s, rated four times in the first second, as users have them.
+
+    Args:
+        root: made if it is not there.
+        names: video -> train or validation.
+
+    Returns:
+        `root`.
+    """
+    for name, split in names.items():
+        write_video(root / "videos" / "phone" / f"{name}.mp4", frames=30, fps=25, sound_s=1.2)
+        ratings = "".join(f"{i / 4},{i / 10},{-i / 10}\n" for i in range(5))
+        path = root / "annotations" / split / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("time_s,valence,arousal\n" + ratings)
+    return root
