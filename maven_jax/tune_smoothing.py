@@ -126,7 +126,7 @@ def tune_smoothing(
         UserError: no run, or a split without annotations.
     """
     model = open_model(workdir, which)
-    split = split or model.config.data.eval_split
+    split = str(split or model.config.data.eval_split)
     tracks = [
         t for t in raw_tracks(model, open_features(model, store), split) if t.target_mask.any()
     ]
