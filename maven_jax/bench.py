@@ -48,14 +48,17 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for heading in ("name", "work", "ours", "peer", "ratio", "goal", "spread", "of peak"):
         shown.add_column(heading, justify="left" if heading in ("name", "work") else "right")
     for row in rows:
-        ratio, goal, roofline = row["ratio"], row["goal"], row["facts"].get("roofline")
+        ratio, roofline = row["ratio"], row["facts"].get("roofline")
+        goal = "" if row["goal"] is None else f"{row['goal']:.1f}"
+        if "limit_s" in row["facts"]:
+            goal = f"≤ {row['facts']['limit_s']:.0f} s"
         shown.add_row(
             row["name"],
             row["work"],
             f"{row['ours_s']:.3g} s",
             "" if row["peer_s"] is None else f"{row['peer_s']:.3g} s",
             "" if ratio is None else f"{ratio:.2f}",
-            "" if goal is None else f"{goal:.1f}",
+            goal,
             f"{row['spread']:.0%}",
             "" if roofline is None else f"{roofline:.0%}",
         )

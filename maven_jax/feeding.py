@@ -19,7 +19,7 @@ from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
-from maven_jax.sharding import place_batch, process_rows
+from maven_jax.sharding import batch_sharding, place_batch, process_rows
 from maven_jax.state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
@@ -58,7 +58,7 @@ class Streamed:
 
     def __init__(self, source: Source, config: Config, mesh: Mesh, seed: int):
         self._mesh = mesh
-        batch_size = config.train.batch_size
+        self._batch_size = batch_size = config.train.batch_size
         rows = process_rows(mesh, batch_size, "train.batch_size")
         self.position = train_iterator(
             source,
@@ -67,10 +67,17 @@ class Streamed:
             seed=seed,
             num_threads=config.data.num_threads,
         )
-        self._example = to_batch(source.read(np.zeros(len(rows), int)))
+        self._window = to_batch(source.read(np.zeros(1, int)))
 
     def compile(self, step: Any, state: TrainState) -> None:
-        self._step = step.lower(state, place_batch(self._example, self._mesh)).compile()
+        sharding = batch_sharding(self._mesh)
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                (self._batch_size, *x.shape[1:]), x.dtype, sharding=sharding
+            ),
+            self._window,
+        )
+        self._step = step.lower(state, batch).compile()
 
     def take(self, most: int) -> tuple[Any, int]:
         return place_batch(to_batch(next(self.position)), self._mesh), 1

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -244,7 +245,10 @@ class StageBuilder:
             select=select,
         )
         count = count_parameters(select(self.params))
-        return Stage(number, tx, lambda s: rate(s - first_step), like, shardings, step, count)
+        # Computed beforehand: a schedule's arithmetic would wait for the devices' queue of steps.
+        numbers = np.arange(max(self._total - first_step, 1))
+        rates = np.asarray(jax.jit(jax.vmap(lambda s: jnp.asarray(rate(s), jnp.float32)))(numbers))
+        return Stage(number, tx, lambda s: rates[s - first_step], like, shardings, step, count)
 
     def fresh(self, stage: Stage) -> TrainState:
         """A state with weights drawn at random."""

@@ -200,11 +200,13 @@ def run(
             report.waited(time.monotonic() - waiting)
             watchdog.beat(step, "computing")
             first = step == start
+            if first:
+                say("the first step begins")
             state, metrics = feed.run(state, taken)
             # The numbers of the step before are read while the device works on this one.
             report.steps(step, stage.rate, pending)
             pending, step = metrics, step + count
-            if first:  # shown when it is done; what no step needs waits until then
+            if first:  # shown as soon as it is done; what no step needs has waited until here
                 report.steps(step, stage.rate, pending)
                 pending = None
                 compile_prediction(state)
