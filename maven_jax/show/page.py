@@ -1,0 +1,110 @@
+"""One prediction as one HTML page: a file that needs nothing else, neither server nor network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import string
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.durable import write_file
+from maven_jax.prediction import VideoPrediction
+from maven_jax.show import embed, look
+
+
+def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
+    """Writes the page: video or thumbnails, curves with a playhead, circle, words, contributions.
+
+    Everything is inside the file. A video or sound that browsers play and that is small enough
+    (`embed.EMBEDDED_BYTES`) is embedded as it is, of another one thumbnails are. The page
+    forbids itself (by its content security policy) any script but its own and any request; names,
+    words and notes reach it as data only.
+
+    Args:
+        prediction: of one face of one video.
+        path: HTML file to write; its folder is made. It is whole or absent.
+        media: the video, the sound or the folder of crops that was predicted.
+
+    Raises:
+        UserError: the media file cannot be read any more.
+    """
+    seen = embed.embeddable(media, prediction)
+    style, script = _template("page.css"), _template("page.js")
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'"
+    )
+    banner = look.meaningless(prediction)
+    page = string.Template(_template("page.html")).substitute(
+        policy=policy,
+        style=style,
+        script=script,
+        title=html.escape(prediction.title),
+        banner=f'<p class="banner" role="alert">{html.escape(banner)}</p>' if banner else "",
+        prediction=_as_data(_values(prediction, seen)),
+        media=base64.b64encode(seen.content).decode(),
+    )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_file(Path(path), page.encode())
+
+
+def _template(name: str) -> str:
+    return (resources.files("maven_jax.show") / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _as_data(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or begins a tag."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+def _packed(values: np.ndarray, dtype: str = "<f4") -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
+
+
+def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]:
+    """What page.js reads: arrays as base64 of their bytes, spans and words as lists of seconds."""
+    time_s = prediction.time_s
+    ends = look.frame_ends(time_s)
+    smoothed = prediction.smoothed
+    return {
+        "time": _packed(time_s, "<f8"),
+        "end": float(ends[-1]) if len(ends) else 0.0,
+        "va": _packed(prediction.va),
+        "smoothed": None if smoothed is None else _packed(smoothed),
+        "boxes": _packed(prediction.boxes),
+        "size": list(seen.size),
+        "faceless": look.spans(~prediction.face_found, time_s),
+        "observed": {m: look.spans(there, time_s) for m, there in prediction.observed.items()},
+        "contributions": {m: _packed(v) for m, v in (prediction.contributions or {}).items()},
+        "words": [[w.start_s, w.end_s, w.text] for w in prediction.words],
+        "concepts": look.CONCEPTS,
+        "summary": _summary(prediction),
+        "notes": list(prediction.notes),
+        "media": {"kind": seen.kind, "mime": seen.mime},
+        "thumbnails": [[t, base64.b64encode(jpeg).decode()] for t, jpeg in seen.thumbnails],
+    }
+
+
+def _summary(prediction: VideoPrediction) -> list[tuple[str, str]]:
+    """(name, value) of the line below the title."""
+    found, facts = prediction.statistics(), prediction.facts
+    shown = [("frames", f"{len(prediction):,}")]
+    if len(prediction):
+        shown.append(("with a face", f"{prediction.face_found.mean():.0%}"))
+    for name in ("valence", "arousal"):
+        if v := found[name]:
+            shown.append((f"mean {name}", f"{v['mean']:+.2f} ({v['min']:+.2f} to {v['max']:+.2f})"))
+    if factor := facts.get("real_time_factor"):
+        shown.append(("computed in", f"{factor:.2g} × its length"))
+    return [(name, value.replace("-", "−")) for name, value in shown]
