@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import statistics
@@ -189,3 +190,29 @@ def counted_flops(compiled: Any) -> float:
     """FLOPs of a compiled program, as XLA counts them."""
     analysis = compiled.cost_analysis()
     return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+
+
+def product_flops(jaxpr: Any) -> float:
+    """FLOPs of a traced function's matrix products and convolutions.
+
+    What a scan does counts as often as it is done; `counted_flops`, XLA's own count, takes it once.
+
+    Args:
+        jaxpr: `jax.jit(f).trace(*arguments).jaxpr`.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, given = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (summed, _), _ = given["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * math.prod(shape[i] for i in summed)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval
+            outputs = kernel.shape[given["dimension_numbers"].rhs_spec[0]]
+            total += 2 * equation.outvars[0].aval.size * kernel.size / outputs
+        inner = [v for p in given.values() for v in (p if isinstance(p, tuple | list) else (p,))]
+        inner = [getattr(v, "jaxpr", v) for v in inner]
+        times = given["length"] if name == "scan" else 1
+        total += times * sum(product_flops(v) for v in inner if hasattr(v, "eqns"))
+    return total
