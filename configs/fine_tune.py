@@ -1,0 +1,52 @@
+"""A trained model, trained a little further on one's own ratings.
+
+    maven-jax train --config fine_tune:W --config.data.store=STORE --workdir runs/mine
+
+W is the workdir of the run that is continued, or a bundle of `maven-jax export`: its model, inputs
+and windows are taken as they are, and its weights are the start (`--init-from W` is in it). STORE
+holds one's own corpus (docs/fine_tuning.md), encoded by the encoders that W was trained on.
+In place of W may stand the name of a recipe (`fine_tune:maven`, the default), then with
+`--init-from` on the command line.
+
+What is ours: a tenth of the learning rate, 10 epochs at most, early stop after 3 without a better
+validation ccc, and half the batch, for corpora of minutes rather than hours. Features are
+standardised by the statistics of STORE: another camera or microphone is another mean.
+Hardware: what W needs, for less time. Expected: depends on both corpora; docs/fine_tuning.md shows
+one.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from maven_jax import recipes
+
+
+def get_config(arg: str = "maven") -> ConfigDict:
+    start = Path(arg or "maven")
+    if (start / "config.json").is_file():
+        from maven_jax.trained import read_config
+
+        c = read_config(start)
+        init = {"/": str(start)}
+    else:
+        c = recipes.load(arg or "maven")
+        init = {}
+    c.data.update(store="stores/mine", train_split="train", eval_split="validation")
+    c.data.synthetic = c.data.fold = None
+    c.data.mix = ConfigDict()
+    c.optimizer.update(
+        learning_rate=c.optimizer.learning_rate / 10, schedule_kind="cosine", warmup_epochs=1.0
+    )
+    c.train.update(
+        batch_size=max(c.train.batch_size // 2, 1),
+        accumulate_steps=1,
+        num_epochs=10.0,
+        eval_every_epochs=1.0,
+        log_every_steps=10,
+        stages=(),
+    )
+    c.train.init = ConfigDict(init)
+    c.train.plateau.update(stop_patience=3)
+    c.checkpoint.every_steps = 200
+    return c
