@@ -11,8 +11,7 @@ In place of W may stand the name of a recipe (`fine_tune:maven`, the default), t
 What is ours: a tenth of the learning rate, 10 epochs at most, early stop after 3 without a better
 validation ccc, and half the batch, for corpora of minutes rather than hours. Features are
 standardised by the statistics of STORE: another camera or microphone is another mean.
-Hardware: what W needs, for less time. Expected: depends on both corpora; docs/fine_tuning.md shows
-one.
+Hardware: what W needs, for less time. Expected: depends on both corpora; no score is claimed.
 """
 
 from pathlib import Path
