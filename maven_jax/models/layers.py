@@ -8,7 +8,7 @@ need one all-reduce between them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +29,7 @@ def dense(
     param_dtype: DTypeLike,
     kernel_init: nn.initializers.Initializer = XAVIER,
     bias_init: nn.initializers.Initializer = nn.initializers.zeros,
+    dot_general: Callable[..., Array] | None = None,
 ) -> nn.Dense:
     """Returns a linear layer whose kernel carries the logical axis names `axes`."""
     return nn.Dense(
@@ -37,6 +38,7 @@ def dense(
         bias_init=nn.with_logical_partitioning(bias_init, (axes[1],)),
         dtype=dtype,
         param_dtype=param_dtype,
+        dot_general=dot_general,
         name=name,
     )
 

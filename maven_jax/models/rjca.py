@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
 from maven_jax.models.fusion.recursion import Recursion
 from maven_jax.models.heads import DimensionHeads
-from maven_jax.models.temporal import ResidualBlstm, l2_normalize
+from maven_jax.models.temporal import ResidualBlstm, inverse_length, l2_normalize
 from maven_jax.models.unimodal import observed_frames
 from maven_jax.types import Features, ModalityMasks, Prediction
 
@@ -137,12 +137,15 @@ class Rjca(nn.Module, kw_only=True):
         x = {}
         # The guide goes before what it guides.
         for m in sorted(self.modalities, key=lambda m: m == self.pooled):
-            # Of a map, the whole is brought to unit length.
-            value = l2_normalize(frames[m].astype(jnp.float32))
             if m == self.pooled:
+                # Of a map, the whole is brought to unit length.
                 value = AudioGuidedPool(self.lstm_dim, self.layout, name="pool", **dtypes)(
-                    split_positions(value, self.positions, self.layout), x.get(self.guide)
+                    split_positions(frames[m], self.positions, self.layout),
+                    inverse_length(frames[m]),
+                    x.get(self.guide),
                 )
+            else:
+                value = l2_normalize(frames[m].astype(jnp.float32))
             x[m] = ResidualBlstm(
                 self.lstm_dim,
                 self.lstm_layers,

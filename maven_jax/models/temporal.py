@@ -16,6 +16,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.dropout import Dropout
+from maven_jax.models.causal_conv import causal_conv
 from maven_jax.models.layers import dense, uniform_by_fan_in
 
 
@@ -69,14 +71,8 @@ class CausalConv(nn.Module):
             (self.features,),
             self.param_dtype,
         )
-        y = lax.conv_general_dilated(
-            x.astype(self.dtype),
-            (v * (scale / norm)).astype(self.dtype),
-            window_strides=(1,),
-            padding=[((self.kernel_size - 1) * self.dilation, 0)],
-            rhs_dilation=(self.dilation,),
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        )
+        kernel = (v * (scale / norm)).astype(self.dtype)
+        y = causal_conv(x.astype(self.dtype), kernel, self.dilation)
         return y + bias.astype(self.dtype)
 
 
@@ -107,7 +103,7 @@ class Tcn(nn.Module):
     def __call__(
         self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
     ) -> Float[Array, "b t d"]:
-        """Returns the last level's channels; frame i depends on the frames up to i alone."""
+        """Returns the last level's channels; frame i depends on those up to i, but for rounding."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
         for level, width in enumerate(self.channels):
@@ -122,7 +118,7 @@ class Tcn(nn.Module):
                     **dtypes,
                 )(y)
                 y = nn.leaky_relu(y, self.negative_slope)
-                y = nn.Dropout(self.dropout_rate, deterministic=deterministic)(y)
+                y = Dropout(self.dropout_rate, deterministic)(y)
             if x.shape[-1] != width:
                 x = dense(
                     width,
@@ -292,7 +288,7 @@ class Blstm(nn.Module):
         x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
         for layer in range(self.num_layers):
             if layer:
-                x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
+                x = Dropout(self.dropout_rate, deterministic)(x)
             outputs = [
                 LstmLayer(
                     self.hidden_dim,
@@ -357,14 +353,17 @@ class ResidualBlstm(nn.Module):
             name="blstm",
             **dtypes,
         )(x, mask, deterministic=deterministic)
-        x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(
-            jnp.concatenate([x, states], axis=-1)
-        )
+        x = Dropout(self.dropout_rate, deterministic)(jnp.concatenate([x, states], axis=-1))
         return l2_normalize(dense(self.out_dim, ("mlp", "embed"), name="output", **dtypes)(x))
+
+
+def inverse_length(x: Float[Array, "*shape d"]) -> Float[Array, "*shape"]:
+    """Returns one over the length of vectors along the last axis, float32; see l2_normalize."""
+    square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
+    # torch's F.normalize divides by max(norm, 1e-12).
+    return lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
 def l2_normalize(x: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
     """Returns vectors of length one along the last axis; zeros stay zeros."""
-    square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
-    # torch's F.normalize divides by max(norm, 1e-12).
-    return (x * lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
+    return (x * inverse_length(x)[..., None]).astype(x.dtype)

@@ -11,6 +11,7 @@ from reference_temporal import TorchPool, TorchRjca, array
 from small_models import FAST_COMPILE, RJCA, random_batch, random_params
 from torch.nn import functional
 
+from maven_jax.models.fusion import audio_guided_pool
 from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
 from maven_jax.models.registry import create
 
@@ -60,26 +61,33 @@ def gradient_of(model, params, *batch):
     return jax.grad(loss, has_aux=True)(params)
 
 
+@pytest.mark.parametrize("cache", [0, 2**24])
 @pytest.mark.parametrize("layout", ["positions", "released"])
-def test_pooling_is_torchs_with_gradients(layout):
+def test_pooling_is_torchs_with_gradients(layout, cache, monkeypatch):
+    """At once, and window by window."""
+    monkeypatch.setattr(audio_guided_pool, "_IN_CACHE", cache)
     peer = TorchPool(CHANNELS, 3, DIM, POSITIONS, layout)
     random = np.random.default_rng(1)
     maps = random.standard_normal((B, T, POSITIONS, CHANNELS)).astype(np.float32)
     guide = random.standard_normal((B, T, 3)).astype(np.float32)
     inputs, led = torch.tensor(maps, requires_grad=True), torch.tensor(guide, requires_grad=True)
-    output = peer(inputs, led)
+    scale = random.uniform(0.5, 2.0, (B, T)).astype(np.float32)
+    output = peer(inputs * torch.tensor(scale)[..., None, None], led)
     torch.sin(output).sum().backward()
     module = AudioGuidedPool(DIM, layout)
 
-    def loss(x, guide):
-        y = module.apply({"params": peer.params()}, x, guide)
+    def loss(x, guide, params):
+        y = module.apply({"params": params}, x, jnp.asarray(scale), guide)
         return jnp.sum(jnp.sin(y)), y
 
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
-    (by_x, by_guide), found = gradient(jnp.asarray(maps), jnp.asarray(guide))
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+    arguments = (jnp.asarray(maps), jnp.asarray(guide), peer.params())
+    (by_x, by_guide, by_params), found = gradient(*arguments)
+    assert ("scan" in str(jax.make_jaxpr(loss)(*arguments))) == (not cache)
     close(found, array(output))
     close(by_x, inputs.grad)
     close(by_guide, led.grad)
+    close(by_params["map"]["kernel"], peer.map.weight.grad.T)
 
 
 def test_layouts_of_the_map():

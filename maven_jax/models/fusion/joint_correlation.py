@@ -9,11 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.dropout import Dropout, keep_mask
+from maven_jax.models.causal_conv import on_one_processor
 from maven_jax.models.layers import XAVIER, dense
+
+# Scores up to this size stay near a processor's cores.
+_IN_CACHE = 2**24
 
 CHOICES = {
     "correlation": ("channel", "time", "dense"),
@@ -89,7 +96,7 @@ class JointCorrelation(nn.Module):
         if self.correlation == "dense" and self.query == "linear":
             # The bias would let masked frames in.
             other = jnp.where(valid, self._dense(joint.shape[-1], "query")(joint), 0)
-        dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
+        dropout = Dropout(self.dropout_rate, deterministic)
         updated = {}
         for m, value in x.items():
             added = dropout(update[self.correlation](m, value, other, dropout))
@@ -106,7 +113,7 @@ class JointCorrelation(nn.Module):
                 f" parameters: window_length={self.window_length}, but these have {t}"
             )
 
-    def _channel(self, m: str, x: Array, joint: Array, dropout: nn.Module) -> Array:
+    def _channel(self, m: str, x: Array, joint: Array, dropout: Dropout) -> Array:
         t, k, d = self.window_length, self.attention_dim, joint.shape[-1]
         mixed = jnp.einsum("bsc,st->btc", x, self._weight(f"{m}_joint", (t, t), (None, None)))
         correlation = jnp.tanh(jnp.einsum("btc,btd->bcd", mixed, joint) / d**0.5)
@@ -115,7 +122,7 @@ class JointCorrelation(nn.Module):
         hidden = nn.relu(hidden + jnp.einsum("kd,bcd->bkc", weight, correlation))
         return jnp.einsum("kt,bkc->btc", self._weight(f"{m}_output", (k, t), (None, None)), hidden)
 
-    def _time(self, m: str, x: Array, joint: Array, dropout: nn.Module) -> Array:
+    def _time(self, m: str, x: Array, joint: Array, dropout: Dropout) -> Array:
         t, d = self.window_length, joint.shape[-1]
         projected = x @ self._weight(f"{m}_joint", (x.shape[-1], d), ("embed", "mlp"))
         correlation = jnp.tanh(jnp.einsum("bsd,btd->bst", projected, joint) / d**0.5)
@@ -127,12 +134,17 @@ class JointCorrelation(nn.Module):
         weight = self._weight(f"{m}_output", (t, t), (None, None), start)
         return jnp.einsum("ts,bsc->btc", weight, hidden)
 
-    def _dense_update(self, m: str, x: Array, query: Array, dropout: nn.Module) -> Array:
+    def _dense_update(self, m: str, x: Array, query: Array, dropout: Dropout) -> Array:
         width, d = x.shape[-1], query.shape[-1]
         key = self._dense(self.window_length, f"{m}_key", (None, None))(jnp.swapaxes(x, 1, 2))
-        scores = dropout(jnp.tanh(jnp.einsum("bct,btd->bcd", key, query) / d**0.5))
         value = self._dense(width, f"{m}_value", ("embed", None))(x)
-        attended = nn.relu(jnp.tanh(jnp.einsum("btc,bcd->btd", value, scores)))
+        kept, probability = None, 1.0
+        if dropout.rate and not dropout.deterministic:
+            shape = (len(x), width, d)
+            kept, probability = keep_mask(self.make_rng("dropout"), dropout.rate, shape)
+        # Divided before the product, where it is smaller.
+        attended = _attend(key / d**0.5, query, value, kept, probability)
+        attended = nn.relu(jnp.tanh(attended))
         return nn.relu(self._dense(width, f"{m}_output", ("mlp", "embed"))(attended))
 
     def _dense(
@@ -150,3 +162,31 @@ class JointCorrelation(nn.Module):
         start = nn.with_logical_partitioning(start, tuple(axes))
         weight: Any = self.param(name, start, shape, self.param_dtype)
         return jnp.asarray(weight, self.dtype)
+
+
+def _attend(
+    key: Float[Array, "b c t"],
+    query: Float[Array, "b t d"],
+    value: Float[Array, "b t c"],
+    kept: Bool[Array, "b c d"] | None,
+    probability: float,
+) -> Float[Array, "b t d"]:
+    """Returns value · dropout(tanh(key · query)), of which `kept` says what stays.
+
+    With many channels and few frames the scores are much larger than all they are made from. Where
+    they would not fit into a processor's cache they are made window by window, and again in the
+    backward pass, rather than written to memory a dozen times.
+    """
+
+    def one(window: tuple[Array, Array, Array, Array | None]) -> Array:
+        key, query, value, kept = window
+        scores = jnp.tanh(key @ query)
+        if kept is not None:
+            scores = jnp.where(kept, scores / jnp.asarray(probability, scores.dtype), 0)
+        return value @ scores
+
+    everything = (key, query, value, kept)
+    bytes_of_scores = key.shape[0] * key.shape[1] * query.shape[2] * key.dtype.itemsize
+    if bytes_of_scores <= _IN_CACHE or not on_one_processor():
+        return one(everything)
+    return lax.map(jax.checkpoint(one, prevent_cse=False), everything)

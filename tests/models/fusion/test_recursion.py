@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from reference_recursion import recursion as reference
 
+from maven_jax.models.fusion import joint_correlation
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
 from maven_jax.models.fusion.recursion import Recursion
 
@@ -374,3 +375,22 @@ def test_bfloat16():
             np.testing.assert_allclose(
                 found[m].astype(np.float32), expected[m], rtol=0.1, atol=0.15
             )
+
+
+def test_scores_made_window_by_window_are_the_same(monkeypatch):
+    module = JointCorrelation(**STEP | {"correlation": "dense", "dropout_rate": 0.5})
+    x = inputs(b=3)
+    params, mask = parameters(module, x), jnp.ones((3, T), bool).at[1, 4:].set(False)
+
+    def found():
+        return run(module, WIDTHS, key=jax.random.key(3))(params, x, mask, inputs(b=3, seed=2))
+
+    at_once = found()
+    loops = []
+    monkeypatch.setattr(joint_correlation, "_IN_CACHE", 0)
+    monkeypatch.setattr(
+        joint_correlation.lax, "map", lambda *a, f=jax.lax.map: loops.append(a) or f(*a)
+    )
+    by_window = found()
+    assert len(loops) == len(WIDTHS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), at_once, by_window)

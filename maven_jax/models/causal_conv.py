@@ -1,0 +1,165 @@
+"""Causal convolutions over frames; on processors in fewer multiplications than taps times frames.
+
+Four outputs of a filter with r taps are r + 3 products, not 4 r, of sums of inputs with sums of
+taps (Toom-Cook; as Winograd's in Lavin & Gray, 2016): both polynomials are evaluated at r + 3
+points, multiplied there, and interpolated. With matrices for numbers the products are large matrix
+products, of which 8 replace 20 for five taps, in both gradients too. The sums cost passes over the
+data, the interpolation a digit: about 1e-6 of the largest value in float32. That pays where matrix
+products are what takes the time; accelerators' own convolutions know better.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+# Outputs of one tile.
+_TILE = 4
+# Where both polynomials are evaluated, and at infinity; small, and of few digits.
+_POINTS = (0, 1, -1, 1 / 2, -2, 2, -1 / 2)
+MOST_TAPS = len(_POINTS) + 2 - _TILE
+# Fewer channels than this leave the products too small to outweigh the sums.
+_LEAST_WIDTH = 64
+
+
+def causal_conv(
+    x: Float[Array, "b t c"], kernel: Float[Array, "k c d"], dilation: int
+) -> Float[Array, "b t d"]:
+    """Returns the convolution over frames; tap k - 1 is the present frame, before the first lie 0s.
+
+    Args:
+        x: frames.
+        kernel: of the same dtype; tap 0 is the earliest frame.
+        dilation: frames from one tap to the next.
+    """
+    taps, *widths = kernel.shape
+    worth_it = 2 <= taps <= MOST_TAPS and min(widths) >= _LEAST_WIDTH
+    # Several devices would exchange the gradients of the sums, of which there are more than taps.
+    if on_one_processor() and worth_it and x.dtype == kernel.dtype == jnp.float32:
+        return _tiled(x, kernel, dilation)
+    return _direct(dilation, x, kernel)
+
+
+def on_one_processor() -> bool:
+    """Whether the program is for one CPU, not for accelerators or several (simulated) devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.default_backend() == "cpu" and (mesh.empty or mesh.size == 1)
+
+
+def _direct(dilation: int, x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1,),
+        padding=[((kernel.shape[0] - 1) * dilation, 0)],
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+
+
+@functools.cache
+def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (of inputs, of taps, of outputs), each with a row per product.
+
+    Inputs are two tiles, of which the second is the outputs'.
+    """
+    products = _TILE + taps - 1
+
+    def at_points(degree: int) -> np.ndarray:
+        infinity = np.eye(degree)[-1:]
+        powers = [[point**i for i in range(degree)] for point in _POINTS[: products - 1]]
+        return np.concatenate([powers, infinity])
+
+    outputs, filters = at_points(_TILE), at_points(taps)
+    inputs = np.linalg.inv(at_points(products)).T
+    # Alike in size, so that rounding is; powers of two round nothing themselves.
+    norms = [np.linalg.norm(m, axis=1) for m in (inputs, filters, outputs)]
+    size = np.cbrt(norms[0] * norms[1] * norms[2])
+    of_inputs, of_filters = (2.0 ** np.round(np.log2(size / n)) for n in norms[:2])
+    inputs *= of_inputs[:, None]
+    inputs[np.abs(inputs) < 1e-12] = 0
+    unseen = np.zeros((products, 2 * _TILE - products))
+    return (
+        np.concatenate([unseen, inputs], axis=1),
+        filters * of_filters[:, None],
+        outputs / (of_inputs * of_filters)[:, None],
+    )
+
+
+def _sum(weights: np.ndarray, terms: Sequence[Array]) -> Any:
+    """Returns the weighted sum; 0 where all weights are."""
+    return sum((np.float32(w) * term for w, term in zip(weights, terms) if w), start=0)
+
+
+def _phases(x: Array, dilation: int) -> list[Array]:
+    """Returns frame i of each tile, (b, tiles, dilation, c); a tile's lie `dilation` apart."""
+    b, t, c = x.shape
+    tiles = -(-t // (_TILE * dilation))
+    x = jnp.pad(x, ((0, 0), (0, tiles * _TILE * dilation - t), (0, 0)))
+    x = x.reshape(b, tiles, _TILE, dilation, c)
+    return [x[:, :, i] for i in range(_TILE)]
+
+
+def _frames(phases: Sequence[Array], t: int) -> Array:
+    """The reverse of `_phases`."""
+    x = jnp.stack(phases, axis=2)
+    return x.reshape(x.shape[0], -1, x.shape[-1])[:, :t]
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _evaluated_inputs(x: Array, dilation: int, inputs: np.ndarray) -> list[Array]:
+    here = _phases(x, dilation)
+    before = [jnp.pad(p, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1] for p in here]
+    return [_rows(_sum(row, before + here)) for row in inputs]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _tiled(x: Array, kernel: Array, dilation: int) -> Array:
+    inputs, filters, outputs = _matrices(kernel.shape[0])
+    shape = _phases(x, dilation)[0].shape
+    products = [
+        (a @ _sum(row, list(kernel))).reshape(*shape[:3], -1)
+        for a, row in zip(_evaluated_inputs(x, dilation, inputs), filters)
+    ]
+    return _frames([_sum(column, products) for column in outputs.T], x.shape[1])
+
+
+def _tiled_forward(x: Array, kernel: Array, dilation: int):
+    return _tiled(x, kernel, dilation), (x, kernel)
+
+
+def _tiled_backward(dilation: int, saved: tuple[Array, Array], gradient: Array):
+    """The same sums and products, each transposed."""
+    x, kernel = saved
+    inputs, filters, outputs = _matrices(kernel.shape[0])
+    by_phase = _phases(gradient, dilation)
+    evaluated = [_rows(_sum(row, by_phase)) for row in outputs]
+    of_taps = [a.T @ g for a, g in zip(_evaluated_inputs(x, dilation, inputs), evaluated)]
+    of_inputs = [
+        (g @ _sum(row, list(kernel)).T).reshape(*by_phase[0].shape[:3], -1)
+        for g, row in zip(evaluated, filters)
+    ]
+
+    def of_phase(i: int) -> Array:
+        before, here = (_sum(inputs[:, column], of_inputs) for column in (i, _TILE + i))
+        if not inputs[:, i].any():
+            return here
+        return here + jnp.pad(before, ((0, 0), (0, 1), (0, 0), (0, 0)))[:, 1:]
+
+    return (
+        _frames([of_phase(i) for i in range(_TILE)], x.shape[1]),
+        jnp.stack([_sum(column, of_taps) for column in filters.T]),
+    )
+
+
+_tiled.defvjp(_tiled_forward, _tiled_backward)
