@@ -133,9 +133,11 @@ class Worker:
         ]
         clock = Clock()
         with self._lock, self._messages():
+            began = time.monotonic()
             failed = encode_videos(checks, self._encoders, self._writer, clock, FrameCount())
             stored = len(checks) - len(failed)
-            say(f"{split} shard {index + 1}: {stored} videos stored; {time_table(clock)}")
+            told = time_table(clock, time.monotonic() - began)
+            say(f"{split} shard {index + 1}: {stored} videos stored; {told}")
         return stored
 
     @contextlib.contextmanager

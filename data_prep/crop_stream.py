@@ -42,13 +42,14 @@ def decoded(
         prepare: what a thread does to every crop (h, w, 3) uint8.
         workers: threads.
         ahead: decoding runs so many crops ahead, no further: that bounds the memory.
-        clock: takes the time spent waiting, as "decode".
+        clock: takes the time of the threads, as "decode".
     """
     wanted = iter([int(f) for f in crops.existing if f < num_frames])
 
     def load(frame: int) -> np.ndarray | None:
-        image = crops.load(frame)
-        return None if image is None else prepare(image)
+        with clock("decode"):
+            image = crops.load(frame)
+            return None if image is None else prepare(image)
 
     with ThreadPoolExecutor(workers, "crops") as pool:
         queue: collections.deque[tuple[int, Future]] = collections.deque()
@@ -59,8 +60,7 @@ def decoded(
                 if not queue:
                     return
                 frame, future = queue.popleft()
-                with clock("decode"):
-                    image = future.result()
+                image = future.result()
                 if image is not None:
                     yield frame, image
         finally:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,34 +17,94 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from maven_jax.progress import say
 
+_BEGINNING = threading.Lock()
+
+
+class DeviceTime:
+    """How long a device worked: from the start of each computation, or the end of the one before
+    it, until its result is there.
+
+    A thread waits for results, so that what is counted does not depend on when they are read.
+    Computations count in the order in which they were begun, which is the device's own.
+    """
+
+    def __init__(self) -> None:
+        self._begun: collections.deque[tuple[str, float, Any]] = collections.deque()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._changed = threading.Condition()
+        self._until = 0.0
+
+    def count(self, name: str, began: float, result: Any) -> None:
+        """Counts a computation.
+
+        Args:
+            name: of what is computed.
+            began: `time.monotonic()` when it was begun.
+            result: of the computation, with `block_until_ready`.
+        """
+        with self._changed:
+            self._begun.append((name, began, result))
+            if len(self._begun) == 1:  # nobody is waiting
+                threading.Thread(target=self._wait, name="device time").start()
+
+    def seconds(self) -> dict[str, float]:
+        """Name → seconds, of all that was begun; waits for its end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._begun)
+            return dict(self._seconds)
+
+    def _wait(self) -> None:
+        while True:
+            name, began, result = self._begun[0]
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # raised where it is read
+                result.block_until_ready()
+            del result
+            with self._changed:
+                now = time.monotonic()
+                self._seconds[name] += now - max(began, self._until)
+                self._until = now
+                self._begun.popleft()
+                if not self._begun:
+                    self._changed.notify_all()
+                    return
+
 
 class Clock:
-    """Adds up where the time goes: `with clock("audio"): …`, then `clock.seconds["audio"]`.
+    """Adds up where the time goes: `with clock("decode"): …`, then `clock.seconds["decode"]`.
 
-    An inner `with` interrupts the outer one, so nothing is counted twice.
+    An inner `with` interrupts the outer one, so nothing is counted twice. Threads count each for
+    itself: together they may take more seconds than pass.
+
+    Attributes:
+        seconds: name → seconds of all threads.
+        device: the time of the devices.
     """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._running: list[str] = []
-        self._since = 0.0
+        self.device = DeviceTime()
+        self._here = threading.local()
+        self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
         """Counts the time of the block as `what`."""
         self._switch()
-        self._running.append(what)
+        self._here.running.append(what)
         try:
             yield
         finally:
             self._switch()
-            self._running.pop()
+            self._here.running.pop()
 
     def _switch(self) -> None:
-        now = time.monotonic()
-        if self._running:
-            self.seconds[self._running[-1]] += now - self._since
-        self._since = now
+        here, now = self._here, time.monotonic()
+        if not hasattr(here, "running"):
+            here.running = []
+        if here.running:
+            with self._lock:
+                self.seconds[here.running[-1]] += now - here.since
+        here.since = now
 
 
 def buckets(size: int, count: int, multiple: int = 1) -> tuple[int, ...]:
@@ -82,18 +145,34 @@ class DeviceFunction:
         self._function = jax.jit(function)
         self._compiled: dict[tuple, Callable[..., jax.Array]] = {}
 
-    def __call__(self, *inputs: np.ndarray) -> jax.Array:
-        """Starts the computation; the result is still on the device (and may not be ready)."""
+    def __call__(self, *inputs: np.ndarray, clock: Clock | None = None) -> jax.Array:
+        """Starts the computation; the result is still on the device (and may not be ready).
+
+        Args:
+            inputs: leading axes of one length, a multiple of `device_count`.
+            clock: takes the time spent on it: of the device, and as "compile".
+        """
+        clock = clock or Clock()
         placed = jax.device_put(inputs, self._split)
         key = tuple((x.shape, str(x.dtype)) for x in inputs)
-        if key not in self._compiled:
-            start = time.monotonic()
-            self._compiled[key] = self._function.lower(self._params, *placed).compile()
-            took = time.monotonic() - start
-            self.compile_s += took
-            shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
-            say(f"compiled the {self._name} encoder for {shapes} in {took:.1f} s")
-        return self._compiled[key](self._params, *placed)
+        # One thread after the other: devices have to begin computations in the same order.
+        with _BEGINNING:
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(placed, clock)
+            began = time.monotonic()
+            result = self._compiled[key](self._params, *placed)
+            clock.device.count(self._name, began, result)
+        return result
+
+    def _compile(self, placed: tuple[jax.Array, ...], clock: Clock) -> Callable[..., jax.Array]:
+        start = time.monotonic()
+        with clock("compile"):
+            compiled = self._function.lower(self._params, *placed).compile()
+        took = time.monotonic() - start
+        self.compile_s += took
+        shapes = ", ".join("×".join(map(str, x.shape)) for x in placed)
+        say(f"compiled the {self._name} encoder for {shapes} in {took:.1f} s")
+        return compiled
 
 
 def pad_rows(x: np.ndarray, rows: int) -> np.ndarray:

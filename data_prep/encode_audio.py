@@ -10,13 +10,14 @@ neighbouring chunks are cross-faded over their overlap.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_prep.ahead import Ahead
 from data_prep.align import AlignedStream, crossfade, overlapping
 from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
 from data_prep.model_files import identity, open_encoder, read_preprocessor
@@ -25,6 +26,8 @@ from maven_jax.errors import UserError
 
 # The variance floor of `transformers.Wav2Vec2FeatureExtractor`.
 NORMALISE_EPSILON = 1e-7
+# Pieces of the sound, (first frame, frame behind the last) each, and the encoder's inputs for them.
+Chunks = tuple[Sequence[tuple[int, int]], tuple[np.ndarray, ...]]
 
 
 class Sound(Protocol):
@@ -232,41 +235,44 @@ class AudioEncoder:
 
         Args:
             sound: read twice from its start.
-            clock: takes the time spent, as "audio".
+            clock: takes the time spent.
             until_s: features of later times are not needed.
 
         Yields:
             Times (n,) in seconds on the clock of the video's frames, features (n, dim) float32;
             consecutive. Nothing if the sound is shorter than one receptive field.
         """
-        with clock("audio"):
-            statistics = self.measure(sound)
-        frames = self.config.num_frames(statistics.count)
-        pieces = overlapping(frames, self._chunk, self._overlap)
         start_s = sound.start_s
-        for first, features in crossfade(self._chunks(sound, statistics, pieces, clock)):
-            times = self._times(first, len(features)) + start_s
-            yield times, features
-            if times[-1] > until_s + self.step_s:
-                return
+        with Ahead(self._batches(sound, clock, until_s), 1, "sound") as batches:
+            for first, features in crossfade(self._encoded(batches, clock)):
+                times = self._times(first, len(features)) + start_s
+                yield times, features
+                if times[-1] > until_s + self.step_s:
+                    return
 
     def encode_whole(self, sound: Sound) -> tuple[np.ndarray, np.ndarray]:
         """Times and features of one pass over everything: what `encode` approximates."""
-        statistics = self.measure(sound)
-        frames = self.config.num_frames(statistics.count)
-        whole = [(0, frames)]
-        ((_, features),) = self._chunks(sound, statistics, whole, Clock(), lengths=(frames,))
-        return self._times(0, frames) + sound.start_s, features
+        ((_, features),) = self._encoded(self._batches(sound, Clock(), whole=True), Clock())
+        return self._times(0, len(features)) + sound.start_s, features
 
-    def _chunks(
-        self,
-        sound: Sound,
-        statistics: WaveStatistics,
-        pieces: Sequence[tuple[int, int]],
-        clock: Clock,
-        lengths: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Features of the frames `start … stop - 1` of every piece, as (start, (n, dim))."""
+    def _batches(
+        self, sound: Sound, clock: Clock, until_s: float = math.inf, whole: bool = False
+    ) -> Iterator[Chunks]:
+        """What the device is given, made on the host.
+
+        Args:
+            sound: read twice from its start.
+            clock: takes the time spent.
+            until_s: features of later times are not needed.
+            whole: everything is one chunk.
+        """
+        with clock("decode"):
+            statistics = self.measure(sound)
+        frames = self.config.num_frames(statistics.count)
+        chunk, overlap, lengths = self._chunk, self._overlap, self._lengths
+        if whole:
+            chunk, overlap, lengths = frames, 0, (frames,)
+        pieces = overlapping(frames, chunk, overlap)
         hop = self.config.hop_samples
         ranges = [(a * hop, a * hop + self._samples(b - a)) for a, b in pieces]
         waves = cut(sound.blocks(self.sample_rate_hz), ranges)
@@ -274,9 +280,11 @@ class AudioEncoder:
         rows = self._rows[-1]
         for at in range(0, len(pieces), rows):
             batch = pieces[at : at + rows]
+            if batch[0][0] * self.step_s + sound.start_s > until_s + self.step_s:
+                return
             longest = max(b - a for a, b in batch)
-            size = self._samples(bucket_of(longest, lengths or self._lengths))
-            with clock("audio"):
+            with clock("decode"):
+                size = self._samples(bucket_of(longest, lengths))
                 samples = np.zeros((bucket_of(len(batch), self._rows), size), np.float32)
                 mask = np.zeros(samples.shape, bool)
                 for row in range(len(batch)):
@@ -287,8 +295,13 @@ class AudioEncoder:
                     mask[row, : len(wave)] = True
                 # The statistics are the file's, the same for every row.
                 norms = [np.tile(values, (len(samples), 1)) for values in norm]
-                features = np.asarray(self._run(samples, mask, *norms))
-            for row, (a, b) in enumerate(batch):
+            yield batch, (samples, mask, *norms)
+
+    def _encoded(self, batches: Iterable[Chunks], clock: Clock) -> Iterator[tuple[int, np.ndarray]]:
+        """Features of the frames `start … stop - 1` of every piece, as (start, (n, dim))."""
+        for pieces, inputs in batches:
+            features = np.asarray(self._run(*inputs, clock=clock))
+            for row, (a, b) in enumerate(pieces):
                 yield a, features[row, : b - a]
 
     def _first_norm(self, statistics: WaveStatistics) -> tuple[np.ndarray, ...]:

@@ -143,7 +143,7 @@ class ClipEncoder:
         Args:
             crops: the video's crops.
             times_s: of all frames, increasing seconds.
-            clock: takes the time spent ("decode": waiting for crops, "visual": the encoder).
+            clock: takes the time spent.
             max_block: at most so many frames at once.
 
         Yields:
@@ -159,5 +159,5 @@ class ClipEncoder:
             clock=clock,
         )
         clips = clips_of(images, times_s, self._clip_frames, self._step_s)
-        batches = run_ahead(self._run, self._sizes, in_batches(clips, size), clock, "visual")
+        batches = run_ahead(self._run, self._sizes, in_batches(clips, size), clock)
         yield from on_frames(batches, len(times_s), self.dim, max_block)

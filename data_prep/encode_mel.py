@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_prep.ahead import Ahead
 from data_prep.align import EPSILON_S
 from data_prep.device import Clock, DeviceFunction, buckets
 from data_prep.log_mel import Mel, MelStream, TsavMel, VggishMel
@@ -79,7 +80,7 @@ class MelExamples:
         Args:
             sound: read once, no further than it is needed.
             times_s: of all frames.
-            clock: takes the time spent, as "audio".
+            clock: takes the time spent, as "decode".
 
         Yields:
             (frame, (columns, bands) float32).
@@ -91,7 +92,7 @@ class MelExamples:
             if since_s < -EPSILON_S:
                 continue
             at = round(since_s * mel.sample_rate_hz / mel.hop)
-            with clock("audio"):
+            with clock("decode"):
                 # The column at the frame's own time, too: it tells whether the sound goes on.
                 first = at + self._first
                 behind = max(first + self.columns, at + 1)
@@ -188,14 +189,19 @@ class MelEncoder:
 
     def track(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> FrameTrack:
         """Features (t, dim) at frames of the times (t,), masked where there is no sound."""
-        batches = () if sound is None else self._batches(sound, times_s, clock)
-        features = run_ahead(self._run, self._sizes, batches, clock, "audio")
+        features = iter(()) if sound is None else self._encoded(sound, times_s, clock)
         return FrameTrack(on_frames(features, len(times_s), self.dim, MAX_BLOCK))
+
+    def _encoded(self, sound: Sound, times_s: np.ndarray, clock: Clock) -> Iterator[Batch]:
+        with Ahead(self._batches(sound, times_s, clock), 2, "sound") as batches:
+            yield from run_ahead(self._run, self._sizes, batches, clock)
 
     def _batches(self, sound: Sound, times_s: np.ndarray, clock: Clock) -> Iterator[Batch]:
         rows = self._examples.of(sound, times_s, clock)
         for frames, examples in in_batches(rows, self._sizes[-1]):
-            yield frames, self._examples.mel.finish(examples)
+            with clock("decode"):
+                finished = self._examples.mel.finish(examples)
+            yield frames, finished
 
 
 class VggishEncoder(MelEncoder):

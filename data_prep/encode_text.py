@@ -211,21 +211,20 @@ class TextEncoder:
 
     def encode(self, segments: Sequence[Segment], clock: Clock) -> TextTrack | HeldTrack:
         """Encodes every segment of a transcript by itself."""
-        with clock("text"):
-            words = [timed_words(segment) for segment in segments]
-            tokens = [self._tokens(texts) for texts, _ in words]
-            hidden = self._hidden([ids for ids, _ in tokens])
-            tracks = [
-                # Words of which the tokenizer leaves nothing count as none.
-                WordTrack(
-                    s.start_s,
-                    s.end_s,
-                    spans if len(owner) else np.zeros((0, 2)),
-                    _average(h, owner, len(texts) if len(owner) else 0),
-                )
-                for s, (texts, spans), (_, owner), h in zip(segments, words, tokens, hidden)
-            ]
-            return self.track_type(tracks, self.dim)
+        words = [timed_words(segment) for segment in segments]
+        tokens = [self._tokens(texts) for texts, _ in words]
+        hidden = self._hidden([ids for ids, _ in tokens], clock)
+        tracks = [
+            # Words of which the tokenizer leaves nothing count as none.
+            WordTrack(
+                s.start_s,
+                s.end_s,
+                spans if len(owner) else np.zeros((0, 2)),
+                _average(h, owner, len(texts) if len(owner) else 0),
+            )
+            for s, (texts, spans), (_, owner), h in zip(segments, words, tokens, hidden)
+        ]
+        return self.track_type(tracks, self.dim)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """Tokens before and behind a sequence, as the tokenizer's post-processor adds them."""
@@ -246,7 +245,7 @@ class TextEncoder:
         owner = np.minimum(np.searchsorted(ends, last, side="right"), len(words) - 1)
         return list(encoding.ids), owner
 
-    def _hidden(self, sequences: Sequence[list[int]]) -> list[np.ndarray]:
+    def _hidden(self, sequences: Sequence[list[int]], clock: Clock) -> list[np.ndarray]:
         """Last hidden states (n, dim) of the tokens of every sequence, special ones left out."""
         windows = [
             (which, start, stop)
@@ -256,8 +255,8 @@ class TextEncoder:
         states: dict[int, np.ndarray] = {}
         by_length = sorted(range(len(windows)), key=lambda i: windows[i][2] - windows[i][1])
         for batch in _batches(by_length, self._rows):
-            for i, state in zip(batch, self._run_batch(sequences, [windows[i] for i in batch])):
-                states[i] = state
+            found = self._run_batch(sequences, [windows[i] for i in batch], clock)
+            states.update(zip(batch, found))
         joined: list[list[tuple[int, np.ndarray]]] = [[] for _ in sequences]
         for i, (which, start, _) in enumerate(windows):
             joined[which].append((start, states[i]))
@@ -265,7 +264,10 @@ class TextEncoder:
         return [np.concatenate([empty, *(v for _, v in crossfade(parts))]) for parts in joined]
 
     def _run_batch(
-        self, sequences: Sequence[list[int]], windows: Sequence[tuple[int, int, int]]
+        self,
+        sequences: Sequence[list[int]],
+        windows: Sequence[tuple[int, int, int]],
+        clock: Clock,
     ) -> list[np.ndarray]:
         before, behind = self._special
         rows = [before + sequences[w][start:stop] + behind for w, start, stop in windows]
@@ -276,7 +278,7 @@ class TextEncoder:
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         ids, mask = pad_rows(ids, self._rows), pad_rows(mask, self._rows)
-        hidden = np.asarray(self._run(ids, mask))
+        hidden = np.asarray(self._run(ids, mask, clock=clock))
         skip = len(before)
         return [hidden[i, skip : len(row) - len(behind)] for i, row in enumerate(rows)]
 

@@ -116,7 +116,7 @@ class CropEncoder:
         Args:
             crops: the video's crops; those of frames beyond `num_frames` are not read.
             num_frames: of the video.
-            clock: takes the time spent ("decode": waiting for crops, "visual": the encoder).
+            clock: takes the time spent.
             max_block: at most so many frames at once.
 
         Yields:
@@ -126,7 +126,7 @@ class CropEncoder:
         images = decoded(
             crops, num_frames, self._prepare, workers=self._workers, ahead=2 * size, clock=clock
         )
-        batches = run_ahead(self._run, self._sizes, in_batches(images, size), clock, "visual")
+        batches = run_ahead(self._run, self._sizes, in_batches(images, size), clock)
         yield from on_frames(batches, num_frames, self.dim, max_block)
 
     def blocks(

@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import resource
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_prep.ahead import Ahead
 from data_prep.annotations import read_annotation
 from data_prep.check import VideoCheck
 from data_prep.device import Clock
@@ -204,6 +206,29 @@ class VideoReader:
         return encoder.encode(() if path is None else read_transcript(path), self._clock)
 
 
+class EncodedVideo:
+    """A video that is read and encoded by threads of its own, a little ahead of the store.
+
+    Attributes:
+        check: the video.
+        reader: what reads it.
+        blocks: what `reader` yields; an error comes where the next block would have.
+    """
+
+    # Blocks that wait to be written.
+    _AHEAD = 2
+
+    def __init__(self, check: VideoCheck, encoders: Encoders, clock: Clock) -> None:
+        """Begins at once."""
+        self.check = check
+        self.reader = VideoReader(check, encoders, clock)
+        self.blocks = Ahead(self.reader.blocks(), self._AHEAD, f"encode {check.video.name}")
+
+    def close(self) -> None:
+        """Stops reading."""
+        self.blocks.close()
+
+
 def extract(
     checks: Sequence[VideoCheck], encoders: Encoders, writer: StoreWriter
 ) -> dict[str, str]:
@@ -225,9 +250,10 @@ def extract(
     total = sum(c.num_frames for c in checks)
     if done:
         say(f"{done:,} of {total:,} frames are in the store already")
+    began = time.monotonic()
     with meter("encode", total, "frames", initial=done) as progress:
         failed = encode_videos(checks, encoders, writer, clock, progress)
-    say(time_table(clock))
+    say(time_table(clock, time.monotonic() - began))
     return failed
 
 
@@ -248,30 +274,55 @@ def encode_videos(
     clock: Clock,
     progress: Meter | FrameCount,
 ) -> dict[str, str]:
-    """`extract` without what it says at the beginning and the end."""
+    """`extract` without what it says at the beginning and the end.
+
+    While a video is written and its last batches are on the device, the next one is begun.
+    """
     failed: dict[str, str] = {}
-    for check in checks:
-        video = check.video
-        if writer.is_done(video.name):
-            continue
-        before = progress.done
-        try:
-            _extract_one(check, encoders, writer, clock, progress)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UserError(
-                "the device's memory is full; set a smaller --encoders.visual.batch_size or "
-                "--encoders.audio.batch_size"
-            ) from error
-        except Exception as error:  # hours of others' work are not lost to one odd file
-            if isinstance(error, OSError) and error.errno in _FATAL:
-                raise UserError(f"{error}; the same command continues") from error
-            failed[video.name] = reason = _reason(error)
-            writer.drop(video.name, reason)
-            say(f"FAILED {video.name}: {reason}")
-            progress.advance(before + check.num_frames - progress.done)
+    waiting = iter([c for c in checks if not writer.is_done(c.video.name)])
+
+    def begin() -> EncodedVideo | None:
+        check = next(waiting, None)
+        return None if check is None else EncodedVideo(check, encoders, clock)
+
+    following = begin()
+    try:
+        while (video := following) is not None:
+            following = begin()
+            reason = _try_to_store(video, writer, clock, progress)
+            if reason is not None:
+                failed[video.check.video.name] = reason
+    finally:
+        if following is not None:
+            following.close()
     return failed
+
+
+def _try_to_store(
+    video: EncodedVideo, writer: StoreWriter, clock: Clock, progress: Meter | FrameCount
+) -> str | None:
+    """Stores a video; if it fails, says and notes why, and returns it."""
+    before, name = progress.done, video.check.video.name
+    try:
+        _store(video, writer, clock, progress)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "the device's memory is full; set a smaller --encoders.visual.batch_size or "
+            "--encoders.audio.batch_size"
+        ) from error
+    except Exception as error:  # hours of others' work are not lost to one odd file
+        if isinstance(error, OSError) and error.errno in _FATAL:
+            raise UserError(f"{error}; the same command continues") from error
+        reason = _reason(error)
+        writer.drop(name, reason)
+        say(f"FAILED {name}: {reason}")
+        progress.advance(before + video.check.num_frames - progress.done)
+        return reason
+    finally:
+        video.close()
+    return None
 
 
 def _reason(error: Exception) -> str:
@@ -280,32 +331,46 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
-def _extract_one(
-    check: VideoCheck,
-    encoders: Encoders,
-    writer: StoreWriter,
-    clock: Clock,
-    progress: Meter | FrameCount,
+def _store(
+    video: EncodedVideo, writer: StoreWriter, clock: Clock, progress: Meter | FrameCount
 ) -> None:
-    name = check.video.name
-    reader = VideoReader(check, encoders, clock)
+    check, name = video.check, video.check.video.name
     duration_s = float(check.times_s[-1] - check.times_s[0]) + 1 / check.fps
-    with writer.video(name, check.fps, duration_s) as stored:
-        for block in reader.blocks():
-            with clock("write"):
-                stored.append(block)
+    with clock("write"), writer.video(name, check.fps, duration_s) as stored:
+        for block in _waited_for(video.blocks, clock):
+            stored.append(block)
             progress.advance(len(block), note=name)
-    for note in reader.notes:
+    for note in video.reader.notes:
         say(f"{name}: {note}")
 
 
-def time_table(clock: Clock) -> str:
-    """One line: where the time went, and the most memory that was needed."""
-    total = sum(clock.seconds.values())
-    parts = [f"{what} {s / max(total, 1e-9):.0%}" for what, s in sorted(clock.seconds.items())]
-    shares = f" ({', '.join(parts)})" if parts else ""
-    peak = f"peak memory {peak_memory_mib():,.0f} MiB"
-    return f"time in stages {format_duration(total)}{shares}; {peak}"
+def _waited_for(blocks: Iterator[Frames], clock: Clock) -> Iterator[Frames]:
+    """The blocks; the time until each is there counts as "wait"."""
+    while True:
+        with clock("wait"):
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def time_table(clock: Clock, wall_s: float) -> str:
+    """One line: how busy the encoders were, what else was done meanwhile, the most memory needed.
+
+    Args:
+        clock: what was counted.
+        wall_s: seconds that it took altogether.
+    """
+    wall_s = max(wall_s, 1e-9)
+    device = {name: s / wall_s for name, s in sorted(clock.device.seconds().items())}
+    other = {name: s / wall_s for name, s in clock.seconds.items()}
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in device.items())
+    return (
+        f"in {format_duration(wall_s)} the encoders were busy {sum(device.values()):.0%} of the "
+        f"time{f' ({parts})' if parts else ''}, compiling took {other.get('compile', 0):.0%}, "
+        f"writing {other.get('write', 0):.0%}, and {other.get('decode', 0):.1f} threads were "
+        f"decoding; peak memory {peak_memory_mib():,.0f} MiB"
+    )
 
 
 def peak_memory_mib() -> float:

@@ -67,13 +67,20 @@ def read_crop(path: str | Path) -> bytes:
 
 def check_crop(path: str | Path) -> str | tuple[int, int]:
     """Height and width of a crop, or what is wrong with it; does not decode."""
+    found = _read_sound(path)
+    return found if isinstance(found, str) else found[1]
+
+
+def _read_sound(path: str | Path) -> tuple[bytes, tuple[int, int]] | str:
+    """A crop's bytes, and height and width by its header; or what is wrong with it."""
     try:
         data = read_crop(path)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     if len(data) > MAX_BYTES:
         return f"more than {MAX_BYTES:,} bytes"
-    return jpeg_fault(data)
+    size = jpeg_fault(data)
+    return size if isinstance(size, str) else (data, size)
 
 
 class Crops:
@@ -116,11 +123,11 @@ class Crops:
         if frame not in self._present:
             self.missing += 1
             return None
-        path = self.path_of(frame)
-        if isinstance(check_crop(path), str):
+        found = _read_sound(self.path_of(frame))
+        if isinstance(found, str):
             self.broken += 1
             return None
-        image = cv2.imdecode(np.frombuffer(read_crop(path), np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(found[0], np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             self.broken += 1
             return None

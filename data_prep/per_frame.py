@@ -42,7 +42,6 @@ def run_ahead(
     sizes: tuple[int, ...],
     batches: Iterable[Batch],
     clock: Clock,
-    what: str,
 ) -> Iterator[Batch]:
     """Runs batches with one in flight while the next is gathered.
 
@@ -50,24 +49,19 @@ def run_ahead(
         run: of one input with a leading axis of rows, to (rows, dim).
         sizes: numbers of rows that batches are padded to (`device.buckets`).
         batches: none larger than the largest of `sizes`.
-        clock: takes the time spent.
-        what: name for the clock.
+        clock: takes the device's time.
 
     Yields:
         The batches with their features (n, dim) float32 in place of their inputs, in order.
     """
     waiting: tuple[np.ndarray, jax.Array] | None = None
     for frames, inputs in batches:
-        with clock(what):
-            result = run(pad_rows(inputs, bucket_of(len(frames), sizes)))
-            before, waiting = waiting, (frames, result)
-            ready = None if before is None else (before[0], np.asarray(before[1]))
-        if ready is not None:
-            yield ready[0], ready[1][: len(ready[0])]
+        result = run(pad_rows(inputs, bucket_of(len(frames), sizes)), clock=clock)
+        before, waiting = waiting, (frames, result)
+        if before is not None:
+            yield before[0], np.asarray(before[1])[: len(before[0])]
     if waiting is not None:
-        with clock(what):
-            features = np.asarray(waiting[1])
-        yield waiting[0], features[: len(waiting[0])]
+        yield waiting[0], np.asarray(waiting[1])[: len(waiting[0])]
 
 
 def on_frames(

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import cv2
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import PIL.Image
 import pytest
 from transformers import ViTImageProcessorPil
 
-from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
+from data_prep.device import Clock, DeviceFunction, DeviceTime, bucket_of, buckets
 from data_prep.encode_visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
 from data_prep.faces import Crops
 from maven_jax.convert.huggingface import random_encoder
@@ -213,6 +215,54 @@ def test_clock_counts_nested_stages_once():
             sum(range(100_000))
         assert clock.seconds["outer"] >= before
     assert clock.seconds["inner"] > 0
+
+
+def test_threads_count_for_themselves():
+    clock = Clock()
+    inside = threading.Barrier(2)
+
+    def work():
+        with clock("work"):
+            inside.wait()
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    with clock("main"):
+        for thread in threads:
+            thread.join()
+    assert clock.seconds["work"] >= 2 * 0.05
+    assert clock.seconds["main"] >= 0.05
+
+
+class Result:
+    """Is computed by a device when it is `ready`."""
+
+    def __init__(self):
+        self.ready = threading.Event()
+
+    def block_until_ready(self):
+        self.ready.wait()
+
+
+def test_a_device_is_busy_from_a_computations_beginning_to_its_end_whoever_reads_it():
+    device = DeviceTime()
+    first, second = Result(), Result()
+    began = time.monotonic()
+    device.count("a", began - 2, first)
+    device.count("b", began - 1, second)  # begun while the first is computed: waits for it
+    second.ready.set()
+    first.ready.set()
+    seconds = device.seconds()
+    took = time.monotonic() - began
+    assert 2 <= seconds["a"] <= 2 + took
+    assert 0 <= seconds["b"] <= took
+    time.sleep(0.1)  # idle
+    third = Result()
+    third.ready.set()
+    device.count("a", time.monotonic(), third)
+    assert sum(device.seconds().values()) < 2 + 0.1 + took
 
 
 DEVICES = """
