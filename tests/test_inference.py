@@ -18,6 +18,7 @@ from maven_jax.inference import Predictor, Track
 from maven_jax.sharding import batch_sharding, make_mesh
 from maven_jax.smoothing import box_filter
 from maven_jax.state import Weights
+from tests.compilations import counted
 from tests.processes import run_processes
 from tests.stores import write_small_store
 
@@ -28,15 +29,15 @@ def store(tmp_path_factory) -> Store:
     return write_small_store(path, videos=4, frames=61, chunk_frames=8, modalities={"x": 2})
 
 
-def predictor(store: Store, windows: Windows, smooth_frames=(0, 0)) -> Predictor:
+def echo(weights, batch):
     """A model that says what it sees, or 9 in what lies behind a window's end."""
+    seen = jnp.tanh(jnp.asarray(batch.features["x"], jnp.float32))
+    return jnp.where(jnp.asarray(batch.frame_mask)[..., None], seen, 9.0)
 
-    def echo(weights, batch):
-        seen = jnp.tanh(jnp.asarray(batch.features["x"], jnp.float32))
-        return jnp.where(jnp.asarray(batch.frame_mask)[..., None], seen, 9.0)
 
+def predictor(store: Store, windows: Windows, smooth_frames=(0, 0), step=echo) -> Predictor:
     return Predictor(
-        echo,
+        step,
         store,
         windows,
         modalities=("x",),
@@ -140,6 +141,20 @@ def attending(batch_size: int, shape: tuple[int, int], order: list[int], path: s
     tracks = p._predict(weights, advanced.append)
     assert sum(advanced) == len(windows)
     return [np.concatenate([t.predictions, t.targets], 1).tolist() for t in tracks]
+
+
+def test_videos_of_all_lengths_are_predicted_by_one_program(store):
+    windows = make_windows(store.videos("train"), kind="sliding", length=64, hop=20, step_s=None)
+    assert len(set(windows.stop - windows.start)) > 1
+    p = predictor(store, windows, step=jax.jit(echo))
+    weights = Weights({}, {}, None)
+    with counted() as first:
+        p.compile(weights)
+    assert first["compiled"] == 1
+    with counted() as more:
+        tracks = p(weights)
+    assert more == {"traced": 0, "compiled": 0}
+    assert [len(t.predictions) for t in tracks] == [v.num_frames for v in store.videos("train")]
 
 
 @pytest.mark.multiprocess

@@ -18,11 +18,13 @@ from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
+from maven_jax.feeding import Streamed
 from maven_jax.losses import make_loss
 from maven_jax.optimizer import make_optimizer
 from maven_jax.state import abstract_state, create_state
 from maven_jax.steps import make_train_step
 from maven_jax.writers import read_metrics
+from tests.compilations import counted
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 
@@ -189,6 +191,29 @@ def test_the_iterators_position_is_restored(store):
         np.testing.assert_array_equal(next(first)["window"], next(second)["window"])
 
 
+def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(
+    store, tmp_path, monkeypatch
+):
+    config = small_recipe(store.path, "quickstart:mean")
+    after_step = []
+    plain = Streamed.run
+
+    def run(self, state, taken):
+        result = plain(self, state, taken)
+        after_step.append(dict(found))
+        return result
+
+    monkeypatch.setattr(Streamed, "run", run)
+    with counted() as found:
+        train.run(config, tmp_path / "run")
+    half = len(after_step) // 2
+    assert half >= 2
+    first, second = after_step[1:half], after_step[half:]  # of both epochs
+    assert found["compiled"] > first[0]["compiled"] > 0
+    assert all(counts == first[0] for counts in first)
+    assert all(counts == found for counts in second)  # the second evaluation is in it, too
+
+
 def test_a_run_learns_and_leaves_its_record(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", train__num_epochs=30.0)
     config.train.eval_every_epochs = 15.0
@@ -286,6 +311,7 @@ import sys
 from maven_jax import train
 from maven_jax.evaluate import evaluate
 from pathlib import Path
+from tests.compilations import counted
 from tests.recipes_for_tests import small_recipe
 config = small_recipe(
     Path(sys.argv[1]), sys.argv[3], train__num_epochs=4.0, train__log_every_steps=3,
