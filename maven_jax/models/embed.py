@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.layers import dense
+from maven_jax.models.layers import XAVIER, dense
 from maven_jax.types import Features, ModalityMasks
 
 
@@ -88,3 +89,56 @@ def over_frames(
         for value in embeddings.values()
     ]
     return jnp.concatenate(rows, axis=-1)
+
+
+class DenseOverModalities(nn.Module):
+    """A linear layer over modalities side by side that computes once what all frames share.
+
+    W [x; y; z] = W_x x + (W_y y + W_z z): the bracket of modalities with one vector per window is
+    the same for all frames, and so is its part of the kernel's gradient. Parameters are those of
+    `layers.dense` over `over_frames`.
+
+    Attributes:
+        features: width of the result.
+        axes: logical names of the kernel's axes.
+        dtype: of the matrix products and of the result.
+        param_dtype: of the parameters.
+    """
+
+    features: int
+    axes: tuple[str | None, str | None]
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, parts: dict[str, Float[Array, "b _ d"]], num_frames: int
+    ) -> Float[Array, "b t {self.features}"]:
+        """Returns the layer's output for every frame; parts have `num_frames` frames or one."""
+        widths = [part.shape[-1] for part in parts.values()]
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(XAVIER, self.axes),
+            (sum(widths), self.features),
+            self.param_dtype,
+        )
+        bias = self.param(
+            "bias",
+            nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:]),
+            (self.features,),
+            self.param_dtype,
+        )
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        if len({part.shape[1] for part in parts.values()}) == 1:
+            frames = next(iter(parts.values())).shape[1]
+            total = over_frames(parts, frames).astype(self.dtype) @ kernel + bias
+        else:
+            ends = np.cumsum(widths)[:-1].tolist()
+            # Those of one vector first: two sums of few rows before one of all frames.
+            pairs = sorted(
+                zip(parts.values(), jnp.split(kernel, ends)), key=lambda pair: pair[0].shape[1]
+            )
+            total = bias
+            for part, rows in pairs:
+                total = part.astype(self.dtype) @ rows + total
+        return jnp.broadcast_to(total, (total.shape[0], num_frames, self.features))

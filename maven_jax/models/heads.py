@@ -11,7 +11,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax import circumplex
+from maven_jax.dropout import Dropout
 from maven_jax.models.batch_norm import MaskedBatchNorm
+from maven_jax.models.embed import DenseOverModalities
 from maven_jax.models.layers import dense, uniform_by_fan_in
 from maven_jax.types import AROUSAL, VALENCE, Prediction
 
@@ -51,8 +53,18 @@ class RegressionHead(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], *, deterministic: bool) -> Prediction:
-        """Returns the prediction for each of the t frames."""
+    def __call__(
+        self,
+        x: Float[Array, "b t d"] | dict[str, Float[Array, "b _ d"]],
+        *,
+        deterministic: bool,
+    ) -> Prediction:
+        """Returns the prediction for each of the t frames.
+
+        Args:
+            x: frames; or modalities, which count side by side, of t frames or one vector each.
+            deterministic: no dropout; otherwise an rng "dropout" is needed.
+        """
         if len(self.hidden_dims) != len(self.dropout_rates):
             raise ValueError(
                 f"head: {len(self.hidden_dims)} hidden_dims need as many dropout_rates, "
@@ -63,14 +75,15 @@ class RegressionHead(nn.Module):
         # Axis names alternate, so that splitting "mlp" splits every other layer's outputs.
         axes = ("embed", "mlp")
         for layer, (width, rate) in enumerate(zip(self.hidden_dims, self.dropout_rates)):
-            x = dense(
-                width,
-                axes,
-                name=f"hidden_{layer}",
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-            )(x)
-            x = nn.Dropout(rate, deterministic=deterministic)(nn.relu(x))
+            name = f"hidden_{layer}"
+            if isinstance(x, dict):
+                frames = max(part.shape[1] for part in x.values())
+                x = DenseOverModalities(width, axes, self.dtype, self.param_dtype, name=name)(
+                    x, frames
+                )
+            else:
+                x = dense(width, axes, name=name, dtype=self.dtype, param_dtype=self.param_dtype)(x)
+            x = Dropout(rate, deterministic)(nn.relu(x))
             axes = (axes[1], axes[0])
         output = dense(
             2,
@@ -172,7 +185,7 @@ class DimensionHeads(nn.Module):
                 zip(self.hidden_dims, self.dropout_rates, strict=True)
             ):
                 y = dense(width, axes, name=f"{dimension}_hidden_{layer}", **dtypes)(y)
-                y = nn.Dropout(rate, deterministic=deterministic)(nn.relu(y))
+                y = Dropout(rate, deterministic)(nn.relu(y))
                 axes = (axes[1], axes[0])
             output = dense(
                 1,

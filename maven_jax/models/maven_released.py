@@ -97,7 +97,10 @@ class MavenReleased(nn.Module):
             name="fusion",
             **dtypes,
         )(embeddings, masks, deterministic=not train)
-        x = over_frames(enhanced, frame_mask.shape[1])
+        split = self.closed_form and self.variant == "mlp" and bool(self.head_dims)
+        # One vector per window for all modalities: the head would not know of the frames.
+        split = split and any(x.shape[1] == frame_mask.shape[1] for x in enhanced.values())
+        x = enhanced if split else over_frames(enhanced, frame_mask.shape[1])
         if self.variant == "beit":
             x = dense(self.refine_dim, ("channels", "embed"), name="refine", **dtypes)(x)
             stacks = [

@@ -50,9 +50,10 @@ def test_parity_with_torch():
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
-def test_the_closed_form_for_one_context_frame_is_exact(rate):
+@pytest.mark.parametrize("single", ["s", "q"])
+def test_the_closed_forms_for_one_context_frame_and_one_query_are_exact(rate, single):
     """In value and gradient, with the same dropout, and for a window without context."""
-    _, params, queries, context, mask = setup(s=1)
+    _, params, queries, context, mask = setup(**{single: 1})
     mask = mask.at[1].set(False)
     results = []
     for closed_form in (True, False):
@@ -68,7 +69,7 @@ def test_the_closed_form_for_one_context_frame_is_exact(rate):
                 deterministic=rate == 0,
                 rngs={"dropout": jax.random.key(7)},
             )
-            return (jnp.sin(out) * jnp.arange(5.0)[:, None]).sum(), out
+            return (jnp.sin(out) * jnp.arange(1.0, 1 + out.shape[1])[:, None]).sum(), out
 
         (_, out), gradients = jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True)(
             params, queries, context
@@ -78,8 +79,9 @@ def test_the_closed_form_for_one_context_frame_is_exact(rate):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     out = results[0][0]
     np.testing.assert_array_equal(out[1], 0)
-    spread = float(jnp.abs(out[0] - out[0, :1]).max())
-    assert (spread > 1e-3) == (rate > 0)
+    if single == "s":
+        spread = float(jnp.abs(out[0] - out[0, :1]).max())
+        assert (spread > 1e-3) == (rate > 0)
 
 
 def test_the_short_cut_forms_no_scores():
@@ -88,6 +90,16 @@ def test_the_short_cut_forms_no_scores():
         jax.make_jaxpr(lambda p: model.apply(p, queries, context, mask, deterministic=True))(params)
     )
     assert "exp" not in program
+
+
+def test_the_short_cut_for_one_query_projects_no_context_frame():
+    """The folded query and the mean are (b, h, d); keys and values would be (b, s, h, k)."""
+    model, params, queries, context, mask = setup(q=1)
+    program = str(
+        jax.make_jaxpr(lambda p: model.apply(p, queries, context, mask, deterministic=True))(params)
+    )
+    assert "[3,7,3,4]" not in program
+    assert "[3,3,12]" in program
 
 
 def test_a_window_without_valid_context_gives_zeros():

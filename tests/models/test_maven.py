@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from small_models import random_batch, random_params, small_model
 
+from maven_jax.models.embed import DenseOverModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
+from maven_jax.models.layers import dense
 from maven_jax.models.registry import create
 
 FULL = {"visual": 1024, "audio": 768, "text": 768}
@@ -265,3 +267,37 @@ def test_batches_that_do_not_fit_are_named():
         model.init(jax.random.key(0), without, masks, frame_mask, train=False)
     with pytest.raises(ValueError, match=r"'audio'.*do not fit 8 frames"):
         model.init(jax.random.key(0), short, masks, frame_mask, train=False)
+
+
+def test_the_released_closed_forms_and_split_head_are_exact():
+    """The whole network against the plain one: value, gradient, dropout; one window is silent."""
+    features, masks, frame_mask = random_batch(single=("audio", "text"))
+    masks["audio"] = masks["audio"].at[0].set(False)
+    results = []
+    for closed_form in (True, False):
+        model = small_model("maven_released_mlp", closed_form=closed_form)
+        params = random_params(model, features, masks, frame_mask, train=False)
+
+        def loss(params, features, model=model):
+            rngs = {"dropout": jax.random.key(4)}
+            va = model.apply(params, features, masks, frame_mask, train=True, rngs=rngs).va
+            return jnp.where(frame_mask[..., None], jnp.sin(3 * va), 0).sum(), va
+
+        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        results.append(run(params, features))
+    short, plain = (jax.tree.leaves_with_path(result) for result in results)
+    assert [path for path, _ in short] == [path for path, _ in plain]
+    for (path, a), (_, b) in zip(short, plain):
+        # Float32 rounds sums to a part of their largest terms.
+        tolerance = 1e-5 * max(1.0, float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+
+
+def test_the_split_layer_starts_as_the_plain_one_would():
+    parts = {m: jnp.ones((2, t, 3)) for m, t in dict(visual=5, audio=1, text=1).items()}
+    split = DenseOverModalities(4, ("embed", "mlp"))
+    plain = dense(4, ("embed", "mlp"), name="", dtype=jnp.float32, param_dtype=jnp.float32)
+    key = jax.random.key(6)
+    found, expected = split.init(key, parts, 5), plain.init(key, over_frames(parts, 5))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.dropout import Dropout
 from maven_jax.models.attention import MultiHeadAttention
 from maven_jax.models.layers import layer_norm
 
@@ -47,7 +48,7 @@ class SixPathwayFusion(nn.Module):
     ) -> dict[str, Float[Array, "b _ d"]]:
         """Returns the enhanced modalities, of the shapes they came in."""
         shared = layer_norm(name="norm", param_dtype=self.param_dtype) if self.shared_norm else None
-        dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
+        dropout = Dropout(self.dropout_rate, deterministic)
         enhanced = {}
         for m in self.modalities:
             total = embeddings[m].astype(jnp.float32)
