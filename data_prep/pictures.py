@@ -69,11 +69,10 @@ def _decoded(path: Path, threads: bool) -> Iterator[tuple[float | None, av.Video
                 except DECODER_ERRORS:
                     continue
                 for frame in frames:
-                    known = frame.pts is not None and frame.time_base is not None
-                    yield (
-                        float(frame.pts * frame.time_base) - zero_s if known else None,
-                        frame,
-                    )
+                    time_s = None
+                    if frame.pts is not None and frame.time_base is not None:
+                        time_s = float(frame.pts * frame.time_base) - zero_s
+                    yield time_s, frame
         except DECODER_ERRORS:
             return
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": ("maven_jax.inspect_store", "show what a feature store holds"),
     "train": ("maven_jax.train", "train a model by a recipe, then evaluate it"),
     "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
+    "predict": ("maven_jax.predict", "predict your own videos, sounds or face crops"),
     "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
     "export": ("maven_jax.export", "write a trained model as one portable folder"),
     "ensemble": ("maven_jax.ensemble", "make one of the predictions of several runs"),

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
 import numpy as np
 
-from maven_jax.data.store import Store, mask_field
+from maven_jax.data.store import ModalitySpec, VideoEntry, mask_field
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.types import Batch
+
+
+@runtime_checkable
+class FrameStore(Protocol):
+    """What windows are read from: a `Store`, or the `Reel` of a video that is being encoded."""
+
+    path: Path
+    modalities: dict[str, ModalitySpec]
+
+    def read_into(
+        self,
+        spans: Sequence[tuple[VideoEntry, slice]],
+        places: Sequence[Mapping[str, np.ndarray]],
+    ) -> None: ...
 
 
 class WindowSource:
@@ -31,7 +46,7 @@ class WindowSource:
 
     def __init__(
         self,
-        store: Store,
+        store: FrameStore,
         windows: Windows,
         modalities: tuple[str, ...],
         single_vector: Mapping[str, float | None],

@@ -1,0 +1,206 @@
+"""A user's own media: `maven-jax predict --checkpoint DIR MEDIA… --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maven_jax.command_line import Parser
+from maven_jax.errors import UserError, explain
+from maven_jax.progress import say
+from maven_jax.writers import write_json
+
+if TYPE_CHECKING:
+    from maven_jax.prediction import VideoPrediction
+    from maven_jax.predictor import Predictor
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog="maven-jax predict",
+        description="Predict valence and arousal of every frame of videos (mp4, mov, mkv, webm, "
+        "avi), sounds (wav, mp3) or folders of face crops. For each, OUT gets a CSV with a row per "
+        "frame, a curve and a path through the circumplex (PNG).",
+        epilog="What the media lack (a face, sound, words) is left out, said, and marked in the "
+        "rows. --encoders.MODALITY.source=FOLDER says where this machine has the encoders' "
+        "weights. Exit code 2: a file could not be predicted; the others are.",
+        allow_abbrev=False,
+    )
+    p.add_argument("media", nargs="+", type=Path, metavar="MEDIA", help="files or folders of crops")
+    p.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="DIR", help="workdir or exported bundle"
+    )
+    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    p.add_argument(
+        "--step", default="best", help="of a workdir: best (default), latest or a step's number"
+    )
+    p.add_argument(
+        "--face",
+        default="largest",
+        metavar="largest|longest|ID|all",
+        help="which face: in every frame the most prominent one (default), the one there longest, "
+        "one by its number in the order of appearance, or all, each by itself",
+    )
+    p.add_argument(
+        "--face-model",
+        type=Path,
+        metavar="ONNX",
+        help="find faces by YuNet, which aligns by eyes, nose and mouth (default: OpenCV's Haar "
+        "cascade, which aligns by boxes)",
+    )
+    p.add_argument(
+        "--crops", type=Path, metavar="DIR", help="the video's face crops, cut elsewhere"
+    )
+    words = p.add_mutually_exclusive_group()
+    words.add_argument(
+        "--transcript", type=Path, metavar="FILE", help="what is said: .srt, .vtt, .json or .txt"
+    )
+    words.add_argument(
+        "--asr",
+        type=Path,
+        metavar="DIR",
+        help="folder of a Whisper model that listens (needs torch)",
+    )
+    p.add_argument(
+        "--fps",
+        type=_positive,
+        metavar="F",
+        help="frames per second of a folder of crops; rows per second of sound alone (default 30)",
+    )
+    p.add_argument(
+        "--smooth",
+        nargs="?",
+        const=True,
+        type=_widths,
+        metavar="V,A",
+        help="add smoothed columns: box filters over so many frames of valence and of arousal; "
+        "without numbers those that `maven-jax tune-smoothing` chose",
+    )
+    p.add_argument(
+        "--html", action="store_true", help="also one page with video, curves, words, contributions"
+    )
+    p.add_argument("--overlay", type=Path, metavar="MP4", help="also the video with its curves")
+    p.add_argument("--json", action="store_true", help="also everything as JSON, beside the CSV")
+    p.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
+    return p
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is wanted")
+    return value
+
+
+def _widths(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d{1,6},\d{1,6}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: two numbers of frames are wanted, as in 20,50")
+    valence, arousal = text.split(",")
+    return int(valence), int(arousal)
+
+
+def predict_all(args: argparse.Namespace, predictor: Predictor) -> list[Path]:
+    """Predicts one medium after the other and writes what was asked for; those that failed.
+
+    A medium that cannot be used is said in one line on stderr and does not stop the others.
+    """
+    failed, taken = [], set[str]()
+    for media in args.media:
+        try:
+            predictions = predictor.predict_faces(
+                media,
+                transcript=args.transcript,
+                asr=args.asr,
+                face=args.face,
+                face_model=args.face_model,
+                crops=args.crops,
+                fps=args.fps,
+                smooth=args.smooth,
+                contributions=args.html,
+            )
+            for prediction in predictions:
+                _write(prediction, args, _free_name(prediction, taken), len(predictions))
+        except Exception as error:
+            line = explain(error)
+            if line is None or len(args.media) == 1:
+                raise
+            print(f"maven-jax predict: {line}", file=sys.stderr)
+            failed.append(media)
+    return failed
+
+
+def _free_name(prediction: VideoPrediction, taken: set[str]) -> str:
+    """A file name without suffix for a prediction, another one than those `taken`."""
+    stem = prediction.source.stem if prediction.source.is_file() else prediction.source.name
+    stem += f"_face{prediction.track}" if prediction.track else ""
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f"{stem}-{count}"
+    taken.add(name)
+    return name
+
+
+def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, faces: int) -> None:
+    """Writes a prediction's files and shows its summary."""
+    # Matplotlib takes its time; mistakes should not wait for it.
+    from maven_jax.show.circumplex_path import plot_path
+    from maven_jax.show.curve import plot_prediction
+
+    out: Path = args.out
+    prediction.to_csv(out / f"{name}.csv")
+    plot_prediction(prediction, out / f"{name}.png")
+    plot_path(prediction, out / f"{name}_circumplex.png")
+    if args.json:
+        write_json(out / f"{name}.json", prediction.to_json())
+    if args.html:
+        from maven_jax.show.page import write_page
+
+        write_page(prediction, out / f"{name}.html", prediction.source)
+    if args.overlay is not None:
+        from maven_jax.show.overlay import write_overlay
+
+        path = args.overlay
+        several = len(args.media) > 1 or faces > 1
+        path = path.with_name(f"{path.stem}_{name}{path.suffix}") if several else path
+        write_overlay(prediction, prediction.source, path)
+    facts = prediction.facts
+    say(prediction.summary())
+    say(
+        f"  {facts['real_time_factor']:.1f} times as fast as it plays "
+        f"({facts['seconds']:.1f} s), peak memory {facts['peak_memory_mib']:,.0f} MiB"
+    )
+    say(f"  {out / name}.csv")
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax predict`."""
+    args, encoders = parser().parse_known_intermixed_args(argv)
+    for option in ("crops", "transcript"):
+        if getattr(args, option) is not None and len(args.media) > 1:
+            raise UserError(f"--{option} belongs to one medium, {len(args.media)} are given")
+    for media in args.media:
+        if len(args.media) == 1 and not media.exists():
+            raise UserError(f"{media}: no such file or folder")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out}: a folder is wanted, this is a file")
+    if args.workers is not None and args.workers < 1:
+        raise UserError("--workers: at least 1 is wanted")
+    from maven_jax.predictor import load
+
+    predictor = load(args.checkpoint, which=args.step, encoders=encoders, workers=args.workers)
+    failed = predict_all(args, predictor)
+    if failed:
+        print(
+            f"maven-jax predict: {len(failed)} of {len(args.media)} failed: "
+            + ", ".join(map(str, failed)),
+            file=sys.stderr,
+        )
+    return 2 if failed else 0

@@ -1,0 +1,94 @@
+"""A trained model over the windows of one video: overlaps averaged, with and without modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from maven_jax import recipes
+from maven_jax.data.pipeline import FrameStore, WindowSource, to_batch
+from maven_jax.data.store import VideoEntry
+from maven_jax.data.windows import make_windows
+from maven_jax.errors import UserError
+from maven_jax.progress import meter
+from maven_jax.state import Weights
+from maven_jax.trained import TrainedModel
+from maven_jax.types import Batch
+
+
+class WindowedModel:
+    """Predicts every frame of a video in the windows that evaluation cuts, one video at a time."""
+
+    def __init__(self, model: TrainedModel):
+        self._model = model
+        self._modalities = tuple(model.trained_on.modalities)
+        self._weights: Weights = jax.device_put(model.weights)
+        self._steps: dict[bool, Callable[[Weights, Batch], Array]] = {}
+
+    def __call__(
+        self, reel: FrameStore, entry: VideoEntry, ways: bool, label: str
+    ) -> Float32[np.ndarray, "n k 2"]:
+        """Every frame's prediction, the mean over its windows: with everything (k = 0) and, if
+        `ways`, without each of the modalities.
+        """
+        config = self._model.config
+        section = recipes.plain(config.data.window)
+        section["hop"] = config.eval.hop
+        windows = recipes.call(make_windows, section, "data.window", entries=(entry,))
+        source = WindowSource(reel, windows, self._modalities, dict(config.data.single_vector))
+        size = config.eval.batch_size
+        k = 1 + len(self._modalities) * ways
+        total = np.zeros((entry.num_frames, k, 2), np.float64)
+        count = np.zeros((entry.num_frames, 1, 1), np.int32)
+        done = 0
+        with meter(label, entry.num_frames, "frames") as m:
+            for first, va in self._batches(source, size, ways):
+                for window, values in enumerate(va, first):
+                    frames = windows.frames(window)
+                    rows = len(range(frames.start, frames.stop, frames.step))
+                    total[frames] += values[:rows]
+                    count[frames] += 1
+                    m.advance(max(frames.stop - done, 0))
+                    done = max(done, frames.stop)
+        if not count.all():
+            raise UserError(
+                f"{self._model.source}: windows at config.eval.hop={config.eval.hop} leave frames "
+                "out; train with a hop that covers them"
+            )
+        return (total / count).astype(np.float32)
+
+    def _batches(
+        self, source: WindowSource, size: int, ways: bool
+    ) -> Iterator[tuple[int, Float32[np.ndarray, "b t k 2"]]]:
+        """Number of the first window and outputs, batch by batch, one ahead on the device."""
+        step = self._step(ways)
+        pending: tuple[int, Array] | None = None
+        for first in range(0, len(source), size):
+            batch = to_batch(source.read(range(first, first + size)))
+            output = first, step(self._weights, batch)
+            if pending is not None:
+                yield pending[0], np.asarray(pending[1])
+            pending = output
+        if pending is not None:
+            yield pending[0], np.asarray(pending[1])[: len(source) - pending[0]]
+
+    def _step(self, ways: bool) -> Callable[[Weights, Batch], Array]:
+        """(weights, batch) -> (b, t, k, 2), compiled at the first batch."""
+        if ways not in self._steps:
+            function, names = self._model.function(), self._modalities if ways else ()
+
+            def step(weights: Weights, batch: Batch) -> Float[Array, "b t k 2"]:
+                hidden = [_without(batch, name) for name in names]
+                return jnp.stack([function(weights, b) for b in (batch, *hidden)], axis=2)
+
+            self._steps[ways] = jax.jit(step)
+        return self._steps[ways]
+
+
+def _without(batch: Batch, name: str) -> Batch:
+    hidden = {name: jnp.zeros_like(batch.modality_masks[name])}
+    return batch.replace(modality_masks={**batch.modality_masks, **hidden})
