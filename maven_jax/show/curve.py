@@ -32,7 +32,7 @@ def plot_prediction(prediction: VideoPrediction, path: Path) -> None:
     ends = look.frame_ends(prediction.time_s)
     first, last = (prediction.time_s[0], ends[-1]) if len(ends) else (0.0, 1.0)
     letter_s = (last - first) * _WORD_SIZE * 0.62 / 72 / (_WIDTH_IN - _LEFT_IN - _RIGHT_IN)
-    rows, left_out = look.fitting_rows(prediction.words, letter_s, _WORD_ROWS)
+    rows, left_out = look.fitting_rows(prediction.words, letter_s, float(last), _WORD_ROWS)
     heights = [_DIMENSION_IN, _DIMENSION_IN] + ([_ROW_IN * len(rows) + 0.1] if rows else [])
     top = 0.9 if prediction.label else 0.56
     height = top + sum(heights) + 0.12 * (len(heights) - 1) + _BOTTOM_IN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -67,13 +68,14 @@ def shortened(text: str, letters: int) -> str:
 
 
 def fitting_rows(
-    words: Iterable[Word], letter_s: float | int, rows: int
+    words: Iterable[Word], letter_s: float | int, end_s: float | int, rows: int
 ) -> tuple[list[list[Word]], int]:
     """Words laid out in rows without overlap, each beginning at its own time.
 
     Args:
         words: by start time.
         letter_s: seconds of the axis that a letter takes.
+        end_s: where the axis ends.
         rows: how many rows there may be.
 
     Returns:
@@ -84,21 +86,23 @@ def fitting_rows(
     left_out = 0
     for word in words:
         row = next((i for i in range(rows) if free[i] <= word.start_s), None)
-        if row is None:
+        behind_s = word.start_s + len(word.text) * letter_s
+        if row is None or behind_s > end_s:
             left_out += 1
         else:
             placed[row].append(word)
-            free[row] = word.start_s + (len(word.text) + 1) * letter_s
+            free[row] = behind_s + letter_s
     return [row for row in placed if row], left_out
 
 
 def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
-    """A prediction's label across the top of its picture; nothing for one without."""
+    """A prediction's label across the top of its picture, whole; nothing for one without."""
     if prediction.label:
+        letters = round(11 * figure.get_figwidth())
         figure.text(
             0.5,
-            1 - 0.12 / figure.get_figheight(),
-            shortened(meaningless(prediction), 90),
+            1 - 0.1 / figure.get_figheight(),
+            "\n".join(plain(line) for line in textwrap.wrap(meaningless(prediction), letters)),
             ha="center",
             va="top",
             fontsize=9,

@@ -106,5 +106,5 @@ def _summary(prediction: VideoPrediction) -> list[tuple[str, str]]:
         if v := found[name]:
             shown.append((f"mean {name}", f"{v['mean']:+.2f} ({v['min']:+.2f} to {v['max']:+.2f})"))
     if factor := facts.get("real_time_factor"):
-        shown.append(("computed in", f"{factor:.2g} × its length"))
+        shown.append(("predicted", f"{factor:.1f} times as fast as it plays"))
     return [(name, value.replace("-", "−")) for name, value in shown]

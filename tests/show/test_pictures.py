@@ -75,12 +75,15 @@ def test_odd_predictions_are_drawn(write, tmp_path):
 
 def test_words_lie_in_rows_without_overlap():
     words = [Word(0.1 * i, 0.1 * i + 0.1, "word") for i in range(100)]
-    rows, left_out = look.fitting_rows(words, 0.05, 3)
+    rows, left_out = look.fitting_rows(words, 0.05, 99, 3)
     assert (len(rows), sum(map(len, rows)), left_out) == (3, 100, 0)
     for row in rows:
         assert (np.diff([w.start_s for w in row]) >= 5 * 0.05 - 1e-9).all()
-    rows, left_out = look.fitting_rows(words, 0.2, 3)
+    rows, left_out = look.fitting_rows(words, 0.2, 99, 3)
     assert left_out == 100 - sum(map(len, rows)) > 50
+    # The last ones would stand out beyond the end.
+    rows, left_out = look.fitting_rows(words, 0.05, 10, 3)
+    assert (left_out, max(w.start_s for row in rows for w in row)) == (1, pytest.approx(9.8))
 
 
 def test_spans_end_with_the_next_picture():
