@@ -145,7 +145,7 @@ def attend(
         dropout: applied to the weights.
     """
     # Heads lead, so that both products are plain batched ones, and the division waits until the
-    # keys are summed: a third of the time of the other order on processors.
+    # keys are summed: in Swin's windows a third of the time of the other order, on processors.
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (b, h, t, k)
     query = query * (1 / math.sqrt(query.shape[-1]))
     scores = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)

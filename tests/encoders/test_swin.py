@@ -86,6 +86,16 @@ def test_images_of_a_batch_do_not_mix(rng):
     np.testing.assert_allclose(together[1:2], run(encoder, pixels[1:2]).pooled, atol=1e-5)
 
 
+def test_many_images_in_parts_are_what_they_are_alone(rng):
+    encoder = random_encoder("swin", TINY, 0)
+    pixels = rng.normal(size=(12, 32, 32, 3)).astype(np.float32)
+    together = run(encoder, pixels)
+    pairs = [run(encoder, pixels[i : i + 2]) for i in range(0, 12, 2)]
+    for name in ("last_hidden_state", "pooled"):
+        alone = np.concatenate([getattr(pair, name) for pair in pairs])
+        np.testing.assert_allclose(getattr(together, name), alone, atol=1e-5)
+
+
 def test_absolute_embeddings_refuse_other_image_sizes():
     encoder = random_encoder("swin", TINY | {"use_absolute_embeddings": True}, 0)
     with pytest.raises(ValueError, match="32×32"):
