@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from maven_jax import train
+from data_prep.prepare import prepare
+from maven_jax import recipes, train
 from maven_jax.progress import console
+from tests import corpora
 from tests.recipes_for_tests import small_recipe
-from tests.stores import write_small_store
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
@@ -19,12 +20,23 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 def place(tmp_path, monkeypatch) -> Path:
     """A folder as the page describes it."""
     monkeypatch.chdir(tmp_path)
-    write_small_store(Path("stores/mine"), videos=4, frames=120)
-    config = small_recipe(Path("stores/mine"), "quickstart:concat", train__num_epochs=1.0)
+    corpora.write_video(Path("clip.mp4"), frames=50, fps=25, sound_s=2.0)
+    videos = {"a": "train", "b": "train", "c": "validation", "d": "validation"}
+    corpora.write_tiny_corpus(Path("corpus"), videos)
+    encoders = recipes.load("tiny", "encoders")
+    modalities = ("visual", "audio")
+    prepare(Path("corpus"), Path("stores/mine"), encoders, modalities=modalities, workers=1)
+    config = small_recipe(
+        Path("stores/mine"),
+        "quickstart:concat",
+        train__num_epochs=1.0,
+        data__modalities=modalities,
+    )
     train.run(config, Path("runs/mine"))
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_examples_run_as_they_are_written(place, monkeypatch):
     monkeypatch.setattr(console, "quiet", False)  # the page turns it on; here that ends with it
     result = doctest.testfile(str(PAGE), module_relative=False, report=True)

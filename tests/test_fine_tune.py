@@ -111,6 +111,7 @@ def test_features_of_another_width_end_in_one_line(base, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_from_videos_and_ratings_to_a_tuned_run(tmp_path, monkeypatch):
     """The four commands of docs/fine_tuning.md, with a detector that sees a face in anything."""
     face = find_faces.Face((8.0, 8.0, 40.0, 40.0), 0.9)
