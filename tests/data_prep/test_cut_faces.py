@@ -1,0 +1,193 @@
+"""From pictures to crops: decoding in order and upright, finding, following, choosing, aligning."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.cut_faces import cut_faces
+from data_prep.faces import Crops
+from data_prep.find_faces import TEMPLATE, Face, HaarDetector, YuNetDetector, alignment, cut
+from data_prep.media import probe
+from data_prep.pictures import pictures
+from data_prep.synth_plan import plan_corpus
+from data_prep.synth_scene import direct, draw_frame
+from data_prep.track_faces import Tracker, choose
+from maven_jax.errors import UserError
+from tests import corpora
+
+GREY = np.zeros((90, 160, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    """A drawn face, seen from the front, in a picture of 320 x 240."""
+    media = next(m for m in plan_corpus(8, 0) if len(m.tracks) == 1)
+    scene = direct(media, 2.0, 0)
+    times = np.arange(10) / 5
+    bgr = draw_frame(scene, scene.shots(times), 5, np.zeros(1, bool))
+    return np.ascontiguousarray(bgr[:, :, ::-1])
+
+
+def write_pictures(path, images, times):
+    """H.264 with these presentation times in milliseconds."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=1000, options={"preset": "ultrafast", "crf": "10"})
+        video.height, video.width = images[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        for image, time in zip(images, times):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+
+
+def test_every_picture_has_its_number_whatever_the_rate(tmp_path):
+    times = np.cumsum([0, 40, 15, 90, 33, 33, 200, 10, 40, 40]).tolist()
+    corpora.write_video(tmp_path / "v.mkv", frames=10, fps=1000, times=times)
+    info = probe(tmp_path / "v.mkv")
+    found = list(pictures(tmp_path / "v.mkv", info))
+    assert [number for number, _ in found] == list(range(10))
+    brightness = [image[40:].mean() for _, image in found]
+    np.testing.assert_allclose(brightness, 7 * np.arange(10), atol=3)
+
+
+def test_frames_that_do_not_decode_shift_no_other(tmp_path):
+    corpora.write_video(tmp_path / "v.mp4", frames=40, fps=25, options={"g": "5", "bf": "0"})
+    data = bytearray((tmp_path / "v.mp4").read_bytes())
+    with av.open(str(tmp_path / "v.mp4")) as file:
+        spans = [(p.pos, p.size) for p in file.demux(video=0) if p.size]
+    at, size = spans[12]
+    data[at + 4 : at + size] = bytes(size - 4)
+    (tmp_path / "broken.mp4").write_bytes(data)
+    found = dict(pictures(tmp_path / "broken.mp4", probe(tmp_path / "broken.mp4")))
+    np.testing.assert_allclose(found[30][40:].mean(), 7 * 30, atol=3)
+
+
+def test_a_video_filmed_upright_is_turned_upright(tmp_path):
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:32, :48] = 255  # the upper left quarter
+    write_pictures(tmp_path / "v.mp4", [image] * 3, [0, 40, 80])
+    data = bytearray((tmp_path / "v.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    # A quarter turn clockwise when shown, as phones held upright write it.
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "v.mp4").write_bytes(data)
+    _, shown = next(pictures(tmp_path / "v.mp4", probe(tmp_path / "v.mp4")))
+    assert shown.shape == (96, 64, 3)
+    assert shown[:48, 32:].mean() > 250  # is now the upper right one
+    assert shown[48:].mean() < 5
+
+
+def test_landmarks_come_to_lie_where_aff_wild2_has_them():
+    turn = np.deg2rad(20)
+    rotation = 1.7 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    landmarks = TEMPLATE @ rotation.T + (200, 50)
+    matrix = alignment(Face((0, 0, 1, 1), 1.0, landmarks))
+    np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-9)
+
+
+@pytest.mark.parametrize("side", [60, 400])
+def test_a_crop_shows_the_box_upright_and_unsheared(side):
+    image = np.zeros((600, 600, 3), np.uint8)
+    y, x = np.mgrid[:600, :600]
+    image[..., 0], image[..., 1] = x / 600 * 255, y / 600 * 255
+    face = Face((100, 150, side, side), 1.0)
+    crop = cut(image, face).astype(float)
+    matrix = alignment(face)
+    v, u = np.mgrid[10:100:10, 10:100:10]
+    seen = (np.stack([u, v], -1) - matrix[:, 2]) / matrix[0, 0]
+    np.testing.assert_allclose(crop[v, u, :2], seen / 600 * 255, atol=1.5)
+
+
+def test_the_cascade_finds_a_face_and_nothing_in_an_empty_picture(portrait):
+    detector = HaarDetector(0.12)
+    (face,) = detector(portrait)
+    assert 0 < face.confidence < 1
+    assert 60 < face.box[2] < 160
+    assert detector(np.zeros_like(portrait)) == []
+    # Larger pictures are searched at the same size, and boxes are in their pixels.
+    (large,) = detector(cv2.resize(portrait, None, fx=4, fy=4))
+    np.testing.assert_allclose(large.box, np.array(face.box) * 4, atol=60)
+
+
+def test_a_file_that_is_no_yunet_is_refused(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="not a YuNet model"):
+        YuNetDetector(tmp_path / "x.onnx", smallest=0.1, least_confidence=0.6)
+    with pytest.raises(UserError, match="no such file"):
+        YuNetDetector(tmp_path / "y.onnx", smallest=0.1, least_confidence=0.6)
+
+
+def tracked(faces_of_frames, images=None):
+    tracker = Tracker()
+    for i, boxes in enumerate(faces_of_frames):
+        image = GREY if images is None else images[i]
+        tracker.update(i, i / 25, image, [Face(box, 0.5) for box in boxes])
+    return tracker.people()
+
+
+def test_two_people_are_followed_and_chosen(tmp_path):
+    left = [(10 + i, 10, 40, 40) for i in range(30)]
+    right = [(100, 20, 30, 30)] * 30
+    frames = [[a, b] if i != 12 else [b] for i, (a, b) in enumerate(zip(left, right))]
+    frames += [[b] for b in right[:20]]
+    people = tracked(frames)
+    assert [len(t.frames) for t in people] == [29, 50]
+    (longest,) = choose(people, "longest", 50)
+    assert longest.found.all()
+    assert set(longest.boxes[:, 0]) == {100}
+    # The one in front counts while there, the other before and after.
+    (largest,) = choose(people, "largest", 50)
+    assert largest.found.all()
+    assert largest.boxes[11, 0] == 21
+    assert (largest.boxes[[12, 30, 49], 0] == 100).all()
+    (second,) = choose(people, "2", 50)
+    np.testing.assert_array_equal(second.boxes, longest.boxes)
+    assert [face.name for face in choose(people, "all", 50)] == ["1", "2"]
+    with pytest.raises(UserError, match="there are 1 to 2"):
+        choose(people, "3", 50)
+    with pytest.raises(UserError, match="largest, longest, all or a face's number"):
+        choose(people, "widest", 50)
+
+
+def test_a_cut_in_the_film_ends_tracks_and_flashes_count_for_nothing():
+    box = [(10, 10, 40, 40)]
+    images = [GREY] * 15 + [GREY + 200] * 15
+    assert [len(t.frames) for t in tracked([box] * 30, images)] == [15, 15]
+    assert len(tracked([box] * 30)) == 1
+    assert tracked([box] * 2 + [[]] * 28) == []
+
+
+def test_nobody_found_is_one_face_without_frames():
+    (nobody,) = choose([], "all", 5)
+    assert not nobody.found.any()
+    with pytest.raises(UserError, match="none was found"):
+        choose([], "1", 5)
+
+
+def test_crops_are_written_as_a_corpus_has_them(portrait, tmp_path):
+    empty = np.full_like(portrait, portrait.mean(axis=(0, 1)).astype(np.uint8))
+    images = [portrait] * 12
+    images[4] = empty
+    write_pictures(tmp_path / "v.mp4", images, (40 * np.arange(12)).tolist())
+    info, counted = probe(tmp_path / "v.mp4"), []
+    ((face, folder),) = cut_faces(
+        tmp_path / "v.mp4",
+        info,
+        tmp_path / "crops",
+        detector=HaarDetector(0.12),
+        choice="largest",
+        advance=counted.append,
+    )
+    crops = Crops(folder)
+    assert crops.existing.tolist() == [i for i in range(12) if i != 4]
+    np.testing.assert_array_equal(face.found, [i != 4 for i in range(12)])
+    assert np.isnan(face.boxes[4]).all()
+    assert crops.load(0).shape == (112, 112, 3)
+    assert sum(counted) == 12
