@@ -263,8 +263,9 @@ class Predictor:
         observed: Mapping[str, Bool[np.ndarray, "n"]],
     ) -> list[str]:
         """What the model would have taken and was not there, in sentences."""
+        pictures = material.info is not None or material.crops is not None
         hints = {
-            "visual": "no face was found",
+            "visual": "no face was found" if pictures else "no pictures",
             "audio": "no sound" if material.audio is None else "the sound gave no features",
             "text": "no words (--transcript FILE or --asr DIR give some)"
             if words is None
