@@ -96,7 +96,7 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def _codecs(streams: Sequence) -> set[str]:
-    return {s.codec_context.name for s in streams if s.codec_context is not None}
+    return {s.codec_context.codec.canonical_name for s in streams if s.codec_context is not None}
 
 
 def _video_mime(container: av.container.InputContainer) -> str:

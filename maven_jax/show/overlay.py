@@ -111,7 +111,7 @@ class _Sound:
         self._out = None
         if not streams:
             self._packets: Iterator[av.Packet] = iter(())
-        elif streams[0].codec_context.name in _CARRIED:
+        elif streams[0].codec_context.codec.canonical_name in _CARRIED:
             self._out = out.add_stream_from_template(streams[0])
             self._packets = self._copied(source, streams[0])
         else:

@@ -9,7 +9,10 @@ import numpy as np
 from maven_jax.prediction import VideoPrediction, Word
 from maven_jax.smoothing import box_filter
 
-HOSTILE = "$\\frac$ </script><script>window.hurt=1</script><img src=x onerror=window.hurt=2>&amp;"
+HOSTILE = (
+    "$\\frac$ </script x></script><script>window.hurt=1</script>"
+    "<img src=x onerror=window.hurt=2>&amp;"
+)
 _SAID = "so this is what a good day looks like then it rained and we all went home"
 
 

@@ -23,7 +23,7 @@ def pictures_in(found: embed.Embedded) -> list[np.ndarray]:
     ("name", "given", "mime"),
     [
         ("a.mp4", {}, "video/mp4"),
-        ("b.mov", {}, "video/mp4"),
+        ("b.mov", {"sound": "libmp3lame"}, "video/mp4"),
         ("c.webm", {"codec": "libvpx", "sound": "libopus"}, "video/webm"),
         ("d.mkv", {}, ""),
         ("e.avi", {"codec": "mpeg4", "sound": ""}, ""),
