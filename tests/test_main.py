@@ -65,7 +65,9 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
     code = (
         "import maven_jax, data_prep; from maven_jax import recipes;"
         "print(maven_jax.__file__); print(recipes.find('quickstart')[0]);"
-        "print(recipes.load('tiny', 'encoders').visual.source)"
+        "print(recipes.load('tiny', 'encoders').visual.source);"
+        "from importlib import resources; page = resources.files('maven_jax.show');"
+        "print(*(n for n in ('page.html', 'page.css', 'page.js') if (page / n).is_file()))"
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -80,3 +82,4 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
     assert output[0] == str(site / "maven_jax" / "__init__.py")
     assert output[1] == str(site / "maven_jax" / "configs" / "quickstart.py")
     assert output[2] == "random"
+    assert output[3] == "page.html page.css page.js"
