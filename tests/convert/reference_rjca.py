@@ -27,6 +27,7 @@ class DenseCoAttention(nn.Module):
         for i, features in enumerate(x, 1):
             key = getattr(self, f"key{i}_linear")(features.transpose(1, 2))
             scores = torch.tanh(key @ query / joint.shape[-1] ** 0.5)
+            scores = F.dropout(scores, 0.6, self.training)
             value = getattr(self, f"value{i}_linear")(features)
             result.append(torch.relu(torch.tanh(value @ scores)))
         return result
@@ -61,17 +62,20 @@ class CoAttention(nn.Module):
 class ResidualLstm(nn.Module):
     """A two-way LSTM, its input beside its output, a linear layer, rows of length one."""
 
-    def __init__(self, inputs: int, outputs: int, layers: int = 2):
+    def __init__(self, inputs: int, outputs: int, layers: int = 2, dropout: float = 0.0):
         super().__init__()
         half = outputs // 2
         self.init_hidden = nn.Parameter(0.3 * torch.randn(4 * layers, half))
         self.linear = nn.Linear(inputs + outputs, outputs)
-        self.rnn = nn.LSTM(inputs, half, layers, bidirectional=True, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.rnn = nn.LSTM(
+            inputs, half, layers, bidirectional=True, batch_first=True, dropout=dropout
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         start = self.init_hidden[:, None].expand(-1, len(x), -1).contiguous()
         states, _ = self.rnn(x, tuple(start.chunk(2)))
-        return F.normalize(self.linear(torch.cat([x, states], dim=-1)), dim=-1)
+        return F.normalize(self.linear(self.dropout(torch.cat([x, states], dim=-1))), dim=-1)
 
 
 class PositionAttention(nn.Module):
@@ -104,8 +108,8 @@ class ReleasedRjca(nn.Module):
     def __init__(self, width: int = 512, positions: int = 49, frames: int = 16):
         super().__init__()
         self.coattn = CoAttention((width, width), frames, steps=1, use_query=True)
-        self.audio_extract = ResidualLstm(width, width)
-        self.video_extract = ResidualLstm(width, width)
+        self.audio_extract = ResidualLstm(width, width, dropout=0.1)
+        self.video_extract = ResidualLstm(width, width, dropout=0.1)
         self.video_attn = Pooling(width, positions)
         self.Joint = ResidualLstm(2 * width, width)
         for name in ("vregressor", "aregressor"):

@@ -27,7 +27,7 @@ class Level(nn.Module):
         super().__init__()
         self.conv1 = weight_normed(inputs, outputs, dilation)
         self.conv2 = weight_normed(outputs, outputs, dilation)
-        # Chomp, LeakyReLU and dropout, without tensors of their own.
+        # Chomp and LeakyReLU have no tensors of their own.
         self.net = nn.Sequential(
             *(self.conv1, nn.Identity(), nn.LeakyReLU(), nn.Dropout(0.1)),
             *(self.conv2, nn.Identity(), nn.LeakyReLU(), nn.Dropout(0.1)),
@@ -36,8 +36,8 @@ class Level(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x
-        for conv in (self.conv1, self.conv2):
-            y = F.leaky_relu(conv(y)[..., : x.shape[-1]])
+        for conv, dropout in ((self.conv1, self.net[3]), (self.conv2, self.net[7])):
+            y = dropout(F.leaky_relu(conv(y)[..., : x.shape[-1]]))
         return F.leaky_relu(y + (self.downsample(x) if self.downsample else x))
 
 
