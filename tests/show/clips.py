@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 RATE_HZ = 16_000
+TAIL_S = 0.3
 
 
 def write_clip(
@@ -27,7 +28,7 @@ def write_clip(
         times_s: of the pictures, to whole milliseconds.
         size: width and height.
         codec: of the pictures.
-        sound: codec of the tone, which ends with the last picture; "" for none.
+        sound: codec of the tone, which outlasts the pictures by TAIL_S; "" for none.
         pixels: format of the pixels.
     """
     width, height = size
@@ -45,7 +46,7 @@ def write_clip(
             container.mux(video.encode(frame))
         container.mux(video.encode())
         if audio is not None:
-            n = round(float(times_s[-1]) * RATE_HZ)
+            n = round((float(times_s[-1]) + TAIL_S) * RATE_HZ)
             tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(n) / RATE_HZ)).astype(np.int16)
             for first in range(0, n, 1024):
                 part = tone[None, first : first + 1024]

@@ -7,7 +7,7 @@ import dataclasses
 import av
 import numpy as np
 import pytest
-from clips import write_clip
+from clips import TAIL_S, write_clip
 from predictions import prediction_of
 
 from data_prep.media import open_audio, probe
@@ -86,7 +86,7 @@ def test_other_files_become_mp4(suffix, codec, sound, size, made, tmp_path):
     assert images_of(tmp_path / "out.mp4")[0].shape[1::-1] == made
     if sound:
         tone = np.concatenate(list(open_audio(tmp_path / "out.mp4").blocks(16_000)))
-        assert len(tone) / 16_000 == pytest.approx(times_s[-1], abs=0.1)
+        assert len(tone) / 16_000 == pytest.approx(times_s[-1] + TAIL_S, abs=0.1)
         assert np.abs(tone).max() > 0.1
     else:
         assert probe(tmp_path / "out.mp4").audio_start_s is None
@@ -114,3 +114,15 @@ def test_what_has_no_pictures_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"broken\.mp4"):
         write_overlay(prediction_of(5), broken, tmp_path / "out" / "o.mp4")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_failure_on_the_way_leaves_nothing(tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mp4", np.arange(5) / 25, sound="")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("maven_jax.show.panel.Panel.drawn", full)
+    with pytest.raises(OSError, match="No space"):
+        write_overlay(prediction_of(5, 25), clip, tmp_path / "out" / "o.mp4")
+    assert list((tmp_path / "out").iterdir()) == []
