@@ -95,5 +95,6 @@ def _listen(processor: Any, model: Any, samples: np.ndarray) -> list[Segment]:
         a, b = part["timestamp"]
         a = min(max(float(a), 0.0), length_s)
         b = length_s if b is None else min(max(float(b), a), length_s)
-        segments.append(Segment(a, b, part["text"].strip()))
+        if b > a:  # the silence behind a short sound is heard too, and words imagined in it
+            segments.append(Segment(a, b, part["text"].strip()))
     return segments
