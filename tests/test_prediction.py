@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from maven_jax.errors import UserError
@@ -104,7 +105,6 @@ def test_nothing_observed_is_said_not_averaged(prediction):
 
 
 def test_pandas_shows_the_same_table(prediction):
-    pd = pytest.importorskip("pandas")
     frame = prediction.to_pandas()
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == list(prediction.columns())
