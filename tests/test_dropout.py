@@ -1,11 +1,14 @@
 """Dropout: rates, scale, independence, and the same draw however it is laid on devices."""
 
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from maven_jax.dropout import Dropout, keep_mask
+from tests.processes import run_processes
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.6])
@@ -52,3 +55,28 @@ def test_what_stays_is_scaled_and_gradients_go_the_same_way():
 def test_a_rate_of_one_is_refused():
     with pytest.raises(ValueError, match="dropout rate 1 is not in"):
         Dropout(1, False).apply({}, jnp.ones(3), rngs={"dropout": jax.random.key(0)})
+
+
+# The digest of a mask that is computed where its rows and columns lie on `data` x `model` devices.
+_DRAW = """
+import hashlib, json, functools
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from maven_jax.dropout import keep_mask
+
+def digest(data, model):
+    mesh = jax.make_mesh((data, model), ("data", "model"))
+    draw = jax.jit(
+        lambda key: keep_mask(key, 0.3, (16, 6, 40))[0],
+        out_shardings=NamedSharding(mesh, P("data", None, "model")),
+    )
+    return hashlib.sha256(np.asarray(draw(jax.random.key(5))).tobytes()).hexdigest()
+
+print(json.dumps([digest(*shape) for shape in ((1, 1), (8, 1), (2, 4), (1, 8))]))
+"""
+
+
+def test_every_mesh_draws_what_one_device_draws():
+    (digests,) = run_processes(_DRAW, processes=1, devices=8)
+    here = np.asarray(keep_mask(jax.random.key(5), 0.3, (16, 6, 40))[0])
+    assert digests == [hashlib.sha256(here.tobytes()).hexdigest()] * 4
