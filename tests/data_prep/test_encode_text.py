@@ -60,7 +60,7 @@ def test_sub_words_are_averaged_per_word(encoder):
     pieces = [[t for t, o in zip(ids, owner) if o == w] for w in range(4)]
     assert [encoder._tokenizer.decode(p).strip() for p in pieces] == texts
     track = encoder.encode([segment(0.0, 4.0, " ".join(texts))], Clock())
-    (hidden,) = encoder._hidden([ids])
+    (hidden,) = encoder._hidden([ids], Clock())
     expected = np.stack([hidden[owner == w].mean(0) for w in range(4)])
     found, _, _ = track.at(words_of(segment(0.0, 4.0, " ".join(texts)))[1])
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -119,12 +119,12 @@ def test_long_segments_go_through_in_overlapping_windows():
     words = [LEXICON[i % len(LEXICON)] for i in range(95)]
     ids, _ = short._tokens(words)
     assert len(ids) == 95
-    (hidden,) = short._hidden([ids])
+    (hidden,) = short._hidden([ids], Clock())
     assert hidden.shape == (95, short.dim)
     # The middle of a window's own part is what that window gives alone …
-    (first,) = short._hidden([ids[:20]])
+    (first,) = short._hidden([ids[:20]], Clock())
     np.testing.assert_allclose(hidden[:12], first[:12], atol=1e-5)
-    (second,) = short._hidden([ids[12:32]])
+    (second,) = short._hidden([ids[12:32]], Clock())
     np.testing.assert_allclose(hidden[20:24], second[8:12], atol=1e-5)
     # … and in the overlap the two are mixed, the later one ever more.
     for i in range(12, 20):

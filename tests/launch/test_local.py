@@ -43,6 +43,8 @@ def launch(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A test run in the background of a script passes on that it ignores SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
