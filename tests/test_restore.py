@@ -161,7 +161,7 @@ def test_a_checkpoint_of_eight_devices_really_is_split(undisturbed):
     [
         pytest.param(4, 1, (2, 2), id="2x2", marks=pytest.mark.slow),
         pytest.param(1, 1, (1, 1), id="1x1"),
-        pytest.param(1, 2, (2, 1), id="two processes"),
+        pytest.param(1, 2, (2, 1), id="two processes", marks=pytest.mark.slow),
     ],
 )
 def test_a_checkpoint_of_eight_devices_continues_elsewhere(
@@ -192,7 +192,7 @@ def test_processes_agree_on_the_checkpoint_before_a_damaged_one(recipe, undistur
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_refuses_one_process_ends_all_with_a_line(store, tmp_path, victim):
     recipe = write_recipe(tmp_path, store, "quickstart:concat", 1)
     before = tuple(LIMIT if i == victim else "" for i in range(2))

@@ -86,6 +86,7 @@ def test_a_job_of_two_tasks_is_the_run_of_two_local_processes(cluster, words, tm
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_requeued_job_continues_from_its_checkpoint(cluster, words, tmp_path):
     more = ["--config.train.num_epochs=1000", "--config.train.eval_every_epochs=1000"]
     more += ["--config.checkpoint.every_steps=100000", f"--workdir={tmp_path}/w"]
