@@ -35,6 +35,8 @@ def launch(tmp_path):
         program.chmod(0o755)
         own = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
         own |= {"PATH": f"{program.parent}{os.pathsep}{own['PATH']}", "JAX_PLATFORMS": "cpu"}
+        # Tests run in the background of a script ignore SIGINT, and would pass that on.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             [SCRIPT, str(count), *(words or ("train", "--workdir", str(tmp_path / "w")))],
             env=own | env,
@@ -43,9 +45,8 @@ def launch(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A test run in the background of a script passes on that it ignores SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        signal.signal(signal.SIGINT, before)
         started.append(process)
         return process
 
