@@ -19,7 +19,7 @@ from data_prep.check import CorpusReport, VideoCheck, check
 from data_prep.corpus import SPLITS, scan
 from data_prep.problems import UNUSABLE
 from maven_jax import recipes
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, positive
 from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
@@ -237,20 +237,10 @@ def _rates(words: Sequence[str]) -> Mapping[str, float]:
     for word in words:
         name, _, text = word.partition("=")
         try:
-            rates[name] = _positive(text)
+            rates[name] = positive(text)
         except argparse.ArgumentTypeError:
             raise UserError(f"--rate {word}: NAME=HZ is wanted, e.g. eeg=10") from None
     return rates
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is wanted")
-    return value
 
 
 def _count(text: str) -> int:
@@ -316,9 +306,9 @@ def parser() -> Parser:
         metavar="NAME=HZ",
         help="with --features: rate of a modality's .npy files (repeatable)",
     )
-    p.add_argument("--fps", type=_positive, help="with --features: frame rate of the annotations")
+    p.add_argument("--fps", type=positive, help="with --features: frame rate of the annotations")
     p.add_argument(
-        "--assume-fps", type=_positive, metavar="F", help="frame rate of videos that tell no times"
+        "--assume-fps", type=positive, metavar="F", help="frame rate of videos that tell no times"
     )
     p.add_argument(
         "--workers",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError, explain
 from maven_jax.progress import say
 from maven_jax.writers import write_json
@@ -67,7 +67,7 @@ def parser() -> Parser:
     )
     p.add_argument(
         "--fps",
-        type=_positive,
+        type=positive,
         metavar="F",
         help="frames per second of a folder of crops; rows per second of sound alone (default 30)",
     )
@@ -87,16 +87,6 @@ def parser() -> Parser:
     p.add_argument("--json", action="store_true", help="also everything as JSON, beside the CSV")
     p.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     return p
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is wanted")
-    return value
 
 
 def _widths(text: str) -> tuple[int, int]:
