@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from maven_jax import bundle
+from maven_jax import assembly, bundle, recipes
 from maven_jax.checkpoint import Checkpoints
+from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
@@ -64,28 +65,69 @@ def init_from(config: Config, folder: str) -> None:
         config.train.init["/"] = folder
 
 
-def start_from(weights: Weights, folders: Mapping[str, str | None]) -> Weights:
+def start_from(weights: Weights, config: Config, store: Store) -> Weights:
     """Puts weights of converted encoders and of other runs in the place of fresh ones.
 
     Args:
         weights: fresh ones of the model.
-        folders: path of a module within the model (`encoder_visual`, `fusion/head`; `/` is the
-            whole model) -> a folder (see `read_folder`) whose weights are put there; None leaves
-            the fresh ones. The feature statistics stay those of the store that is trained on.
+        config: `train.init`: path of a module within the model (`encoder_visual`, `fusion/head`;
+            `/` is the whole model) -> a folder (see `read_folder`) whose weights are put there;
+            None leaves the fresh ones. The feature statistics stay those of the store.
+        store: that is trained on.
 
     Returns:
         The weights, laid out on devices as they were.
 
     Raises:
-        UserError: a folder without weights, or weights of other names or shapes than the module's.
+        UserError: a folder without weights, weights of other names or shapes than the module's,
+            or a whole model that was trained on features of other encoders than the store holds.
     """
-    for where, folder in folders.items():
-        if folder is not None:
-            found = read_folder(Path(folder))
-            weights = put_weights(weights, found, where, f"config.train.init.{where}: {folder}")
-            count = count_parameters(found["params"])
-            say(f"{where} starts from {folder} ({count:,} parameters)")
+    for where, folder in recipes.plain(config.train.init).items():
+        if folder is None:
+            continue
+        source = f"config.train.init.{where}: {folder}"
+        if not where.strip("/"):
+            check_features(Path(folder), tuple(config.data.modalities), store, source)
+        found = read_folder(Path(folder))
+        weights = put_weights(weights, found, where, source)
+        count = count_parameters(found["params"])
+        say(f"{where} starts from {folder} ({count:,} parameters)")
     return weights
+
+
+def check_features(folder: Path, modalities: tuple[str, ...], store: Store, source: str) -> None:
+    """Raises UserError unless a whole model understands what it is to be trained on now.
+
+    Shapes alone do not tell: many encoders are equally wide.
+
+    Args:
+        folder: a workdir or a bundle that holds the model.
+        modalities: that the new run takes, in its order.
+        store: whose features those are.
+        source: what is wrong there, for messages.
+    """
+    if bundle.is_bundle(folder):
+        parts = bundle.open_bundle(folder)
+        known, kinds = parts.config.data.modalities, parts.trained_on.kinds()
+        released = "converted" in parts.record
+    elif (folder / assembly.CONFIG_FILE).exists():
+        config, record = assembly.read_record(folder)
+        known, kinds = config.data.modalities, record["features"]
+        released = "converted" in record
+    else:
+        return  # an encoder of its own: nothing but names and shapes is known of it
+    if tuple(known) != modalities:
+        raise UserError(
+            f"{source} takes {', '.join(known)}, config.data.modalities is {', '.join(modalities)}"
+        )
+    try:
+        # Released weights come without the names of what they were trained on.
+        assembly.check_features(store, kinds, identity=not released)
+    except UserError as error:
+        raise UserError(
+            f"{source}: {error}; prepare the store with the encoders of that run, or let the "
+            "recipe's train.init name modules behind the features instead of the whole model"
+        ) from None
 
 
 def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: str) -> Weights:

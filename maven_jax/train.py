@@ -115,7 +115,7 @@ def run(
     state: Any = None
     if not start:
         state = builder.fresh(stage)
-        state = state.replace(weights=start_from(state.weights, recipes.plain(config.train.init)))
+        state = state.replace(weights=start_from(state.weights, config, store))
     record = workdirs.claim(workdir, config, store, mixed, overrides or [])
     if start:
         control.from_json(checkpoints.control(start))

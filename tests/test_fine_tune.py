@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from data_prep import find_faces
 from maven_jax import recipes, train
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
+from maven_jax.export import export
 from maven_jax.trained import arrays_of, open_model
+from maven_jax.writers import write_json
 from tests.corpora import write_rated_videos
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
@@ -109,6 +112,32 @@ def test_features_of_another_width_end_in_one_line(base, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "config.train.init./" in error
     assert error.count("\n") == 1
+
+
+def test_features_of_other_encoders_are_refused_though_shapes_fit(base, mine, tmp_path, capsys):
+    other = Path(shutil.copytree(base, tmp_path / "W"))
+    record = json.loads((other / "config.json").read_text())
+    record["features"]["audio"]["sha256"] = "0123abcd"
+    record["trained_on"]["modalities"][1]["spec"]["sha256"] = "0123abcd"
+    write_json(other / "config.json", record)
+    export(other, tmp_path / "bundle", which="best", platforms=(), licence=None)
+    capsys.readouterr()
+    for start in (other, tmp_path / "bundle"):
+        assert fine_tune(start, mine, tmp_path / "run") == 2
+        error = capsys.readouterr().err
+        assert f"config.train.init./: {start}: {mine}: audio comes from another encoder" in error
+        assert "0123abcd" in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "run/config.json").exists()
+
+
+def test_modalities_in_another_order_are_refused_though_shapes_fit(base, mine, tmp_path):
+    """The concatenation takes them in the recipe's order, and no name says which is which."""
+    config = recipes.load(f"fine_tune:{base}")
+    config.data.store = str(mine)
+    config.data.modalities = ("text", "audio", "visual")
+    with pytest.raises(UserError, match="takes visual, audio, text, config"):
+        train.run(config, tmp_path / "run")
 
 
 @pytest.mark.slow
