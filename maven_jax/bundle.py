@@ -28,12 +28,13 @@ from safetensors.numpy import load_file, save
 from maven_jax import __version__, integrity, recipes
 from maven_jax.assembly import check_sections
 from maven_jax.errors import UserError
+from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config
-from maven_jax.smoothing import as_widths
+from maven_jax.smoothing import Smoothing, as_widths
 from maven_jax.trained_on import TrainedOn
 from maven_jax.writers import write_json
 
-FORMAT, FORMAT_VERSION = "maven_jax bundle", 1
+FORMAT, FORMAT_VERSION = "maven_jax bundle", 2
 BUNDLE_FILE = "bundle.json"
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
@@ -59,7 +60,7 @@ class Bundle:
         arrays: weights by path.
         step: training steps taken.
         scores: split -> scores.
-        smooth_frames: tuned widths of box filters for valence and arousal, or None.
+        smoothing: what `tune-smoothing` chose for this step, or None.
         record: how the run was made.
     """
 
@@ -69,7 +70,7 @@ class Bundle:
     arrays: dict[str, np.ndarray]
     step: int
     scores: dict[str, dict[str, Any]]
-    smooth_frames: tuple[int, int] | None
+    smoothing: Smoothing | None
     record: dict[str, Any]
 
 
@@ -97,7 +98,7 @@ def write_bundle(
             "version": FORMAT_VERSION,
             "maven_jax": __version__,
             "step": bundle.step,
-            "smooth_frames": bundle.smooth_frames and list(bundle.smooth_frames),
+            "smoothing": bundle.smoothing and bundle.smoothing.to_json(),
             "trained_on": bundle.trained_on.to_json(),
             "record": bundle.record,
         },
@@ -132,7 +133,7 @@ def open_bundle(folder: Path) -> Bundle:
     step, record = index.get("step"), index.get("record")
     if not isinstance(step, int) or isinstance(step, bool) or not isinstance(record, dict):
         raise UserError(f"{folder / BUNDLE_FILE}: step or record are missing")
-    widths = index.get("smooth_frames")
+    tuned = index.get("smoothing")
     trained_on = TrainedOn.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
     config = _read_config(folder / CONFIG_FILE)
     if tuple(config.data.modalities) != tuple(trained_on.modalities):
@@ -147,7 +148,7 @@ def open_bundle(folder: Path) -> Bundle:
         arrays=_read_weights(folder / WEIGHTS_FILE),
         step=step,
         scores=_read_json(folder / METRICS_FILE),
-        smooth_frames=None if widths is None else as_widths(widths, str(folder / BUNDLE_FILE)),
+        smoothing=None if tuned is None else Smoothing.from_json(tuned, str(folder / BUNDLE_FILE)),
         record=record,
     )
 
@@ -246,7 +247,16 @@ def _check_kinds(config: Config) -> None:
         least = 0 if key in ("seed", "data.num_threads") else 1
         if not fits or (kinds is int and value < least):
             raise UserError(f"{key} is {value!r}")
+    refuse_own_file(config)
     as_widths(config.eval.smooth_frames, "eval.smooth_frames")
+
+
+def refuse_own_file(config: Config) -> None:
+    """Raises UserError if the model is not one of this package: opening a bundle runs no code."""
+    fusion = config.model.get("fusion") or {}
+    for name in (config.model.name, fusion.get("name", "")):
+        if of_own_file(str(name)):
+            raise UserError(f"the model is in a file of its own, {name}: no part of a bundle")
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:

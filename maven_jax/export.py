@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax.bundle import Bundle, digests, write_bundle
+from maven_jax.bundle import Bundle, digests, refuse_own_file, write_bundle
 from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError
@@ -49,6 +50,10 @@ def export(
             give the numbers of the original.
     """
     model = open_model(checkpoint, which)
+    if model.smoothing is not None and model.smoothing.step != model.step:
+        say(f"note: smoothing was tuned on step {model.smoothing.step}: it does not go along")
+        model = dataclasses.replace(model, smoothing=None)
+    refuse_own_file(model.config)
     program, free_batch = export_program(model, platforms) if platforms else (None, True)
     with appearing_whole(out) as folder:
 
@@ -64,7 +69,7 @@ def export(
             arrays=arrays_of(model.weights),
             step=model.step,
             scores=model.scores,
-            smooth_frames=model.smooth_frames,
+            smoothing=model.smoothing,
             record=model.record,
         )
         write_bundle(bundle, card, program)

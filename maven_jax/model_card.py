@@ -127,8 +127,12 @@ def _scores(model: TrainedModel) -> str:
     note = "CCC over all annotated frames of the split, concatenated."
     if model.config.data.eval_split in model.scores:
         note += f" `{model.config.data.eval_split}` chose the step, so its score flatters."
-    if model.smooth_frames is not None:
-        note += " Without smoothing; `bundle.json` holds the tuned widths."
+    if model.smoothing is not None:
+        valence, arousal = model.smoothing.frames
+        note += (
+            f" Without smoothing; on `{model.smoothing.split}` box filters of {valence} frames "
+            f"(valence) and {arousal} (arousal) were best: `predict --smooth` takes them."
+        )
     return "\n".join([*rows, "", note])
 
 

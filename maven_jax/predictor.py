@@ -137,12 +137,13 @@ class Predictor:
             recipe = tuple(self.model.config.eval.smooth_frames)
             return recipe if any(recipe) else None
         if smooth is True:
-            if self.model.smooth_frames is None:
+            tuned = self.model.tuned_frames()
+            if tuned is None:
                 raise UserError(
                     f"{self.model.source}: nobody chose smoothing widths; run `maven-jax "
                     "tune-smoothing`, or give two numbers of frames"
                 )
-            return self.model.smooth_frames
+            return tuned
         if smooth is False:
             return None
         check_smooth_frames(smooth)

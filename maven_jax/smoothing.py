@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,54 @@ def as_widths(value: Any, where: str) -> tuple[int, int]:
     raise UserError(f"{where}: smoothing widths {value!r}: two numbers of frames are wanted")
 
 
-def read_widths(workdir: Path) -> tuple[int, int] | None:
-    """The tuned widths of a workdir, None if nobody tuned them.
+@dataclass(frozen=True)
+class Smoothing:
+    """Widths that `maven-jax tune-smoothing` chose, and by which predictions.
+
+    Attributes:
+        frames: of the box filters for valence and arousal.
+        step: of the checkpoint that predicted.
+        split: of the store that was predicted.
+        store: its fingerprint.
+    """
+
+    frames: tuple[int, int]
+    step: int
+    split: str
+    store: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `smoothing.json` and bundles have it."""
+        valence, arousal = self.frames
+        return {
+            "valence": valence,
+            "arousal": arousal,
+            "step": self.step,
+            "split": self.split,
+            "store_fingerprint": self.store,
+        }
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> Smoothing:
+        """The inverse of `to_json`; what else there is does not matter.
+
+        Raises:
+            UserError: it is not what `to_json` writes.
+        """
+        if not isinstance(content, dict):
+            raise UserError(f"{where}: smoothing widths and what chose them are wanted")
+        frames = as_widths([content.get(d) for d in ("valence", "arousal")], where)
+        step, split, store = (content.get(k) for k in ("step", "split", "store_fingerprint"))
+        if isinstance(step, int) and isinstance(split, str) and isinstance(store, str):
+            return cls(frames, step, split, store)
+        raise UserError(
+            f"{where}: does not say by which step, split and store its widths were chosen; run "
+            "`maven-jax tune-smoothing` again"
+        )
+
+
+def read_smoothing(workdir: Path) -> Smoothing | None:
+    """What was tuned in a workdir, None if nothing was.
 
     Raises:
         UserError: the file is not what `maven-jax tune-smoothing` writes.
@@ -78,5 +125,4 @@ def read_widths(workdir: Path) -> tuple[int, int] | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); tune it again") from None
-    widths = [written.get(d) for d in ("valence", "arousal")] if isinstance(written, dict) else None
-    return as_widths(widths, str(path))
+    return Smoothing.from_json(written, str(path))

@@ -63,21 +63,30 @@ class Filled:
     missing: int = 0
 
 
-def widths_of(model: TrainedModel, smooth: str) -> tuple[int, int]:
-    """Widths of the box filters: `tuned` (the recipe's where nobody tuned), `none`, or `V,A`.
+def widths_of(model: TrainedModel, smooth: str) -> tuple[tuple[int, int], str]:
+    """Widths of the box filters, and where they come from, in words.
+
+    Args:
+        model: the run's.
+        smooth: `tuned` (the recipe's where nobody tuned), `none`, or `V,A`.
 
     Raises:
-        UserError: none of these.
+        UserError: none of these, or tuned on another step.
     """
     if smooth == "none":
-        return (0, 0)
+        return (0, 0), "as told"
     if smooth == "tuned":
-        valence, arousal = model.smooth_frames or model.config.eval.smooth_frames
-        return (valence, arousal)
+        tuned = model.tuned_frames()
+        if tuned is None or model.smoothing is None:
+            valence, arousal = model.config.eval.smooth_frames
+            return (valence, arousal), "the recipe's"
+        elsewhere = model.smoothing.store != model.record.get("store_fingerprint")
+        where = f"{model.smoothing.split}{' of another store' * elsewhere}"
+        return tuned, f"tuned on {where}"
     words = [w.strip() for w in smooth.split(",")]
     if len(words) != 2 or not all(w.isascii() and w.isdigit() for w in words):
         raise UserError(f"--smooth {smooth}: tuned, none, or frames for valence and arousal: 20,50")
-    return (int(words[0]), int(words[1]))
+    return (int(words[0]), int(words[1])), "as told"
 
 
 def predict_run(
@@ -192,9 +201,10 @@ def submit(
     runs, models = [], []
     for workdir in workdirs:
         model = open_model(workdir, which)
-        widths = widths_of(model, smooth)
+        widths, why = widths_of(model, smooth)
         features = open_features(model, store)
-        say(f"{workdir}: step {model.step}, box filters of {widths[0]} and {widths[1]} frames")
+        filters = f"box filters of {widths[0]} and {widths[1]} frames ({why})"
+        say(f"{workdir}: step {model.step}, {filters}")
         runs.append(predict_run(model, features, template, widths))
         models.append(model)
     mean = models[0].trained_on.target_mean

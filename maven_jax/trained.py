@@ -22,7 +22,7 @@ from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
 from maven_jax.sharding import logical_rules
-from maven_jax.smoothing import read_widths
+from maven_jax.smoothing import Smoothing, read_smoothing
 from maven_jax.state import Weights, init_weights
 from maven_jax.steps import predict_function
 from maven_jax.trained_on import TrainedOn
@@ -40,7 +40,7 @@ class TrainedModel:
         weights: NumPy arrays.
         step: training steps taken.
         scores: split -> what an evaluation of this step wrote, without single videos.
-        smooth_frames: widths that `tune-smoothing` chose, None if it never ran.
+        smoothing: what `tune-smoothing` chose, for this step or another; None if it never ran.
         record: versions, commit, overrides, what it was converted from (JSON).
     """
 
@@ -50,7 +50,7 @@ class TrainedModel:
     weights: Weights
     step: int
     scores: dict[str, dict[str, Any]]
-    smooth_frames: tuple[int, int] | None
+    smoothing: Smoothing | None
     record: dict[str, Any]
 
     @property
@@ -68,6 +68,21 @@ class TrainedModel:
             names = ", ".join(untrained)
             return f"features of untrained encoders ({names}): no claim beyond the training corpus"
         return ""
+
+    def tuned_frames(self) -> tuple[int, int] | None:
+        """Widths of the box filters that `tune-smoothing` chose; None if it never ran.
+
+        Raises:
+            UserError: it chose them for another step: other weights jitter in another way.
+        """
+        if self.smoothing is None:
+            return None
+        if self.smoothing.step != self.step:
+            raise UserError(
+                f"{self.source}: the smoothing widths were tuned on step {self.smoothing.step}, "
+                f"this is step {self.step}; run `maven-jax tune-smoothing` for it, or give widths"
+            )
+        return self.smoothing.frames
 
     @property
     def module(self) -> nn.Module:
@@ -190,7 +205,7 @@ def _from_bundle(parts: bundle.Bundle) -> TrainedModel:
         weights=weights_of(parts.arrays, str(parts.folder)),
         step=parts.step,
         scores=parts.scores,
-        smooth_frames=parts.smooth_frames,
+        smoothing=parts.smoothing,
         record=parts.record,
     )
 
@@ -213,7 +228,7 @@ def _from_workdir(workdir: Path, which: str) -> TrainedModel:
         ),
         step=step,
         scores=_scores(workdir, step),
-        smooth_frames=read_widths(workdir),
+        smoothing=read_smoothing(workdir),
         record={k: record[k] for k in bundle.RECORDED if k in record},
     )
 

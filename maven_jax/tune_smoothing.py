@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from rich.table import Table
 
+from maven_jax.bundle import is_bundle
 from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError
@@ -24,7 +25,7 @@ from maven_jax.progress import console, say
 from maven_jax.raw_tracks import open_features, raw_tracks, say_label
 from maven_jax.report.tables import shown
 from maven_jax.scoring import DIMENSIONS
-from maven_jax.smoothing import WIDTHS_FILE, box_filter
+from maven_jax.smoothing import WIDTHS_FILE, Smoothing, box_filter
 from maven_jax.trained import open_model
 from maven_jax.writers import write_json
 
@@ -123,13 +124,14 @@ def tune_smoothing(
         Dimension -> what was found.
 
     Raises:
-        UserError: no run, or a split without annotations.
+        UserError: no run (a bundle is none), or a split without annotations.
     """
+    if is_bundle(workdir):
+        raise UserError(f"{workdir}: a bundle is not changed; tune its run, then export it again")
     model = open_model(workdir, which)
+    features = open_features(model, store)
     split = str(split or model.config.data.eval_split)
-    tracks = [
-        t for t in raw_tracks(model, open_features(model, store), split) if t.target_mask.any()
-    ]
+    tracks = [t for t in raw_tracks(model, features, split) if t.target_mask.any()]
     if not tracks:
         raise UserError(f"{split} has no annotations to tune on; --split takes another one")
     widths = sorted({0, *widths})
@@ -141,7 +143,8 @@ def tune_smoothing(
     for name, tuned in found.items():
         _say(name, tuned, widths, split)
     path = workdir / WIDTHS_FILE
-    content = {d: found[d].width if d in found else 0 for d in DIMENSIONS}
+    valence, arousal = (found[d].width if d in found else 0 for d in DIMENSIONS)
+    chosen = Smoothing((valence, arousal), model.step, split, features.fingerprint)
     details = {
         d: {
             "ccc_raw": t.raw,
@@ -150,9 +153,9 @@ def tune_smoothing(
         }
         for d, t in found.items()
     }
-    write_json(path, {**content, "split": split, "step": model.step, "scores": details})
+    write_json(path, {**chosen.to_json(), "scores": details})
     say_label(model)
-    say(f"written: {path}; `predict --smooth` and `submit` take it from there")
+    say(f"written: {path}; `predict --smooth`, `submit` and `export` take it from there")
     return found
 
 

@@ -19,8 +19,11 @@ from maven_jax.bundle import PARTS, digests
 from maven_jax.convert.released import write_workdir
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
+from maven_jax.export import export
 from maven_jax.program import open_program
+from maven_jax.smoothing import Smoothing
 from maven_jax.trained import arrays_of, open_model
+from maven_jax.tune_smoothing import tune_smoothing
 from maven_jax.writers import write_json
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
@@ -195,11 +198,16 @@ BREAKS = {
     "format": (lambda f: change(f, "bundle.json", format="x"), "not written by `maven-jax export`"),
     "version": (lambda f: change(f, "bundle.json", version=99), "bundle format 99, this version"),
     "step": (lambda f: change(f, "bundle.json", step="1"), "step or record are missing"),
-    "widths": (lambda f: change(f, "bundle.json", smooth_frames=[-1, 2]), "smoothing widths"),
+    "widths": (
+        lambda f: change(f, "bundle.json", smoothing={"valence": -1, "arousal": 2}),
+        "smoothing widths",
+    ),
     "trained_on": (lambda f: change(f, "bundle.json", trained_on={"modalities": 3}), "trained_on"),
     "config": (lambda f: change(f, "config.json", data={}), "config.json: not a resolved recipe"),
     "sections": (lambda f: change(f, "config.json", bomb={}), "has a section 'bomb'"),
     "model": (lambda f: model_of(f, name="os.system"), "unknown name 'os.system'"),
+    "own file": (lambda f: model_of(f, name="a/b.py:C"), "in a file of its own, a/b.py:C"),
+    "own fusion": (lambda f: model_of(f, fusion={"name": "b.py:C"}), "in a file of its own, b.py"),
     "key": (lambda f: model_of(f, extra=1), "config.model has a key 'extra'"),
     "window": (lambda f: data_of(f, window=[1]), "config.json: not a resolved recipe"),
     "threads": (lambda f: data_of(f, num_threads="x"), "data.num_threads is 'x'"),
@@ -238,6 +246,24 @@ def test_programs_that_are_none_or_take_other_weights_get_one_line(copy):
     reseal(copy)
     with pytest.raises(UserError, match="was exported without predictor"):
         open_program(copy)
+
+
+def test_tuned_smoothing_goes_along_with_the_step_that_it_was_tuned_on(workdir, tmp_path, capsys):
+    run = Path(shutil.copytree(workdir, tmp_path / "run"))
+    step = open_model(run).step
+    for tuned_on, frames in ((step, (5, 7)), (step - 1, None)):
+        tuned = Smoothing((5, 7), tuned_on, "validation", "abc")
+        write_json(run / "smoothing.json", tuned.to_json())
+        export(run, tmp_path / f"of_{tuned_on}", which="best", platforms=(), licence=None)
+        again = open_model(tmp_path / f"of_{tuned_on}")
+        assert again.tuned_frames() == frames
+        card = (again.source / "MODEL_CARD.md").read_text()
+        assert ("5 frames (valence) and 7 (arousal)" in card) == (frames is not None)
+    assert f"smoothing was tuned on step {step - 1}: it does not" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"tuned on step {step - 1}, this is step {step}"):
+        open_model(run).tuned_frames()
+    with pytest.raises(UserError, match="a bundle is not changed"):
+        tune_smoothing(again.source, which="best", split=None, store=None, widths=(0, 3))
 
 
 def test_export_refuses_what_is_in_the_way_and_what_is_not_there(workdir, bundle, tmp_path, capsys):

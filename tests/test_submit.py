@@ -14,7 +14,9 @@ from maven_jax.__main__ import main
 from maven_jax.data.store import Store
 from maven_jax.evaluate import evaluate
 from maven_jax.raw_tracks import fill_gaps, observed_frames
-from maven_jax.smoothing import box_filter
+from maven_jax.smoothing import Smoothing, box_filter
+from maven_jax.trained import open_model
+from maven_jax.writers import write_json
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 
@@ -120,7 +122,8 @@ def test_ensembles_smooth_each_run_by_its_own_widths(runs, store, template, tmp_
     copies = []
     for run, widths in zip(runs, ((5, 0), (9, 21))):
         copy = Path(shutil.copytree(run, tmp_path / run.name))
-        (copy / "smoothing.json").write_text(json.dumps(dict(zip(("valence", "arousal"), widths))))
+        tuned = Smoothing(widths, open_model(copy).step, "validation", store.fingerprint)
+        write_json(copy / "smoothing.json", tuned.to_json())
         copies.append(copy)
     both = [w for copy in copies for w in ("--workdir", str(copy))]
     given = ["--template", str(template)]
@@ -149,7 +152,14 @@ def test_tune_smoothing_writes_what_submit_takes(runs, template, tmp_path, capsy
     words = ["--workdir", str(copy), "--template", str(template), "--out", str(tmp_path / "s.csv")]
     assert main(["submit", *words]) == 0
     widths = f"box filters of {written['valence']} and {written['arousal']} frames"
-    assert widths in capsys.readouterr().out
+    assert f"{widths} (tuned on validation)" in capsys.readouterr().out.replace("\n", " ")
+    write_json(copy / "smoothing.json", written | {"store_fingerprint": "another"})
+    assert main(["submit", *words]) == 0
+    assert "(tuned on validation of another store)" in capsys.readouterr().out.replace("\n", " ")
+    write_json(copy / "smoothing.json", written | {"step": 77})
+    assert main(["submit", *words]) == 2
+    assert "were tuned on step 77, this is step" in capsys.readouterr().err
+    assert main(["submit", *words, "--smooth", "none"]) == 0
 
 
 def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):

@@ -10,9 +10,10 @@ import pytest
 from maven_jax.errors import UserError
 from maven_jax.inference import Track
 from maven_jax.scoring import score
-from maven_jax.smoothing import as_widths, box_filter, read_widths
+from maven_jax.smoothing import Smoothing, as_widths, box_filter, read_smoothing
 from maven_jax.submission import bare_entry
 from maven_jax.tune_smoothing import ccc_of, sums, tune
+from maven_jax.writers import write_json
 
 WIDTHS = (0, 5, 21, 61, 201)
 
@@ -106,18 +107,20 @@ def test_of_equal_widths_the_smallest_is_taken_and_a_constant_scores_nothing():
     assert abs(tuned.cross_validated) < 1e-9
 
 
-def test_widths_of_a_workdir_are_two_numbers_of_frames(tmp_path):
-    assert read_widths(tmp_path) is None
+def test_widths_of_a_workdir_say_what_they_were_chosen_by(tmp_path):
+    assert read_smoothing(tmp_path) is None
     for text, reason in (
         ("{", "cannot be read"),
-        ("[]", "two numbers of frames are wanted"),
+        ("[]", "smoothing widths and what chose them are wanted"),
         ('{"valence": 3}', "two numbers of frames are wanted"),
         ('{"valence": 3, "arousal": -1}', "two numbers of frames are wanted"),
         ('{"valence": true, "arousal": 1}', "two numbers of frames are wanted"),
+        ('{"valence": 3, "arousal": 0, "step": 1}', "does not say by which step, split and store"),
     ):
         (tmp_path / "smoothing.json").write_text(text)
         with pytest.raises(UserError, match=reason):
-            read_widths(tmp_path)
-    (tmp_path / "smoothing.json").write_text('{"valence": 3, "arousal": 0, "step": 1}')
-    assert read_widths(tmp_path) == (3, 0)
+            read_smoothing(tmp_path)
+    tuned = Smoothing((3, 0), 12, "validation", "abc")
+    write_json(tmp_path / "smoothing.json", tuned.to_json() | {"scores": {}})
+    assert read_smoothing(tmp_path) == tuned
     assert as_widths([20, 50], "here") == (20, 50)
