@@ -19,7 +19,7 @@ from maven_jax.data.moments import Moments
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.store import Store, VideoEntry
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
-from maven_jax.data.windows import Windows, make_windows
+from maven_jax.data.windows import Windows, make_windows, padded_lengths
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.inference import Predictor
 from maven_jax.models import registry
@@ -199,9 +199,9 @@ def create_model(config: Config, target_mean: tuple[float, float]) -> nn.Module:
         (name, section, "model"),
         (fusion.pop("name", None), fusion, "model.fusion"),
     ):
-        if model in registry.MODELS:
+        if model is not None:
             given = ("modalities", "target_mean")
-            recipes.check_keys(registry.MODELS[model], keys, where, given)
+            recipes.check_keys(registry.model_class(model), keys, where, given)
     return registry.create(
         name, modalities=tuple(config.data.modalities), target_mean=target_mean, **section
     )
@@ -247,6 +247,10 @@ def build_predictor(
     weights_shardings: Any,
 ) -> Predictor:
     """A predictor over all videos of a split."""
+    windows = split_windows(store, config, split, train=False)
+    # Some models are tied to the number of frames that they were trained with.
+    tied = "window_length" in config.model
+    lengths = padded_lengths("" if tied else config.data.window.kind, windows.length)
     step = make_predict_step(
         model,
         build_transform(config),
@@ -258,13 +262,14 @@ def build_predictor(
     return Predictor(
         step,
         store,
-        split_windows(store, config, split, train=False),
+        windows,
         modalities=tuple(config.data.modalities),
         single_vector=dict(config.data.single_vector),
         batch_size=config.eval.batch_size,
         num_threads=config.data.num_threads,
         mesh=mesh,
         smooth_frames=tuple(config.eval.smooth_frames),
+        lengths=lengths,
     )
 
 

@@ -1,8 +1,12 @@
-"""Models by name."""
+"""Models by name, or by the file that one's own is in."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -37,6 +41,50 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 
+def of_own_file(name: str) -> bool:
+    """Whether a name is that of a class in a file: `path/to/file.py:Class`."""
+    return ".py:" in name
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a model.
+
+    Args:
+        name: a key of MODELS; or `path/to/file.py:Class`, a Linen module that is called as those
+            are. The file is run.
+
+    Raises:
+        UserError: no such model or file, or the file does not run or has no such class.
+    """
+    if of_own_file(name):
+        file, _, attribute = name.rpartition(":")
+        return _class_of_file(Path(file).absolute(), attribute)
+    if name not in MODELS:
+        raise UserError(f"model: unknown name {name!r}{did_you_mean(name, list(MODELS))}")
+    return MODELS[name]
+
+
+@functools.cache  # Linen modules are compared by their class: a file is run once.
+def _class_of_file(file: Path, name: str) -> type[nn.Module]:
+    if not file.is_file():
+        raise UserError(f"model: no file {file}; the path of a model is that from where you are")
+    spec = importlib.util.spec_from_file_location(f"maven_jax_model_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their annotations up
+    try:
+        spec.loader.exec_module(module)
+    except (ValueError, SyntaxError, ImportError, NameError) as error:
+        raise UserError(f"model: {file}: {error}") from error
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(f"model: {file} has no Linen module {name!r}")
+    if "modalities" not in found.__dataclass_fields__:
+        raise UserError(f"model: {file}: {name} has no attribute `modalities`")
+    return found
+
+
 def create(
     name: str,
     *,
@@ -47,7 +95,7 @@ def create(
     """Returns a model, still without parameters.
 
     Args:
-        name: a key of MODELS.
+        name: a key of MODELS, or `path/to/file.py:Class`.
         modalities: names, in the order in which the model is to use them.
         target_mean: (valence, arousal) of the training set; only models that want it get it.
         **kwargs: the model's own attributes; lists become tuples, dicts frozen, and `fusion`
@@ -57,12 +105,10 @@ def create(
         UserError: unknown name, no modalities, or one given twice.
         TypeError: an attribute the model does not have, or lacks.
     """
-    if name not in MODELS:
-        raise UserError(f"model: unknown name {name!r}{did_you_mean(name, list(MODELS))}")
+    model = model_class(name)
     modalities = tuple(modalities)
     if not modalities or len(set(modalities)) < len(modalities):
         raise UserError(f"model: modalities must be one or more different names, not {modalities}")
-    model = MODELS[name]
     if "target_mean" in model.__dataclass_fields__:
         if target_mean is None:
             raise UserError(f"model {name}: needs target_mean, the mean of the training targets")

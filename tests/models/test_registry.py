@@ -1,5 +1,7 @@
 """Creating models by name."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from small_models import CONCAT, RJCMA, SMALL, random_batch, small_model
 
 from maven_jax.errors import UserError
-from maven_jax.models.registry import create
+from maven_jax.models.registry import create, model_class
 from maven_jax.sharding import logical_rules, make_mesh, tree_shardings
 
 
@@ -21,6 +23,53 @@ def test_stray_and_lacking_attributes_are_type_errors():
         create("concat_mlp", modalities=("visual",), num_recursions=2, **CONCAT)
     with pytest.raises(TypeError, match="embed_dim"):
         create("maven", modalities=("visual",))
+
+
+OWN = """
+from __future__ import annotations
+import flax.linen as nn
+import jax.numpy as jnp
+from maven_jax.types import Prediction
+
+class Zero(nn.Module):
+    modalities: tuple[str, ...]
+    scale: float
+
+    def __call__(self, features, modality_masks, frame_mask, *, train):
+        return Prediction(va=self.scale * jnp.zeros((*frame_mask.shape, 2)))
+
+class Lonely(nn.Module):
+    scale: float
+"""
+
+
+def test_a_model_may_be_in_a_file_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zero.py").write_text(OWN)
+    model = create("zero.py:Zero", modalities=["audio"], scale=2.0)
+    assert (model.modalities, model.scale) == (("audio",), 2.0)
+    # Compiled programs are found again by the module: its class must not be made anew.
+    assert model == create(f"{tmp_path}{os.sep}zero.py:Zero", modalities=["audio"], scale=2.0)
+    assert model.apply({}, *random_batch(), train=False).va.shape == (3, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.py:Zero", "nowhere.py; the path of a model is that from where you are"),
+        ("zero.py:Zeroo", "no Linen module 'Zeroo'"),
+        ("zero.py:jnp", "no Linen module 'jnp'"),
+        ("zero.py:Lonely", "no attribute `modalities`"),
+        ("broken.py:Zero", "broken.py"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_file_is_one_line(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zero.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("import maven_jax.nothing")
+    with pytest.raises(UserError, match=said) as caught:
+        model_class(name)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("modalities", [(), ("audio", "audio")])
