@@ -24,26 +24,26 @@ from maven_jax.convert.huggingface import load_encoder
 _TOLERANCE = 1e-3
 
 
-def _swin(frames: int) -> tuple[Any, dict[str, Any], Any]:
+def _swin(frames: int, batch: int = 1) -> tuple[Any, dict[str, Any], Any]:
     config = transformers.SwinConfig(
         embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=7
     )
-    pixels = np.random.default_rng(0).normal(size=(frames, 224, 224, 3)).astype(np.float32)
+    pixels = np.random.default_rng(0).normal(size=(batch * frames, 224, 224, 3)).astype(np.float32)
     there = {"pixel_values": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())}
     return transformers.SwinModel(config), there, (pixels,)
 
 
-def _hubert(seconds: int) -> tuple[Any, dict[str, Any], Any]:
-    wave = np.random.default_rng(0).normal(size=(1, 16_000 * seconds)).astype(np.float32)
+def _hubert(seconds: int, batch: int = 1) -> tuple[Any, dict[str, Any], Any]:
+    wave = np.random.default_rng(0).normal(size=(batch, 16_000 * seconds)).astype(np.float32)
     model = transformers.HubertModel(transformers.HubertConfig())
     return model, {"input_values": torch.from_numpy(wave)}, (wave,)
 
 
-def _roberta(tokens: int) -> tuple[Any, dict[str, Any], Any]:
+def _roberta(tokens: int, batch: int = 8) -> tuple[Any, dict[str, Any], Any]:
     config = transformers.RobertaConfig(
         vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1
     )
-    ids = np.random.default_rng(0).integers(5, 50_000, size=(8, tokens))
+    ids = np.random.default_rng(0).integers(5, 50_000, size=(batch, tokens))
     model = transformers.RobertaModel(config, add_pooling_layer=False)
     return (
         model,

@@ -1,17 +1,22 @@
 """What one GPU does: training steps and encoders in bfloat16, and an epoch of Aff-Wild2's size.
 
-    python -m benchmarks.gpu [--only NAME,…] [--json FILE]
+    python -m benchmarks.gpu [--row NAME …] [--json FILE]
     JAX_PLATFORMS=cpu python -m benchmarks.gpu --toy        the same at toy size, anywhere
 
-Ours, PyTorch eager and `torch.compile` take turns in one process, all in bfloat16 (PyTorch by
-autocast), on the same batch. `roofline` (MFU) is our FLOPs over the time and over the rate of a
-large bfloat16 matrix product measured in the same process. The epoch draws 1.7 M frames of
-random features onto the device and trains the recipe's windows of them (`data.resident`).
+Ours, PyTorch eager and `torch.compile` take turns in one process on the same batch, all in bfloat16
+(PyTorch by autocast), after their outputs were compared in float32. A reading is several steps in a
+row and the wait for the last. `mfu` is the FLOPs of our matrix products and convolutions over the
+time and over what the maker states for the chip, `roofline` the same over a large bfloat16 product
+measured in the same process. The epoch draws 1.7 M frames of random features onto the device and
+trains the recipe's windows of them (`data.resident`). Each row is printed and written when it is
+there; without PyTorch's CUDA build the peers' columns stay empty.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import json
 import math
 import os
@@ -19,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,272 +33,329 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
 from benchmarks import encoders, training_steps
+from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
 from maven_jax import assembly, feeding, recipes
+from maven_jax.command_line import Parser
+from maven_jax.compilation import keep_compiled
 from maven_jax.convert.huggingface import load_encoder
-from maven_jax.data.moments import Moments
 from maven_jax.data.pipeline import WindowSource, to_batch
-from maven_jax.data.store import ModalitySpec, Store, VideoEntry, mask_field
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.progress import say
+from maven_jax.progress import say, timed
 from maven_jax.stages import StageBuilder
 
+# Dense bfloat16 FLOP/s that NVIDIA states, by a part of JAX's name of the device.
+STATED = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 # Aff-Wild2's training split: videos and frames of each (1.7 M together).
 VIDEOS, FRAMES = 350, 4857
-TRAINING = {  # name -> batch size, frames; the same for toys
-    "maven_released": ((64, 300), (2, 20)),
-    "maven_paper": ((64, 300), (1, 20)),
-    "rjcma": ((64, 300), (1, 300)),
-    "rjca": ((256, 16), (2, 16)),
+# name -> what the maker of the claim takes; then the same for toys
+TRAINING: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "maven_released": (dict(batch_size=64, frames=300), dict(batch_size=2, frames=20)),
+    "maven_paper": (dict(batch_size=64, frames=300), dict(batch_size=1, frames=20, layers=1)),
+    "rjcma": (dict(batch_size=64, frames=300), dict(batch_size=1, frames=300)),
+    "rjca": (dict(batch_size=256, frames=16), dict(batch_size=1, frames=16)),
 }
-ENCODING = {"swin": (128, 1), "hubert": (30, 1), "roberta": (512, 8)}
+# name -> frames, seconds or tokens, and how many of them
+ENCODING = {
+    "swin": ((1, 128), (1, 1)),
+    "hubert": ((10, 32), (1, 1)),
+    "roberta": ((128, 64), (8, 1)),
+}
 # name -> recipe, widths, windows of a batch, and those of a toy
 EPOCHS = {
     "rjcma_epoch": ("rjcma", dict(visual=512, audio=128, text=768), (64, 2)),
     "maven_epoch": ("maven", dict(visual=1024, audio=768, text=768), (64, 2)),
 }
 NAMES = (*TRAINING, *ENCODING, *EPOCHS)
+# Begins a step or a forward pass, and returns what is there when it is done.
+Begin = Callable[[], Any]
 
 
-def matmul_rate(size: int) -> float:
-    """FLOP/s of a bfloat16 matrix product, the best of some."""
-    a = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
-    multiply = jax.jit(lambda x, y: x @ y)
-    seconds = in_turns([lambda: multiply(a, a).block_until_ready()], repeats=10, inner=4)[0]
-    return 2 * size**3 / min(seconds)
+class Bench:
+    """What rows share: sizes, the peak, the peers' device.
 
+    Args:
+        toy: tiny sizes, and peers on whatever PyTorch has.
+    """
 
-def finished() -> None:
-    """Returns when PyTorch's work is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    def __init__(self, toy: bool):
+        self.toy = toy
+        cuda = torch.cuda.is_available()
+        self.peers = toy or cuda
+        self.torch_device = torch.device("cuda" if cuda else "cpu")
+        self._in_a_row, self._repeats = (1, 3) if toy else (10, 10)
+        if not self.peers:
+            say("PyTorch sees no GPU (its CUDA build is missing?): the peers' columns stay empty")
+        with timed("the rate of a bfloat16 product"):
+            self._peak = self._matmul_rate(256 if toy else 8192)
+        kind = jax.devices()[0].device_kind
+        self._stated = next((rate for name, rate in STATED.items() if name in kind), None)
+        stated = "none is known" if self._stated is None else f"{self._stated / 1e12:.0f}"
+        say(f"{kind}: {self._peak / 1e12:.3g} TFLOP/s measured, stated: {stated}")
 
+    def _matmul_rate(self, size: int) -> float:
+        a = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+        multiply = jax.jit(lambda x, y: x @ y)
+        seconds = in_turns([self._reading(lambda: multiply(a, a))], repeats=self._repeats)[0]
+        return 2 * size**3 * self._in_a_row / min(seconds)
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def _reading(self, begin: Begin) -> Begin:
+        """Some steps in a row; the host prepares one while the device is at another."""
 
+        def reading() -> None:
+            for _ in range(self._in_a_row):
+                done = begin()
+            jax.block_until_ready(done)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
 
-def compare(
-    name: str, work: str, works: Mapping[str, Callable[[], Any]], flops: float, peak: float
-) -> Row:
-    """The row of `ours` beside `eager` and `compiled`."""
-    seconds = dict(zip(works, in_turns(list(works.values()), repeats=10, warm_up=3)))
-    medians = {k: statistics.median(v) for k, v in seconds.items()}
-    return Row(
-        name=f"{name}_bf16",
-        work=work,
-        peer="torch.compile, bfloat16",
-        ours_s=medians["ours"],
-        peer_s=medians["compiled"],
-        spread=max((max(s) - min(s)) / medians[k] for k, s in seconds.items()),
-        goal=1.0,
-        facts={
-            "eager_s": medians["eager"],
-            "eager_ratio": medians["eager"] / medians["ours"],
-            "gflop": flops / 1e9,
-            "roofline": flops / medians["ours"] / peak,
-            "peak_gflop_per_s": peak / 1e9,
-        },
-        machine=machine(),
-        versions=versions(),
-    )
+        return reading
 
+    def peers_of(self, module: torch.nn.Module, step: Callable[[Any], Begin]) -> dict[str, Begin]:
+        """PyTorch eager and `torch.compile`, as far as they are to be had here.
 
-def training_step(name: str, batch_size: int, frames: int, peak: float) -> Row:
-    """A training step of a claim of `training_steps`."""
-    ours, peer, _ = training_steps.CLAIMS[name][0](batch_size, frames)
-    config = ours.config
-    config.model.dtype = "bfloat16"
-    ours = training_steps.Ours(config, ours.batch, None)
+        Args:
+            module: already on the peers' device.
+            step: what makes a step of it, or of the compiled module.
+        """
+        if not self.peers:
+            return {}
+        works = {"eager": step(module)}
+        # A toy leaves out the code generator: minutes on a processor, and not the GPU's.
+        compiled = step(torch.compile(module, backend="eager" if self.toy else "inductor"))
+        try:
+            with timed("torch.compile"):
+                compiled()
+        except Exception as error:  # whatever its many parts raise, ours and eager are measured
+            say(f"torch.compile failed ({type(error).__name__}): its column stays empty")
+        else:
+            works["compiled"] = compiled
+        return works
 
-    def put(x: Any) -> Any:
-        return x.to(device()) if isinstance(x, torch.Tensor) else x
-
-    module = peer.module.to(device())
-    inputs, targets = tree_map(put, peer.inputs), peer.targets.to(device())
-    works: dict[str, Callable[[], Any]] = {"ours": ours}
-    for how, network in (("eager", module), ("compiled", torch.compile(module))):
-        adam = torch.optim.Adam(module.parameters(), lr=1e-4, fused=torch.cuda.is_available())
-
-        def step(network: Any = network, adam: Any = adam) -> None:
-            adam.zero_grad(set_to_none=True)
-            with torch.autocast(device().type, torch.bfloat16):
-                out = network(*inputs)
-            peer.loss(out.float(), targets).backward()
-            adam.step()
-            finished()
-
-        works[how] = step
-    work = f"training step, B {batch_size}, T {frames}, bfloat16"
-    return compare(name, work, works, ours.flops, peak)
-
-
-def encoder(name: str, size: int, peak: float) -> Row:
-    """The forward pass of an encoder of `encoders`."""
-    make, work, _ = encoders.CLAIMS[name]
-    model, there, here = make(size)
-    model = model.eval().to(device())
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(Path(folder) / "model")
-        loaded = load_encoder(Path(folder) / "model", dtype=jnp.bfloat16)
-    variables, x = jax.device_put(({"params": loaded.params}, here))
-    traced = jax.jit(loaded.module.apply).trace(variables, *x)
-    program = traced.lower().compile()
-    there = {k: v.to(device()) for k, v in there.items()}
-    works: dict[str, Callable[[], Any]] = {
-        "ours": lambda: jax.block_until_ready(program(variables, *x))
-    }
-    for how, network in (("eager", model), ("compiled", torch.compile(model))):
-
-        def forward(network: Any = network) -> None:
-            with torch.inference_mode(), torch.autocast(device().type, torch.bfloat16):
-                network(**there)
-            finished()
-
-        works[how] = forward
-    return compare(
-        name, f"forward, {work.format(size)}, bfloat16", works, product_flops(traced.jaxpr), peak
-    )
-
-
-class RandomStore(Store):
-    """A store that is nowhere: features are the same few random frames again and again."""
-
-    def __init__(self, videos: int, frames: int, widths: Mapping[str, int]):
-        self.path, self.chunk_frames, self.fingerprint = Path("random"), 100, "random"
-        self.modalities = {m: ModalitySpec(m, c, {"encoder": "random"}) for m, c in widths.items()}
-        self.splits, self.dropped, self.provenance = ("train",), (), {}
-        self.statistics = {
-            m: Moments(videos * frames, np.zeros(c), np.ones(c))
-            for m, c in (widths | {"targets": 2}).items()
-        }
-        entries = [
-            VideoEntry(
-                video=f"{i:03d}",
-                split="train",
-                num_frames=frames,
-                first_record=i * -(-frames // self.chunk_frames),
-                fps=30.0,
-                duration_s=frames / 30,
-                num_annotated=frames,
-                stem=f"{i:03d}",
-                observed=dict.fromkeys(widths, frames),
-                nonfinite=dict.fromkeys(widths, 0),
-                segments=((0, frames),),
+    def row(
+        self, name: str, work: str, ours: Begin, peers: dict[str, Begin], flops: float, **facts: Any
+    ) -> Row:
+        """Times all in turns."""
+        with timed("warming up and measuring"):
+            described, works = machine(), {"ours": ours} | peers
+            readings = in_turns(
+                [self._reading(begin) for begin in works.values()], repeats=self._repeats
             )
-            for i in range(videos)
-        ]
-        self._videos = {"train": tuple(entries)}
-        rng = np.random.default_rng(0)
-        self._frames = {m: rng.normal(size=(997, c)).astype(np.float16) for m, c in widths.items()}
-        self._frames["targets"] = rng.uniform(-1, 1, (997, 2)).astype(np.float32)
-        self._frames |= {mask_field(m): np.ones(997, bool) for m in widths}
-        self._frames["target_mask"] = np.ones(997, bool)
-        self._frames["segment_id"] = np.zeros(997, np.int32)
+        seconds = {k: [s / self._in_a_row for s in r] for k, r in zip(works, readings)}
+        medians = {k: statistics.median(s) for k, s in seconds.items()}
+        rate = flops / medians["ours"]
+        facts |= {
+            "gflop": flops / 1e9,
+            "tflop_per_s": rate / 1e12,
+            "mfu": None if self._stated is None else rate / self._stated,
+            "roofline": rate / self._peak,
+            "eager_s": medians.get("eager"),
+            "eager_ratio": medians["eager"] / medians["ours"] if "eager" in medians else None,
+        }
+        return Row(
+            name=f"{name}_bf16",
+            work=work,
+            peer="torch.compile, bfloat16" if "compiled" in medians else "",
+            ours_s=medians["ours"],
+            peer_s=medians.get("compiled"),
+            spread=max((max(s) - min(s)) / medians[k] for k, s in seconds.items()),
+            goal=1.0,
+            facts=facts,
+            machine=described,
+            versions=versions(),
+        )
 
-    def read_into(
-        self,
-        spans: Sequence[tuple[VideoEntry, slice]],
-        places: Sequence[Mapping[str, np.ndarray]],
-    ) -> None:
-        for (entry, span), out in zip(spans, places):
-            numbers = np.arange(span.start, span.stop, span.step)
-            rows = (numbers + 31 * entry.first_record) % 997
-            for field, array in out.items():
-                array[:] = numbers / 30 if field == "time_s" else self._frames[field][rows]
+    def training_step(self, name: str) -> Row:
+        """A training step of a claim of `training_steps`."""
+        size = TRAINING[name][self.toy]
+        with timed("both networks, their outputs in float32"):
+            ours, peer, difference = training_steps.CLAIMS[name][0](**size)
+        config = ours.config
+        config.model.dtype = "bfloat16"
+        ours = training_steps.Ours(config, ours.batch, None)
+        with timed("compiling ours"):
+            jax.block_until_ready(ours.begin())
+        place = self.torch_device
+
+        def put(x: Any) -> Any:
+            return x.to(place) if isinstance(x, torch.Tensor) else x
+
+        module = peer.module.to(place)
+        inputs, targets = tree_map(put, peer.inputs), peer.targets.to(place)
+
+        def step(network: Any) -> Begin:
+            adam = torch.optim.Adam(module.parameters(), lr=1e-4, fused=place.type == "cuda")
+
+            def begin() -> None:
+                adam.zero_grad(set_to_none=True)
+                with torch.autocast(place.type, torch.bfloat16):
+                    out = network(*inputs)
+                peer.loss(out.float(), targets).backward()
+                adam.step()
+
+            return begin
+
+        peers = self.peers_of(module, step)
+        work = f"training step, B {size['batch_size']}, T {size['frames']}, bfloat16"
+        return self.row(
+            name, work, ours.begin, peers, ours.flops, difference_of_float32_outputs=difference
+        )
+
+    def encoder(self, name: str) -> Row:
+        """The forward pass of an encoder of `encoders`."""
+        size, count = ENCODING[name][self.toy]
+        make, work, _ = encoders.CLAIMS[name]
+        with timed("both encoders"), tempfile.TemporaryDirectory() as folder:
+            model, there, here = make(size, count)
+            model.save_pretrained(Path(folder) / "model")
+            loaded = load_encoder(Path(folder) / "model", dtype=jnp.bfloat16)
+        variables, x = jax.device_put(({"params": loaded.params}, here))
+        with timed("compiling ours"):
+            traced = jax.jit(loaded.module.apply).trace(variables, *x)
+            program = traced.lower().compile()
+        peers = {}
+        if self.peers:
+            model = model.eval().to(self.torch_device)
+            there = {k: v.to(self.torch_device) for k, v in there.items()}
+
+            def forward(network: Any) -> Begin:
+                def begin() -> None:
+                    with (
+                        torch.inference_mode(),
+                        torch.autocast(self.torch_device.type, torch.bfloat16),
+                    ):
+                        network(**there)
+
+                return begin
+
+            peers = self.peers_of(model, forward)
+        work = f"forward, {count} x {work.format(size)}, bfloat16"
+        flops = product_flops(traced.jaxpr)
+        return self.row(name, work, lambda: program(variables, *x), peers, flops)
+
+    def epoch(self, name: str) -> Row:
+        """Seconds of an epoch with the features on the device, without the first one."""
+        recipe, widths, batch_sizes = EPOCHS[name]
+        videos, frames = (1, 700) if self.toy else (VIDEOS, FRAMES)
+        config = recipes.load(recipe)
+        config.data.update(resident=True, modalities=tuple(widths))
+        config.data.window.update(kind="sliding", length=300, hop=200, step_s=None)
+        config.train.batch_size = batch_sizes[self.toy]
+        config.model.dtype = "bfloat16"
+        if self.toy and recipe == "maven":
+            config.model.beit_layers = 1
+        epoch = Epoch(config, RandomStore(videos, frames, widths))
+        seconds = []
+        for number in range(2 if self.toy else 4):
+            seconds.append(epoch.seconds())
+            say(f"epoch {number + 1}: {seconds[-1]:.3g} s, {epoch.steps} steps")
+        later, described = seconds[1:], machine()
+        return Row(
+            name=name,
+            work=f"epoch of {videos * frames:,} frames, {epoch.windows:,} windows, "
+            f"B {config.train.batch_size}, bfloat16",
+            peer="",
+            ours_s=statistics.median(later),
+            peer_s=None,
+            spread=(max(later) - min(later)) / statistics.median(later),
+            facts={"steps": epoch.steps, "limit_s": 5.0, "first_epoch_s": seconds[0]},
+            machine=described,
+            versions=versions(),
+        )
 
 
-def epoch(name: str, batch_size: int, videos: int, frames: int) -> Row:
-    """Seconds of an epoch with the features on the device, the second one."""
-    recipe, widths, _ = EPOCHS[name]
-    config = recipes.load(recipe)
-    config.data.resident = True
-    config.train.batch_size = batch_size
-    config.model.dtype = "bfloat16"
-    config.data.modalities = tuple(widths)
-    store = RandomStore(videos, frames, widths)
-    mesh, rules = assembly.build_mesh(config)
-    windows = assembly.split_windows(store, config, "train", train=True)
-    source = WindowSource(store, windows, tuple(widths), dict(config.data.single_vector))
-    steps = math.ceil(len(windows) / batch_size)
-    feed = feeding.make_feed(config, store, windows, source, mesh)
-    builder = StageBuilder(
-        config,
-        assembly.build_model(config, store),
-        to_batch(source.read([0])),
-        assembly.feature_statistics(store, config),
-        mesh,
-        rules,
-        steps_per_epoch=steps,
-        total_steps=1000 * steps,
-    )
-    stage = builder.build(0, 0)
-    state = builder.fresh(stage)
-    with jax.set_mesh(mesh):
-        feed.compile(stage.step, state)
-    seconds = []
-    for _ in range(4):
+class Epoch:
+    """A run of a recipe on a store, as `train.run` puts it together, without its files."""
+
+    def __init__(self, config: recipes.Config, store: RandomStore):
+        mesh, rules = assembly.build_mesh(config)
+        windows = assembly.split_windows(store, config, "train", train=True)
+        modalities = tuple(config.data.modalities)
+        source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
+        self.windows = len(windows)
+        self.steps = math.ceil(len(windows) / config.train.batch_size)
+        self._feed = feeding.make_feed(config, store, windows, source, mesh)
+        builder = StageBuilder(
+            config,
+            assembly.build_model(config, store),
+            to_batch(source.read([0])),
+            assembly.feature_statistics(store, config),
+            mesh,
+            rules,
+            steps_per_epoch=self.steps,
+            total_steps=1000 * self.steps,
+        )
+        stage = builder.build(0, 0)
+        self._state: Any = builder.fresh(stage)
+        with timed("compiling the training step"), jax.set_mesh(mesh):
+            self._feed.compile(stage.step, self._state)
+
+    def seconds(self) -> float:
+        """Trains one epoch."""
         began, done = time.perf_counter(), 0
-        metrics = None
-        while done < steps:
-            taken, count = feed.take(steps - done)
-            state, metrics = feed.run(state, taken)
+        while done < self.steps:
+            taken, count = self._feed.take(self.steps - done)
+            self._state, metrics = self._feed.run(self._state, taken)
             done += count
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - began)
-    later = seconds[1:]
-    return Row(
-        name=name,
-        work=f"epoch of {videos * frames:,} frames, {len(windows):,} windows, B {batch_size}",
-        peer="",
-        ours_s=statistics.median(later),
-        peer_s=None,
-        spread=(max(later) - min(later)) / statistics.median(later),
-        facts={"steps": steps, "limit_s": 5.0},
-        machine=machine(),
-        versions=versions(),
-    )
+        jax.block_until_ready((self._state, metrics))
+        return time.perf_counter() - began
 
 
 def measure(names: Sequence[str], toy: bool) -> Iterator[Row]:
-    """The rows in order."""
-    peak = matmul_rate(256 if toy else 8192)
+    """The rows in order; memory of one is free before the next."""
+    bench = Bench(toy)
     for name in names:
-        if name in TRAINING:
-            yield training_step(name, *TRAINING[name][toy], peak)
-        elif name in ENCODING:
-            yield encoder(name, ENCODING[name][toy], peak)
-        else:
-            size = (1, 700) if toy else (VIDEOS, FRAMES)
-            yield epoch(name, EPOCHS[name][2][toy], *size)
+        kinds = ((TRAINING, bench.training_step), (ENCODING, bench.encoder), (EPOCHS, bench.epoch))
+        say(f"== {name}")
+        yield next(row for kind, row in kinds if name in kind)(name)
+        gc.collect()
+        with contextlib.suppress(AttributeError):  # absent from builds without CUDA
+            torch.cuda.empty_cache()
 
 
-def main() -> int:
+def parser() -> Parser:
+    p = Parser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    p.add_argument(
+        "--row",
+        action="append",
+        metavar="NAME",
+        help=f"this row; may be given several times (default: {', '.join(NAMES)})",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    p.add_argument("--toy", action="store_true", help="tiny sizes, to see that it works")
+    return p
+
+
+def main(argv: list[str]) -> int:
     """Measures, prints, writes."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="", help=f"some of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, to see that it works")
-    args = parser.parse_args()
-    names = args.only.split(",") if args.only else NAMES
+    args: argparse.Namespace = parser().parse_args(argv)
+    names = args.row or NAMES
     for name in names:
         if name not in NAMES:
-            raise UserError(f"--only: no {name!r}{did_you_mean(name, NAMES)}")
+            raise UserError(f"--row: no {name!r}{did_you_mean(name, NAMES)}")
     if not args.toy and jax.devices()[0].platform != "gpu":
-        raise UserError("there is no GPU here; --toy runs anywhere")
-    rows = []
+        raise UserError("JAX sees no GPU here; --toy runs anywhere")
+    keep_compiled()
+    rows: list[dict[str, Any]] = []
     for row in measure(names, args.toy):
         rows.append(row.to_json())
-        say(f"{row.name}: {row.work}: ours {row.ours_s:.3g} s, {row.facts}")
-        if args.json is not None:
+        numbers = {k: v for k, v in row.facts.items() if v is not None}
+        shown = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
+        compiled = "" if row.ratio is None else f", {row.ratio:.2f} x torch.compile's speed"
+        say(f"{row.name}: {row.work}: {row.ours_s:.3g} s{compiled}; {shown}")
+        if args.json is not None:  # what is done stays, whatever happens to the rest
+            args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

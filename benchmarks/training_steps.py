@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def random_batch(
     """Windows in which everything is observed; modalities in `single` are one vector each."""
     rng = np.random.default_rng(0)
     steps = {m: 1 if m in single else frames for m in widths}
-    return Batch(
+    fields: dict[str, Any] = dict(
         features={
             m: rng.normal(size=(batch, steps[m], c)).astype(np.float32) for m, c in widths.items()
         },
@@ -68,6 +68,7 @@ def random_batch(
         target_mask=np.ones((batch, frames), bool),
         window=np.arange(batch, dtype=np.int32),
     )
+    return Batch(**fields)
 
 
 class Ours:
@@ -88,18 +89,18 @@ class Ours:
         tx, _ = recipes.call(
             make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
         )
-        mesh, rules = assembly.build_mesh(config)
+        self._mesh, rules = assembly.build_mesh(config)
         widths = {m: batch.features[m].shape[-1] for m in modalities}
         statistics = FeatureStatistics(
             mean={m: jnp.zeros(c) for m, c in widths.items()},
             std={m: jnp.ones(c) for m, c in widths.items()},
         )
-        state, shardings = create_state(model, tx, batch, statistics, mesh, rules, 0)
+        state, shardings = create_state(model, tx, batch, statistics, self._mesh, rules, 0)
         if found is not None:
             state = state.replace(weights=put_weights(state.weights, found, "/", "benchmark"))
-        shared = dict(mesh=mesh, rules=rules, seed=0)
+        shared: dict[str, Any] = dict(mesh=self._mesh, rules=rules, seed=0)
         transform = assembly.build_transform(config)
-        step = make_train_step(
+        self._step = make_train_step(
             model,
             recipes.call(make_loss, config.loss, "loss"),
             transform,
@@ -108,21 +109,39 @@ class Ours:
             accumulate_steps=1,
             **shared,
         )
-        predict = make_predict_step(model, transform, shardings=shardings.weights, **shared)
-        with jax.set_mesh(mesh):
-            placed = place_batch(batch, mesh)
-            self.va = np.asarray(predict(state.weights, placed))
-            traced = step.trace(state, placed)
-            self._step = traced.lower().compile()
-        # Of one step, without what nothing needs: the gradients of features, for instance.
-        needed, _ = dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.out_avals))
-        self.flops = product_flops(needed)
+        self._predict = make_predict_step(model, transform, shardings=shardings.weights, **shared)
         self._state: TrainState = state
-        self._batch = placed
+        with jax.set_mesh(self._mesh):
+            self._batch = place_batch(batch, self._mesh)
+
+    def outputs(self) -> np.ndarray:
+        """(b, t, 2) predictions, with products in whole float32 on every device."""
+        with jax.set_mesh(self._mesh), jax.default_matmul_precision("float32"):
+            return np.asarray(self._predict(self._state.weights, self._batch))
+
+    @cached_property
+    def _traced(self) -> Any:
+        with jax.set_mesh(self._mesh):
+            return self._step.trace(self._state, self._batch)
+
+    @cached_property
+    def flops(self) -> float:
+        """Of one step, without what nothing needs: the gradients of features, for instance."""
+        jaxpr = self._traced.jaxpr.jaxpr
+        return product_flops(dce_jaxpr(jaxpr, [True] * len(self._traced.jaxpr.out_avals))[0])
+
+    @cached_property
+    def _program(self) -> Any:
+        with jax.set_mesh(self._mesh):
+            return self._traced.lower().compile()
+
+    def begin(self) -> Any:
+        """Begins a step; returns arrays that are there when it is done."""
+        self._state, metrics = self._program(self._state, self._batch)
+        return self._state, metrics
 
     def __call__(self) -> None:
-        self._state, metrics = self._step(self._state, self._batch)
-        jax.block_until_ready((self._state, metrics))
+        jax.block_until_ready(self.begin())
 
 
 class Peer:
@@ -205,7 +224,7 @@ def maven_released(batch_size: int = 8, frames: int = 300) -> tuple[Ours, Peer, 
     ours = Ours(config, batch, as_ours(config, released_tables.maven(config), MAVEN_WIDTHS, module))
     angle, intensity = np.moveaxis(peer.outputs(), -1, 0)
     va = np.stack([intensity * np.cos(angle), intensity * np.sin(angle)], -1)
-    return ours, peer, check_equal(ours.va, va.clip(-1, 1), "maven_released")
+    return ours, peer, check_equal(ours.outputs(), va.clip(-1, 1), "maven_released")
 
 
 def rjcma(batch_size: int = 12, frames: int = 300) -> tuple[Ours, Peer, float]:
@@ -220,7 +239,7 @@ def rjcma(batch_size: int = 12, frames: int = 300) -> tuple[Ours, Peer, float]:
     inputs = tensors(batch, dict(visual="video", audio="logmel", text="bert"))
     peer = Peer(module, (inputs,), targets, partial(ccc_loss, dims=(1,)))
     ours = Ours(config, batch, as_ours(config, released_tables.rjcma(config), widths, module))
-    return ours, peer, check_equal(ours.va[..., 0], peer.outputs(), "rjcma")
+    return ours, peer, check_equal(ours.outputs()[..., 0], peer.outputs(), "rjcma")
 
 
 def rjca(batch_size: int = 64, frames: int = 16) -> tuple[Ours, Peer, float]:
@@ -237,14 +256,14 @@ def rjca(batch_size: int = 64, frames: int = 16) -> tuple[Ours, Peer, float]:
     inputs = (maps.contiguous(), audio)
     peer = Peer(module, inputs, targets, partial(ccc_loss, dims=(0, 1)))
     ours = Ours(config, batch, as_ours(config, released_tables.rjca(config), widths, module))
-    return ours, peer, check_equal(ours.va, peer.outputs().clip(-1, 1), "rjca")
+    return ours, peer, check_equal(ours.outputs(), peer.outputs().clip(-1, 1), "rjca")
 
 
 class PaperMaven(reference_maven.ReleasedBeit):
     """The paper's MAVEN: self-attention after the pathways, two BEiT encoders in series."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, layers: int):
+        super().__init__(layers=layers)
         for m in MAVEN_WIDTHS:
             attention = nn.MultiheadAttention(512, 2, dropout=0.1, batch_first=True)
             self.add_module(f"self_attention_{m}", attention)
@@ -274,13 +293,15 @@ def paper_table(config: Config) -> Table:
     return table
 
 
-def maven_paper(batch_size: int = 2, frames: int = 300) -> tuple[Ours, Peer, float]:
+def maven_paper(
+    batch_size: int = 2, frames: int = 300, layers: int = 12
+) -> tuple[Ours, Peer, float]:
     """The recipe's network without its learned relative positions, in float32."""
     torch.manual_seed(0)
-    module = PaperMaven()
+    module = PaperMaven(layers)
     batch = random_batch(MAVEN_WIDTHS, batch_size, frames)
     config = recipes.load("maven")
-    config.model.update(dtype="float32", head="va", stochastic_depth_rate=0.0)
+    config.model.update(dtype="float32", head="va", stochastic_depth_rate=0.0, beit_layers=layers)
     with config.model.ignore_type():
         config.model.relative_position = None
     config.inputs.update(standardize="none", modality_dropout=0.0)
@@ -292,7 +313,7 @@ def maven_paper(batch_size: int = 2, frames: int = 300) -> tuple[Ours, Peer, flo
 
     ours = Ours(config, batch, as_ours(config, paper_table(config), MAVEN_WIDTHS, module))
     peer = Peer(module, (inputs,), targets, loss)
-    return ours, peer, check_equal(ours.va, peer.outputs().clip(-1, 1), "maven_paper")
+    return ours, peer, check_equal(ours.outputs(), peer.outputs().clip(-1, 1), "maven_paper")
 
 
 # name -> (maker, sizes at which it is measured: the claim's first, what it has to reach)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import training_steps
+from benchmarks import gpu, training_steps
 from benchmarks.side_by_side import Row, add_growth
 from maven_jax.__main__ import main
 
@@ -67,3 +67,14 @@ def test_both_sides_of_a_training_step_are_the_same_network(make, batch_size, fr
     peer()
     assert (peer.outputs() != before).any()
     assert ours.flops > 0
+
+
+def test_the_benchmark_of_a_gpu_measures_a_toy(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    assert gpu.main(["--toy", "--row", "maven_released", "--json", str(file)]) == 0
+    (row,) = json.loads(file.read_text())
+    assert row["name"] == "maven_released_bf16"
+    assert row["ratio"] == pytest.approx(row["peer_s"] / row["ours_s"])
+    assert row["facts"]["eager_s"] > 0
+    assert 0 < row["facts"]["difference_of_float32_outputs"] < 1e-4
+    assert "x torch.compile's speed" in capsys.readouterr().out

@@ -1,0 +1,64 @@
+"""A store of any size that takes no room: for measuring what is done with features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maven_jax.data.moments import Moments
+from maven_jax.data.store import ModalitySpec, Store, VideoEntry, mask_field
+
+# Different frames that there are; a prime, so that no window length divides it.
+_FRAMES = 997
+
+
+class RandomStore(Store):
+    """A store that is nowhere: features are the same few random frames again and again."""
+
+    def __init__(self, videos: int, frames: int, widths: Mapping[str, int]):
+        self.path, self.chunk_frames, self.fingerprint = Path("random"), 100, "random"
+        self.modalities = {m: ModalitySpec(m, c, {"encoder": "random"}) for m, c in widths.items()}
+        self.splits, self.dropped, self.provenance = ("train",), (), {}
+        self.statistics = {
+            m: Moments(videos * frames, np.zeros(c), np.ones(c))
+            for m, c in {**widths, "targets": 2}.items()
+        }
+        entries = [
+            VideoEntry(
+                video=f"{i:03d}",
+                split="train",
+                num_frames=frames,
+                first_record=i * -(-frames // self.chunk_frames),
+                fps=30.0,
+                duration_s=frames / 30,
+                num_annotated=frames,
+                stem=f"{i:03d}",
+                observed=dict.fromkeys(widths, frames),
+                nonfinite=dict.fromkeys(widths, 0),
+                segments=((0, frames),),
+            )
+            for i in range(videos)
+        ]
+        self._videos = {"train": tuple(entries)}
+        rng = np.random.default_rng(0)
+        self._frames = {
+            m: rng.normal(size=(_FRAMES, c)).astype(np.float16) for m, c in widths.items()
+        }
+        self._frames["targets"] = rng.uniform(-1, 1, (_FRAMES, 2)).astype(np.float32)
+        self._frames |= {mask_field(m): np.ones(_FRAMES, bool) for m in widths}
+        self._frames["target_mask"] = np.ones(_FRAMES, bool)
+        self._frames["segment_id"] = np.zeros(_FRAMES, np.int32)
+
+    def read_into(
+        self,
+        spans: Sequence[tuple[VideoEntry, slice]],
+        places: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        for (entry, span), out in zip(spans, places):
+            numbers = np.arange(span.start, span.stop, span.step)
+            rows = (numbers + 31 * entry.first_record) % _FRAMES
+            for field, array in out.items():
+                array[:] = numbers / 30 if field == "time_s" else self._frames[field][rows]
