@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +52,8 @@ class Predictor:
         mesh: the device mesh.
         smooth_frames: widths of the box filters that each track of valence and of arousal goes
             through at last, see `box_filter`.
+        lengths: frames that windows may be padded to, each to the next; the last is the windows'
+            own. One program is compiled for each that some window takes.
 
     Raises:
         UserError: a frame is in no window, or a batch size that the mesh cannot divide.
@@ -69,19 +71,25 @@ class Predictor:
         num_threads: int,
         mesh: Mesh,
         smooth_frames: tuple[int, int],
+        lengths: Sequence[int] = (),
     ):
         check_smooth_frames(smooth_frames)
         _check_coverage(windows)
         self._smooth_frames = smooth_frames
-        self._step, self._store, self._windows, self._mesh = predict_step, store, windows, mesh
+        self._windows, self._mesh = windows, mesh
         self._rows = process_rows(mesh, batch_size, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
-        self._source = WindowSource(store, windows, modalities, single_vector)
+        # Numbers of the windows that are padded to one length, these windows, and their program.
+        self._parts = [
+            (numbers, WindowSource(store, part, modalities, single_vector), predict_step)
+            for numbers, part in windows.by_length(lengths or (windows.length,))
+        ]
 
     def compile(self, weights: Weights) -> None:
-        """Compiles the prediction step for the one shape that all batches have."""
-        example = to_batch(self._source.read([0] * len(self._rows)))
-        self._step = self._step.lower(weights, place_batch(example, self._mesh)).compile()
+        """Compiles the prediction step for every shape that batches have: one for each length."""
+        for i, (numbers, source, step) in enumerate(self._parts):
+            example = place_batch(to_batch(source.read([0] * len(self._rows))), self._mesh)
+            self._parts[i] = (numbers, source, step.lower(weights, example).compile())
 
     def __call__(
         self, weights: Weights, label: str = "", beat: Callable[[], None] = lambda: None
@@ -110,14 +118,17 @@ class Predictor:
         count = [np.zeros(e.num_frames, np.int32) for e in entries]
         targets = [np.zeros((e.num_frames, 2), np.float32) for e in entries]
         masks = [np.zeros(e.num_frames, bool) for e in entries]
-        va, target, annotated = self._outputs(weights, advance)
+        outputs: list[Any] = [None] * len(self._windows)
+        for numbers, source, step in self._parts:
+            for number, output in zip(numbers, self._outputs(source, step, weights, advance)):
+                outputs[number] = output
         # Window by window, so that the sums are the same to the last bit on any mesh.
         for window, i in enumerate(self._windows.video):
             frames = self._windows.frames(window)
-            n = len(count[i][frames])
-            total[i][frames] += va[window, :n]
+            found = outputs[window][: len(count[i][frames])]
+            total[i][frames] += found[:, :2]
             count[i][frames] += 1
-            targets[i][frames], masks[i][frames] = target[window, :n], annotated[window, :n]
+            targets[i][frames], masks[i][frames] = found[:, 2:4], found[:, 4] > 0
         tracks = []
         for i, entry in enumerate(entries):
             if not count[i].all():
@@ -127,38 +138,41 @@ class Predictor:
         return tracks
 
     def _outputs(
-        self, weights: Weights, advance: Callable[[float | int], None]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of all windows: predictions (n, t, 2), targets (n, t, 2), which are annotated (n, t).
+        self,
+        source: WindowSource,
+        step: Any,
+        weights: Weights,
+        advance: Callable[[float | int], None],
+    ) -> Float32[np.ndarray, "n t 5"]:
+        """Of all windows of a source: valence, arousal, their targets, 1 where annotated.
 
         Processes exchange nothing before the end: each keeps its own rows. A batch's output is
         read when the next batch is on its way, so that the device need not wait.
         """
         batches = ordered_batches(
-            self._source,
+            source,
             batch_size=self._batch_size,
             rows=self._rows,
             num_threads=self._num_threads,
         )
-        rows: list[np.ndarray] = []  # a batch's (r, t, 5): valence, arousal, targets, annotated
+        rows: list[np.ndarray] = []  # a batch's (r, t, 5)
 
         def keep(output: jax.Array, item: Mapping[str, Any]) -> None:
             mask = item["target_mask"][..., None].astype(np.float32)
             rows.append(np.concatenate([rows_here(output), item["targets"], mask], -1))
-            left = len(self._windows) - (len(rows) - 1) * self._batch_size
+            left = len(source) - (len(rows) - 1) * self._batch_size
             advance(min(left, self._batch_size))
 
         pending: tuple[jax.Array, Mapping[str, Any]] | None = None
         for item in batches:
-            output = self._step(weights, place_batch(to_batch(item), self._mesh))
+            output = step(weights, place_batch(to_batch(item), self._mesh))
             if pending is not None:
                 keep(*pending)
             pending = output, item
         if pending is not None:
             keep(*pending)
         whole = gather_rows(np.stack(rows), self._mesh)  # (k, batch_size, t, 5)
-        whole = whole.reshape(-1, *whole.shape[2:])[: len(self._windows)]
-        return whole[..., :2], whole[..., 2:4], whole[..., 4] > 0
+        return whole.reshape(-1, *whole.shape[2:])[: len(source)]
 
 
 def _check_coverage(windows: Windows) -> None:

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from maven_jax import inference
+from maven_jax import assembly, inference
 from maven_jax.data.store import Store
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.inference import Predictor, Track
 from maven_jax.sharding import batch_sharding, make_mesh
 from maven_jax.smoothing import box_filter
-from maven_jax.state import Weights
+from maven_jax.state import Weights, create_weights
 from tests.compilations import counted
 from tests.processes import run_processes
+from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 
 
@@ -182,3 +183,35 @@ print(json.dumps([attending(*a, sys.argv[5]) for a in json.loads(sys.argv[4])]))
         for tracks in process:
             for track, expected in zip(tracks, reference, strict=True):
                 np.testing.assert_allclose(track, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["maven_released:mlp", "quickstart"])
+def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, tmp_path):
+    store = write_small_store(tmp_path / "s", videos=3, frames=120)
+    config = small_recipe(store.path, recipe, data__window__kind="segment", eval__hop=50)
+    entries = [e for s in store.splits for e in store.videos(s)]
+    assert len({b - a for e in entries for a, b in e.segments}) > 2
+    mesh, rules = assembly.build_mesh(config)
+    model = assembly.build_model(config, store)
+    example = assembly.example_batch(store, config, "validation")
+    statistics = assembly.feature_statistics(store, config)
+    weights, shardings = create_weights(model, example, statistics, mesh, rules, 0)
+
+    def tracks() -> list[Track]:
+        with jax.set_mesh(mesh), counted() as found:
+            p = assembly.build_predictor(config, store, model, "train", mesh, rules, shardings)
+            p.compile(weights)
+            compiled.append(found["compiled"])
+            return p(weights)
+
+    compiled = []
+    bucketed = tracks()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "padded_lengths", lambda kind, length: (length,))
+        whole = tracks()
+    assert compiled == [3, 1]
+    for one, other in zip(bucketed, whole, strict=True):
+        assert np.ptp(other.predictions) > 1e-3
+        np.testing.assert_allclose(one.predictions, other.predictions, atol=1e-6)
+        np.testing.assert_array_equal(one.targets, other.targets)
+        np.testing.assert_array_equal(one.target_mask, other.target_mask)

@@ -48,6 +48,37 @@ class Windows:
             counts[self.video[index]][self.frames(index)] += 1
         return counts
 
+    def by_length(self, lengths: Sequence[int]) -> list[tuple[np.ndarray, Windows]]:
+        """The windows dealt out to the lengths that they are padded to.
+
+        Args:
+            lengths: ascending; the last is `self.length`.
+
+        Returns:
+            For each length that is the shortest for some windows: their numbers, and these
+            windows, padded to it.
+        """
+        frames = -(-(self.stop - self.start) // self.step)
+        parts = []
+        for shorter, length in zip((0, *lengths), lengths):
+            numbers = np.flatnonzero((frames > shorter) & (frames <= length))
+            if len(numbers):
+                table = {f: getattr(self, f)[numbers] for f in ("video", "start", "stop", "step")}
+                parts.append((numbers, dataclasses.replace(self, length=length, **table)))
+        return parts
+
+
+def padded_lengths(kind: str, length: int) -> tuple[int, ...]:
+    """Frames to which windows are padded where a model takes any number; few, as each is compiled.
+
+    Segments are of all lengths. Of the other kinds, almost all windows are whole.
+
+    >>> padded_lengths("segment", 300), padded_lengths("sliding", 300)
+    ((75, 150, 300), (300,))
+    """
+    halved = (-(-length // 4), -(-length // 2)) if kind == "segment" else ()
+    return tuple(sorted({*halved, length}))
+
 
 def sliding_bounds(num_frames: int, length: int, hop: int) -> list[tuple[int, int]]:
     """Windows `hop` apart, the last one flush with the end; one short window if all fits in it.
