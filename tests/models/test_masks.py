@@ -21,8 +21,7 @@ MODELS_AND_SINGLE_VECTORS = pytest.mark.parametrize(
     ("name", "single"),
     [
         *(grouped(name, ()) for name in SMALL),
-        grouped("maven", ("audio", "text")),
-        grouped("rjcma", ("audio", "text")),
+        *(grouped(name, ("audio", "text")) for name in ("maven", "rjcma", "own") if name in SMALL),
     ],
 )
 
