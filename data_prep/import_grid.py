@@ -25,6 +25,7 @@ from data_prep.problems import (
     NOTE,
     REPAIRED,
     UNUSABLE,
+    Fix,
     InputError,
     Problem,
     from_error,
@@ -70,18 +71,18 @@ class Grid:
         return float(self.time_s[-1]) + median_interval(self.time_s)
 
 
-def parse_number(path: Path, place: str, text: str) -> float:
+def parse_number(path: Path, place: str, text: str, hint: str = "") -> float:
     """A finite number.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none; `hint` ends the message.
     """
     try:
         value = float(text)
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise InputError(path, place, f"{printable(text, 40)!r} is not a number")
+        raise InputError(path, place, f"{printable(text, 40)!r} is not a number{hint}")
     return value
 
 
@@ -156,15 +157,29 @@ def _timed_grid(root: Path, path: Path, split: str) -> Grid:
 
 
 def read_timed(path: Path, split: str) -> tuple[np.ndarray, list]:
-    """(n, 3) time, valence, arousal; -5 where not annotated."""
+    """Rows of an annotation with times, and what was mended or left aside while reading.
+
+    Returns:
+        (n, 3) time (rising), valence, arousal; -5 where not annotated.
+
+    Raises:
+        InputError: names the first line that is no such row.
+    """
     text, fixes = read_text(path, MAX_CSV_BYTES, "an annotation")
+    if not text.strip():
+        raise InputError(path, "", "the file is empty")
     lines = text.rstrip().split("\n")
-    names = [name.strip().lower() for name in lines[0].split(",")]
+    names = [name.strip().strip('"').lower() for name in lines[0].split(",")]
     wanted = ["time_s"] if split == "test" and "valence" not in names else list(_COLUMNS)
     missing = [name for name in wanted if names.count(name) != 1]
     if missing:
         expected = ",".join(_COLUMNS)
-        raise InputError(path, "line 1", f"expected {expected}, found {printable(lines[0], 60)!r}")
+        other = next((f"; is it separated by {n}?" for s, n in _OTHERS if s in lines[0]), "")
+        found = f"expected {expected}, found '{printable(lines[0], 60)}'{other}"
+        raise InputError(path, "line 1", found)
+    unknown = [name for name in names if name not in _COLUMNS]
+    if unknown:
+        fixes.append(Fix(NOTE, "line 1", f"columns left aside: {printable(', '.join(unknown))}"))
     if len(lines) == 1:
         raise InputError(path, "", "no frames behind the header")
     rows = np.full((len(lines) - 1, 3), NOT_ANNOTATED)
@@ -173,20 +188,31 @@ def read_timed(path: Path, split: str) -> tuple[np.ndarray, list]:
     for i, line in enumerate(lines[1:]):
         place, cells = f"line {i + 2}", line.split(",")
         if len(cells) != len(names):
-            raise InputError(path, place, f"{len(cells)} columns instead of {len(names)}")
+            count = f"{len(cells)} column{'s' * (len(cells) > 1)} instead of {len(names)}"
+            raise InputError(path, place, count if line.strip() else "a blank line")
         for k, column in enumerate(columns):
-            cell = cells[column].strip()
+            cell = cells[column].strip().strip('"')
             if cell or k == 0:
-                rows[i, k] = parse_number(path, place, cell)
+                hint = "; leave it empty where nobody rated" if k else "; seconds are wanted"
+                rows[i, k] = parse_number(path, place, cell, hint)
         if not rows[i, 0] > before:
-            raise InputError(path, place, f"time {rows[i, 0]:g} s is not behind the line before it")
+            raise InputError(
+                path,
+                place,
+                f"time {rows[i, 0]:g} s is not behind {before:g} s of the line before it (one "
+                "rating at a time, in the order of time)",
+            )
         before = rows[i, 0]
-        if not ((np.abs(rows[i, 1:]) <= 1) | (rows[i, 1:] == NOT_ANNOTATED)).all():
-            raise InputError(path, place, "a value is outside [-1, 1] (and not -5, not annotated)")
+        for value in rows[i, 1:]:
+            if not (abs(value) <= 1 or value == NOT_ANNOTATED):
+                raise InputError(
+                    path, place, f"{value:g} is outside [-1, 1] (and not -5, not annotated)"
+                )
     return rows, fixes
 
 
 _COLUMNS = ("time_s", "valence", "arousal")
+_OTHERS = ((";", "semicolons"), ("\t", "tabs"))
 
 
 def _challenge_grid(root: Path, video: corpus.Video, fps: float | int | None) -> Grid:

@@ -15,10 +15,12 @@ or beside a row that is empty or -5, is not annotated.
 
 from __future__ import annotations
 
+import difflib
+import filecmp
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from data_prep.cut_faces import cut_faces
 from data_prep.find_faces import Detector
 from data_prep.import_files import FeatureRows
 from data_prep.import_grid import read_timed
-from data_prep.media import MEDIA_SUFFIXES, probe
+from data_prep.media import MEDIA_SUFFIXES, MediaInfo, median_interval, probe
 from data_prep.problems import InputError, printable
 from data_prep.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.command_line import Parser
@@ -61,8 +63,23 @@ class OwnVideo:
     transcript: Path | None
 
 
-def find_videos(folder: Path) -> list[OwnVideo]:
-    """The annotated videos of a folder, by split and name.
+@dataclass(frozen=True)
+class Rated:
+    """An own video that is known to be usable.
+
+    Attributes:
+        video: its files.
+        info: of the media file.
+        values: (n, 2) ratings of its n frames, -5 where there is none.
+    """
+
+    video: OwnVideo
+    info: MediaInfo
+    values: Float[np.ndarray, "n 2"]
+
+
+def find_videos(folder: Path) -> tuple[list[OwnVideo], list[str]]:
+    """The annotated videos of a folder, by split and name, and notes on files that take no part.
 
     Raises:
         UserError: no such folder or no annotations, an annotation without video, a name in two
@@ -76,14 +93,18 @@ def find_videos(folder: Path) -> list[OwnVideo]:
             files[path.stem] = path
     found: dict[str, OwnVideo] = {}
     for split in SPLIT_FOLDERS:
-        for path in sorted((folder / "annotations" / split).glob("*.csv")):
+        for path in sorted((folder / "annotations" / split).glob("*")):
+            if path.suffix.lower() != ".csv" or path.name[0] == ".":
+                continue
             name, fault = path.stem, name_fault(path.stem)
             if fault:
                 raise UserError(f"{path}: {printable(name)!r}: {fault}")
             if name in found:
                 raise UserError(f"{path}: {found[name].annotation} annotates the same video")
             if name not in files:
-                raise UserError(f"{path}: no video {folder / 'videos' / name}.mp4 (or .mov, …)")
+                close = difflib.get_close_matches(name, files, n=1)
+                hint = f"; is it that of {files[close[0]].name}?" if close else ""
+                raise UserError(f"{path}: no video {folder / 'videos' / name}.mp4 (.mov, …){hint}")
             words = [folder / "transcripts" / (name + s) for s in TRANSCRIPT_SUFFIXES]
             transcript = next((p for p in words if p.is_file()), None)
             found[name] = OwnVideo(name, split, path, files[name], transcript)
@@ -95,16 +116,52 @@ def find_videos(folder: Path) -> list[OwnVideo]:
             f"{folder / 'annotations' / missing[0]}: no <video>.csv; videos to train on and others "
             "to validate on are wanted"
         )
-    return list(found.values())
+    return list(found.values()), _unused(folder, found, files)
 
 
-def per_frame(path: Path, frame_times_s: Float64[np.ndarray, "n"]) -> Float[np.ndarray, "n 2"]:
-    """A CSV's ratings at the frames' times; -5 where a frame is not annotated.
+def _unused(folder: Path, found: Mapping[str, OwnVideo], files: Mapping[str, Path]) -> list[str]:
+    """Notes on files that are not where they would be taken, or belong to nothing."""
+    taken = {p for v in found.values() for p in (v.annotation, v.media, v.transcript)}
+
+    def others(kind: str) -> list[Path]:
+        paths = sorted((folder / kind).rglob("*"))
+        return [p for p in paths if p.is_file() and p not in taken and p.name[0] != "."]
+
+    return [
+        f"{len(paths)} {what}, such as {paths[0]}"
+        for paths, what in (
+            ([p for p in files.values() if p not in taken], "videos without ratings are left out"),
+            (others("annotations"), f"files are no ratings ({LAYOUT})"),
+            (others("transcripts"), "transcripts belong to no video"),
+        )
+        if paths
+    ]
+
+
+def per_frame(
+    path: Path, frame_times_s: Float64[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "n 2"], list[str]]:
+    """A CSV's ratings at the frames' times, -5 where a frame is not annotated; and notes on it.
 
     Raises:
-        InputError: (a UserError) the file is not `time_s,valence,arousal`, or rates no frame.
+        InputError: (a UserError) the file is not `time_s,valence,arousal`, rates no frame, or
+            most of it is of times that the video has not.
     """
-    rows, _ = read_timed(path, "train")
+    rows, fixes = read_timed(path, "train")
+    notes = [": ".join(filter(None, (fix.place, fix.message))) for fix in fixes]
+    end_s = float(frame_times_s[-1]) + median_interval(frame_times_s)
+    outside = int(((rows[:, 0] < frame_times_s[0]) | (rows[:, 0] > end_s)).sum())
+    if 2 * outside > len(rows):
+        raise InputError(
+            path,
+            "",
+            f"{outside} of {len(rows)} ratings lie outside the video, which ends at {end_s:.2f} s; "
+            "are their times seconds, and of this video?",
+        )
+    if outside:
+        notes.append(
+            f"{outside} of {len(rows)} ratings lie outside the video, which ends at {end_s:.2f} s"
+        )
     rated = (rows[:, 1:] != NOT_ANNOTATED).all(axis=1)
     values = np.where(rated[:, None], rows[:, 1:], np.nan)
     found, inside = FeatureRows(values, rows[:, 0]).at(slice(0, len(frame_times_s)), frame_times_s)
@@ -113,11 +170,11 @@ def per_frame(path: Path, frame_times_s: Float64[np.ndarray, "n"]) -> Float[np.n
         raise InputError(
             path, "", f"rates none of the video's frames (0 to {frame_times_s[-1]:.2f} s)"
         )
-    return np.where(known[:, None], found, NOT_ANNOTATED)
+    return np.where(known[:, None], found, NOT_ANNOTATED), notes
 
 
 def add_video(
-    video: OwnVideo,
+    rated: Rated,
     root: Path,
     detector: Detector,
     face: str,
@@ -125,33 +182,59 @@ def add_video(
 ) -> str:
     """Writes one video into the corpus, its annotation last; returns a line about it.
 
+    A video whose faces were cut before is not searched again: its ratings are written anew, since
+    they are what people mend.
+
     Raises:
         UserError: its files cannot be used.
     """
-    info = probe(video.media)
-    values = per_frame(video.annotation, info.times_s)
-    crops = root / "cropped_aligned" / video.name
+    video, values = rated.video, rated.values
+    annotation = root / ANNOTATIONS / SPLIT_FOLDERS[video.split] / f"{video.name}.txt"
+    media = root / "videos" / video.media.name
+    if _is_done(video.media, media, annotation):
+        advance(len(values))
+        faces = "faces are there already"
+    else:
+        for split in SPLIT_FOLDERS.values():  # it may have been in the other one
+            (root / ANNOTATIONS / split / annotation.name).unlink(missing_ok=True)
+        found = _add_faces(rated, root, detector, face, advance)
+        _put(video.media, media)
+        faces = f"{found:,} with a face"
+    if video.transcript is not None:
+        _put(video.transcript, root / "transcripts" / video.transcript.name)
+    write_annotation(annotation, values)
+    annotated = int((values[:, 0] != NOT_ANNOTATED).sum())
+    return f"{video.name} ({video.split}): {len(values):,} frames, {faces}, {annotated:,} annotated"
+
+
+def _is_done(source: Path, media: Path, annotation: Path) -> bool:
+    """Whether the faces in the corpus are those of this very file.
+
+    A link's file may have been written anew in its place: then it is younger than the annotation,
+    which was written last.
+    """
+    if not (annotation.exists() and media.exists()):
+        return False
+    younger = source.stat().st_mtime_ns > annotation.stat().st_mtime_ns
+    return not younger and filecmp.cmp(source, media, shallow=False)
+
+
+def _add_faces(
+    rated: Rated, root: Path, detector: Detector, face: str, advance: Callable[[int], None]
+) -> int:
+    """Writes a video's crops; returns how many there are."""
+    video, crops = rated.video, root / "cropped_aligned" / rated.video.name
     crops.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".faces-", dir=root) as place:
-        chosen = cut_faces(
-            video.media, info, Path(place), detector=detector, choice=face, advance=advance
+        (track, folder), *others = cut_faces(
+            video.media, rated.info, Path(place), detector=detector, choice=face, advance=advance
         )
-        (track, folder), *others = chosen
         if others:
             raise UserError(f"{video.media}: --face {face} gives several faces; choose one")
         if crops.exists():
             shutil.rmtree(crops)
         folder.rename(crops)
-    media = root / "videos" / video.media.name
-    _put(video.media, media)
-    if video.transcript is not None:
-        _put(video.transcript, root / "transcripts" / video.transcript.name)
-    write_annotation(root / ANNOTATIONS / SPLIT_FOLDERS[video.split] / f"{video.name}.txt", values)
-    found, rated = int(track.found.sum()), int((values[:, 0] != NOT_ANNOTATED).sum())
-    return (
-        f"{video.name} ({video.split}): {len(values):,} frames, {found:,} with a face, "
-        f"{rated:,} annotated"
-    )
+    return int(track.found.sum())
 
 
 def _put(source: Path, target: Path) -> None:
@@ -165,7 +248,7 @@ def _put(source: Path, target: Path) -> None:
 
 
 def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> None:
-    """Writes the corpus; videos that are there already are not touched.
+    """Writes the corpus; the same call again adds what is new.
 
     Args:
         folder: see the head of this file.
@@ -174,21 +257,24 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
         detector: finds them.
 
     Raises:
-        UserError: the first thing that is wrong, before anything is written where that can be.
+        UserError: the first thing that is wrong, before anything is written: all ratings and
+            videos are looked at before the long search for faces begins.
     """
-    videos = find_videos(folder)
+    videos, notes = find_videos(folder)
+    rated = []
+    for video in videos:
+        info = probe(video.media)
+        values, odd = per_frame(video.annotation, info.times_s)
+        rated.append(Rated(video, info, values))
+        notes += [f"{video.annotation}: {note}" for note in odd]
+    for note in notes:
+        say(f"note: {note}")
     for split in SPLIT_FOLDERS.values():
         (root / ANNOTATIONS / split).mkdir(parents=True, exist_ok=True)
     lines = []
-    frames = [len(probe(v.media).times_s) for v in videos]
-    with meter("faces", float(sum(frames)), "frames") as progress:
-        for video, count in zip(videos, frames):
-            done = root / ANNOTATIONS / SPLIT_FOLDERS[video.split] / f"{video.name}.txt"
-            if done.exists():
-                progress.advance(count)
-                lines.append(f"{video.name} ({video.split}): is there already")
-                continue
-            lines.append(add_video(video, root, detector, face, progress.advance))
+    with meter("faces", float(sum(len(r.values) for r in rated)), "frames") as progress:
+        for one in rated:
+            lines.append(add_video(one, root, detector, face, progress.advance))
     for line in lines:
         say(line)
     say(f"corpus: {root}; next: maven-jax prepare --root {root} --out STORE --encoders RECIPE")

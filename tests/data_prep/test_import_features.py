@@ -317,12 +317,15 @@ def test_faults_in_csv_features_are_named(folders, text, message):
         ("valence,arousal\n0,0\n", "line 1: expected time_s,valence,arousal"),
         ("time_s,valence\n0,0\n", "line 1: expected time_s,valence,arousal"),
         ("time_s,valence,arousal\n", "no frames behind the header"),
+        ("", "the file is empty"),
+        ("time_s;valence;arousal\n0;0;0\n", "is it separated by semicolons"),
+        ("time_s,valence,arousal\n0,0,0\n\n1,0,0\n", "line 3: a blank line"),
         ("time_s,valence,arousal\n0,0,0\n1,0\n", "line 3: 2 columns instead of 3"),
         ("time_s,valence,arousal\n0,0,0\n1,x,0\n", "line 3: 'x' is not a number"),
         ("time_s,valence,arousal\n0,0,0\n1,nan,0\n", "line 3: 'nan' is not a number"),
         ("time_s,valence,arousal\n0,0,0\n,0,0\n", "line 3: '' is not a number"),
         ("time_s,valence,arousal\n1,0,0\n1,0,0\n", "line 3: time 1 s is not behind"),
-        ("time_s,valence,arousal\n1,0,1.1\n", r"a value is outside \[-1, 1\]"),
+        ("time_s,valence,arousal\n1,0,1.1\n", r"line 2: 1.1 is outside \[-1, 1\]"),
     ],
 )
 def test_faults_in_annotations_are_named(folders, text, message):

@@ -18,9 +18,13 @@ from tests.corpora import write_rated_videos, write_video
 FRAMES = 30
 
 
-def everywhere(image: np.ndarray) -> list[Face]:
+def everywhere(image: np.ndarray, *_: object) -> list[Face]:
     """A detector that sees one face in all but the darkest pictures."""
     return [Face((8.0, 8.0, 40.0, 40.0), 0.9)] if image.mean() > 30 else []
+
+
+def never(*_: object) -> list[Face]:
+    raise AssertionError("no face is to be looked for")
 
 
 def test_ratings_become_one_per_frame_and_nothing_is_invented(tmp_path):
@@ -28,7 +32,9 @@ def test_ratings_become_one_per_frame_and_nothing_is_invented(tmp_path):
     path.write_text(
         "time_s,valence,arousal\n0.1,0,0\n0.3,.4,-.2\n0.5,,\n0.7,.1,.1\n0.9,.3,.1\n2,1,1\n"
     )
-    found = per_frame(path, np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 0.9, 1.5, 2.0, 2.1]))
+    found, notes = per_frame(
+        path, np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 0.9, 1.5, 2.0, 2.1])
+    )
     wanted = [
         (-5, -5),  # before the first row
         (0, 0),
@@ -44,8 +50,25 @@ def test_ratings_become_one_per_frame_and_nothing_is_invented(tmp_path):
         (-5, -5),  # behind the last row
     ]
     np.testing.assert_allclose(found, wanted, atol=1e-9)
-    with pytest.raises(UserError, match=r"a.csv: rates none of the video's frames \(0 to 9.00 s\)"):
-        per_frame(path, np.array([8.0, 9.0]))
+    assert not notes
+
+
+def test_ratings_outside_the_video_are_counted_and_those_of_another_refused(tmp_path):
+    path, times_s = tmp_path / "a.csv", np.arange(25) / 25
+    path.write_text('\ufeff"time_s",valence,arousal,note\n-1,0,0,a\n0,0,0,b\n.5,0,0,\n1.2,0,0,\n')
+    found, notes = per_frame(path, times_s)
+    assert (found[:, 0] == 0).all()  # up to the last frame, between rows at 0.5 and 1.2 s
+    assert notes == [
+        "line 1: byte order mark (BOM) ignored",
+        "line 1: columns left aside: note",
+        "2 of 4 ratings lie outside the video, which ends at 1.00 s",
+    ]
+    path.write_text("time_s,valence,arousal\n0,0,0\n250,.1,.1\n500,.2,.2\n")
+    with pytest.raises(UserError, match=r"a.csv: 2 of 3 ratings lie outside .*times seconds"):
+        per_frame(path, times_s)
+    path.write_text("time_s,valence,arousal\n0,,\n.5,-5,0\n")
+    with pytest.raises(UserError, match=r"a.csv: rates none of the video's frames \(0 to 0.96 s\)"):
+        per_frame(path, times_s)
 
 
 def test_annotations_are_read_as_they_were_written(tmp_path):
@@ -89,15 +112,62 @@ def test_the_same_command_adds_what_is_new_and_leaves_the_rest(tmp_path, capsys)
     capsys.readouterr()
     make_corpus(mine, root, face="largest", detector=everywhere)
     printed = capsys.readouterr().out
-    assert "one (train): is there already" in printed
+    assert "one (train): 30 frames, faces are there already, 26 annotated" in printed
     assert "three (train): 30 frames" in printed
     assert os.stat(root / "cropped_aligned" / "one" / "00030.jpg").st_mtime_ns == before
     assert not list(root.glob(".faces-*"))
 
 
+def test_mended_ratings_and_other_videos_of_the_same_name_are_taken(tmp_path, capsys):
+    mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
+    root, searched = tmp_path / "root", []
+
+    def detector(image: np.ndarray, *_: object) -> list[Face]:
+        searched.append(image.shape)
+        return everywhere(image)
+
+    make_corpus(mine, root, face="largest", detector=detector)
+    assert len(searched) == 2 * FRAMES
+    (mine / "annotations/train/one.csv").write_text("time_s,valence,arousal\n0,1,1\n.2,1,1\n")
+    write_video(mine / "videos/phone/two.mp4", frames=18, fps=25)
+    make_corpus(mine, root, face="largest", detector=detector)
+    assert len(searched) == 2 * FRAMES + 18
+    annotations = root / ANNOTATIONS
+    one = read_annotation(annotations / "Train_Set/one.txt")
+    assert one.valid.sum() == 6
+    assert (one.values[one.valid] == 1).all()
+    assert len(read_annotation(annotations / "Validation_Set/two.txt").values) == 18
+    # A video that changes sides is not on both.
+    (mine / "annotations/train/one.csv").rename(mine / "annotations/validation/one.csv")
+    write_rated_videos(mine, {"three": "train"})
+    make_corpus(mine, root, face="largest", detector=detector)
+    assert {p.name for p in (annotations / "Train_Set").iterdir()} == {"three.txt"}
+    assert {p.name for p in (annotations / "Validation_Set").iterdir()} == {"one.txt", "two.txt"}
+
+
+def test_files_that_take_no_part_are_named(tmp_path):
+    mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
+    (mine / "annotations/train/one.csv").rename(mine / "annotations/train/one.CSV")
+    assert find_videos(mine)[1] == []
+    write_video(mine / "videos" / "spare.mov", frames=2)
+    (mine / "annotations/test").mkdir()
+    (mine / "annotations/test/spare.csv").write_text("time_s,valence,arousal\n0,0,0\n")
+    (mine / "transcripts").mkdir()
+    (mine / "transcripts/One.srt").write_text("")
+    videos, notes = find_videos(mine)
+    assert [v.name for v in videos] == ["one", "two"]
+    assert [n.split(",")[0] for n in notes] == [
+        "1 videos without ratings are left out",
+        "1 files are no ratings (expected MINE/annotations/{train",
+        "1 transcripts belong to no video",
+    ]
+    for note, name in zip(notes, ("spare.mov", "spare.csv", "One.srt")):
+        assert note.endswith(name)
+
+
 def test_a_video_without_any_face_is_kept_without_crops(tmp_path, capsys):
     mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
-    make_corpus(mine, tmp_path / "root", face="largest", detector=lambda image: [])
+    make_corpus(mine, tmp_path / "root", face="largest", detector=lambda *_: [])
     assert "one (train): 30 frames, 0 with a face" in capsys.readouterr().out
     assert (tmp_path / "root/cropped_aligned/one").is_dir()
 
@@ -111,10 +181,14 @@ def test_mistakes_end_in_one_line_before_anything_is_written(tmp_path, capsys):
     with pytest.raises(UserError, match=r"annotations/validation: no <video>.csv"):
         find_videos(mine)
     write_rated_videos(mine, {"two": "validation"})
-    (mine / "annotations/train/gone.csv").write_text("time_s,valence,arousal\n0,0,0\n")
-    with pytest.raises(UserError, match=r"gone.csv: no video .*gone.mp4"):
+    (mine / "annotations/train/lost.csv").write_text("time_s,valence,arousal\n0,0,0\n")
+    with pytest.raises(UserError, match=r"lost.csv: no video .*lost.mp4 \(.mov, …\)$"):
         find_videos(mine)
-    (mine / "annotations/train/gone.csv").rename(mine / "annotations/train/two.csv")
+    (mine / "annotations/train/lost.csv").rename(mine / "annotations/train/One.csv")
+    with pytest.raises(UserError, match=r"One.csv: no video .*; is it that of one.mp4\?"):
+        find_videos(mine)
+    (mine / "annotations/train/One.csv").rename(mine / "annotations/train/lost.csv")
+    (mine / "annotations/train/lost.csv").rename(mine / "annotations/train/two.csv")
     with pytest.raises(UserError, match=r"two.csv: .*two.csv annotates the same video"):
         find_videos(mine)
     (mine / "annotations/train/two.csv").unlink()
@@ -125,7 +199,8 @@ def test_mistakes_end_in_one_line_before_anything_is_written(tmp_path, capsys):
     words = ["--from", str(mine), "--out", str(tmp_path / "root")]
     assert main(["corpus", *words, "--face", "all"]) == 2
     assert "--face all" in capsys.readouterr().err
-    (mine / "annotations/train/one.csv").write_text("time_s,valence,arousal\n0,0,0\n1,2,0\n")
-    with pytest.raises(UserError, match=r"one.csv: line 3: a value is outside"):
-        make_corpus(mine, tmp_path / "root", face="largest", detector=everywhere)
-    assert not list((tmp_path / "root").rglob("*.txt"))
+    # The last one: nothing is written, and no face looked for, before all are known to be usable.
+    (mine / "annotations/validation/two.csv").write_text("time_s,valence,arousal\n0,0,0\n1,2,0\n")
+    with pytest.raises(UserError, match=r"two.csv: line 3: 2 is outside"):
+        make_corpus(mine, tmp_path / "root", face="largest", detector=never)
+    assert not (tmp_path / "root").exists()
