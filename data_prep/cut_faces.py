@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 
 from data_prep.faces import crop_name
-from data_prep.find_faces import Detector, cut
+from data_prep.find_faces import Detector, Face, cut
 from data_prep.media import MediaInfo
 from data_prep.pictures import pictures
 from data_prep.track_faces import ChosenFace, Tracker, choose
@@ -21,6 +21,9 @@ from data_prep.track_faces import ChosenFace, Tracker, choose
 JPEG_QUALITY = 95
 # Of a crowd, those in front.
 _MOST_FACES = 8
+# While there is a face, new ones are looked for in every so many pictures: they may come in by so
+# many pictures later than they are there.
+_SEARCH_EVERY = 5
 
 
 def cut_faces(
@@ -38,7 +41,7 @@ def cut_faces(
         path: the video file.
         info: what `media.probe` found in it.
         folder: where crops go; others are not disturbed if it is not empty.
-        detector: a picture to its faces, largest first.
+        detector: finds faces, in every picture anew.
         choice: which faces, see `track_faces.choose`.
         advance: is told how many more frames are done.
 
@@ -48,10 +51,11 @@ def cut_faces(
     Raises:
         UserError: no such face.
     """
-    tracker, done = Tracker(), 0
+    tracker, done, faces = Tracker(), 0, list[Face]()
     for number, image in pictures(path, info):
-        faces = detector(image)[:_MOST_FACES]
-        tracks = tracker.update(number, float(info.times_s[number]), image, faces)
+        everywhere = tracker.sees_cut(image) or number % _SEARCH_EVERY == 0
+        faces = detector(image, faces, everywhere)[:_MOST_FACES]
+        tracks = tracker.update(number, float(info.times_s[number]), faces)
         for face, track in zip(faces, tracks):
             place = folder / f"track-{track.key}"
             place.mkdir(parents=True, exist_ok=True)

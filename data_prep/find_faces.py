@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,17 @@ TEMPLATE = np.array(
 )
 # A box of the Haar cascade has the eyes this far down and this far apart, as shares of its side.
 _HAAR_EYES_DOWN, _HAAR_EYES_APART = 0.41, 0.36
-# The side of a face, in pixels, that pictures are made smaller to: cascade 24, with some margin.
-_HAAR_FACE_PIXELS = 30
+# The side of the smallest face, in pixels, that pictures are made smaller to. The cascade's window
+# has 24: that is enough to see that there may be a face, some more to find where it is.
+_HAAR_FACE_PIXELS, _HAAR_HINT_PIXELS = 30, 24
+# Steps from one size of faces to the next, and how many windows have to agree on a face.
+_HAAR_STEP, _HAAR_VOTES = 1.1, 5
+_HAAR_HINT_STEP, _HAAR_HINT_VOTES = 1.2, 2
+# A face that was seen before is looked for this far around its box, as a share of the box's side,
+# and at these sizes.
+_HAAR_MARGIN, _HAAR_SIZES = 0.45, (0.75, 1.35)
+# Boxes that share more of their union are of one face.
+_SAME_FACE = 0.3
 _YUNET_FACE_PIXELS = 20
 # The smallest face that is looked for, as a share of the picture's height.
 _SMALLEST_FACE = 0.12
@@ -52,12 +61,21 @@ class Face:
     landmarks: Float[np.ndarray, "5 2"] | None = None
 
 
-# A picture in RGB to its faces, largest first.
-Detector = Callable[[np.ndarray], list[Face]]
+Box = tuple[float, float, float, float]
+
+
+# A picture in RGB to its faces, largest first. Given are also the faces of the picture before, to
+# be looked for where they were first of all, and whether others are wanted: without that they may
+# be left out, as long as no known face is missing.
+Detector = Callable[[np.ndarray, Sequence[Face], bool], list[Face]]
 
 
 class HaarDetector:
     """The frontal-face cascade that OpenCV 4's wheel carries.
+
+    Searching a whole picture for faces of all sizes takes long. So it is done roughly, for hints,
+    and where there is a hint or was a face before, the cascade looks closely: every face that is
+    returned was found in this very picture by the close look.
 
     Args:
         smallest: side of the smallest face to find, as a share of the picture's height.
@@ -75,24 +93,73 @@ class HaarDetector:
         self._cascade = cv2.CascadeClassifier(str(path))
         self._smallest = smallest
 
-    def __call__(self, image: Picture) -> list[Face]:
-        small, scale = _reduced(image, self._smallest, _HAAR_FACE_PIXELS)
-        grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-        side = round(self._smallest * len(grey))
+    def __call__(self, image: Picture, known: Sequence[Face], everywhere: bool) -> list[Face]:
+        """See `Detector`."""
+        grey, scale = self._grey(image, _HAAR_FACE_PIXELS)
+        found = self._close_look(grey, scale, [face.box for face in known], [])
+        if everywhere or len(found) < max(len(known), 1):
+            found = self._close_look(grey, scale, self._hints(image), found)
+        return _by_size(found)
+
+    def _grey(self, image: Picture, pixels: int) -> tuple[UInt8[np.ndarray, "h w"], float]:
+        small, scale = _reduced(image, self._smallest, pixels)
+        return cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), scale
+
+    def _hints(self, image: Picture) -> list[Box]:
+        """Boxes in which there may be faces."""
+        grey, scale = self._grey(image, _HAAR_HINT_PIXELS)
+        boxes = self._search(grey, _HAAR_HINT_STEP, _HAAR_HINT_VOTES, self._smallest * len(grey))
+        return [_scaled(box, scale) for box, _ in boxes]
+
+    def _close_look(
+        self,
+        grey: UInt8[np.ndarray, "h w"],
+        scale: float,
+        boxes: Sequence[Box],
+        found: Sequence[Face],
+    ) -> list[Face]:
+        """`found` and the faces around some boxes that are not among them."""
+        faces, smallest = list(found), self._smallest * len(grey)
+        for box in boxes:
+            x, y, side, _ = _scaled(box, 1 / scale)
+            margin = _HAAR_MARGIN * side
+            left, top = max(int(x - margin), 0), max(int(y - margin), 0)
+            part = grey[top : math.ceil(y + side + margin), left : math.ceil(x + side + margin)]
+            least, most = (share * side for share in _HAAR_SIZES)
+            seen = []
+            for (u, v, *sides), weight in self._search(
+                part, _HAAR_STEP, _HAAR_VOTES, max(least, smallest), most
+            ):
+                place = _scaled((left + u, top + v, *sides), scale)
+                # The sum of the last stage's votes: about 1 for a doubtful face, 5 and more for a
+                # plain one.
+                seen.append(Face(place, 1 - math.exp(-max(weight, 0.0) / 4)))
+            face = max(seen, key=lambda face: overlap(face.box, box), default=None)
+            if face and all(overlap(face.box, other.box) < _SAME_FACE for other in faces):
+                faces.append(face)
+        return faces
+
+    def _search(
+        self,
+        grey: UInt8[np.ndarray, "h w"],
+        step: float,
+        votes: int,
+        least: float,
+        most: float = 0.0,
+    ) -> list[tuple[Box, float]]:
+        """Boxes, and weights, of faces of `least` to `most` pixels; 0 for no limit."""
+        if min(grey.shape) < least:
+            return []
         boxes, _, weights = self._cascade.detectMultiScale3(
             grey,
-            scaleFactor=1.1,
-            minNeighbors=5,
-            minSize=(side, side),
+            scaleFactor=step,
+            minNeighbors=votes,
+            minSize=(round(least), round(least)),
+            maxSize=(round(most), round(most)),
             outputRejectLevels=True,
         )
-        faces = []
-        for box, weight in zip(np.reshape(boxes, (-1, 4)), np.ravel(weights)):
-            x, y, w, h = (float(v) * scale for v in box)
-            # The sum of the last stage's votes: about 1 for a doubtful face, 5 and more for a
-            # plain one.
-            faces.append(Face((x, y, w, h), 1 - math.exp(-max(float(weight), 0.0) / 4)))
-        return _by_size(faces)
+        found = zip(np.reshape(boxes, (-1, 4)).tolist(), np.ravel(weights).tolist())
+        return [((x, y, w, h), weight) for (x, y, w, h), weight in found]
 
 
 class YuNetDetector:
@@ -121,7 +188,8 @@ class YuNetDetector:
             raise UserError(f"{model}: not a YuNet model that OpenCV runs ({reason})") from None
         self._smallest = smallest
 
-    def __call__(self, image: Picture) -> list[Face]:
+    def __call__(self, image: Picture, known: Sequence[Face], everywhere: bool) -> list[Face]:
+        """See `Detector`; it is quick enough to search every picture everywhere."""
         small, scale = _reduced(image, self._smallest, _YUNET_FACE_PIXELS)
         self._net.setInputSize((small.shape[1], small.shape[0]))
         _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
@@ -149,6 +217,19 @@ def open_detector(model: Path | None) -> Detector:
 
 def _by_size(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
+
+
+def _scaled(box: Sequence[float], factor: float) -> Box:
+    x, y, w, h = (float(v) * factor for v in box)
+    return x, y, w, h
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    common = max(width, 0.0) * max(height, 0.0)
+    return common / max(a[2] * a[3] + b[2] * b[3] - common, 1e-9)
 
 
 def _reduced(image: Picture, smallest: float | int, pixels: int) -> tuple[Picture, float]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from data_prep.find_faces import Face
+from data_prep.find_faces import Face, overlap
 from maven_jax.errors import UserError
 
 # Two boxes of one person in neighbouring pictures overlap by more of their union than this.
@@ -65,24 +65,20 @@ class Tracker:
         self._running: list[Track] = []
         self._thumbnail: np.ndarray | None = None
 
-    def update(
-        self, frame: int, time_s: float, image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face]
-    ) -> list[Track]:
+    def update(self, frame: int, time_s: float, faces: Sequence[Face]) -> list[Track]:
         """The track of each of the next picture's faces, in the order given."""
-        if self._is_cut(image):
-            self._running = []
         self._running = [t for t in self._running if time_s - t.last_s <= _LOST_S]
         pairs = sorted(
             (
-                (_overlap(face.box, tuple(track.boxes[-4:])), i, track)
+                (overlap(face.box, tuple(track.boxes[-4:])), i, track)
                 for i, face in enumerate(faces)
                 for track in self._running
             ),
             key=lambda pair: (-pair[0], pair[1], pair[2].key),
         )
         found: dict[int, Track] = {}
-        for overlap, i, track in pairs:
-            if overlap < _LEAST_OVERLAP:
+        for common, i, track in pairs:
+            if common < _LEAST_OVERLAP:
                 break
             if i not in found and all(track is not other for other in found.values()):
                 found[i] = track
@@ -94,11 +90,15 @@ class Tracker:
             found[i].add(frame, time_s, face)
         return [found[i] for i in range(len(faces))]
 
-    def _is_cut(self, image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    def sees_cut(self, image: UInt8[np.ndarray, "h w 3"]) -> bool:
+        """Whether the film is cut before this picture; if it is, no track goes on."""
         small = cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA)
         thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
         before, self._thumbnail = self._thumbnail, thumbnail
-        return before is not None and float(np.abs(thumbnail - before).mean()) > _CUT_LEVELS
+        is_cut = before is not None and float(np.abs(thumbnail - before).mean()) > _CUT_LEVELS
+        if is_cut:
+            self._running = []
+        return is_cut
 
     def people(self) -> list[Track]:
         """The tracks that last, in the order of appearance: the first one's ID is 1, and so on."""
@@ -107,14 +107,6 @@ class Tracker:
             for t in self.tracks
             if len(t.frames) >= _LEAST_FRAMES and t.last_s - t.first_s >= _LEAST_S
         ]
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    return common / max(a[2] * a[3] + b[2] * b[3] - common, 1e-9)
 
 
 @dataclass(frozen=True)

@@ -107,13 +107,49 @@ def test_a_crop_shows_the_box_upright_and_unsheared(side):
 
 def test_the_cascade_finds_a_face_and_nothing_in_an_empty_picture(portrait):
     detector = HaarDetector(0.12)
-    (face,) = detector(portrait)
+    (face,) = detector(portrait, [], True)
     assert 0 < face.confidence < 1
     assert 60 < face.box[2] < 160
-    assert detector(np.zeros_like(portrait)) == []
+    assert detector(np.zeros_like(portrait), [], True) == []
     # Larger pictures are searched at the same size, and boxes are in their pixels.
-    (large,) = detector(cv2.resize(portrait, None, fx=4, fy=4))
+    (large,) = detector(cv2.resize(portrait, None, fx=4, fy=4), [], True)
     np.testing.assert_allclose(large.box, np.array(face.box) * 4, atol=60)
+
+
+def test_a_known_face_is_looked_for_where_it_was_and_not_taken_for_granted(portrait):
+    detector = HaarDetector(0.12)
+    (face,) = detector(portrait, [], True)
+    moved = np.roll(portrait, 12, axis=1)
+    (near,) = detector(moved, [face], False)
+    np.testing.assert_allclose(near.box, np.add(face.box, (12, 0, 0, 0)), atol=8)
+    (new,) = detector(moved, [], True)
+    np.testing.assert_allclose(near.box, new.box, atol=8)
+    assert detector(np.zeros_like(portrait), [face], False) == []
+    # Two hints at one face are one face; what has gone elsewhere is looked for everywhere.
+    assert len(detector(moved, [face, near], False)) == 1
+    far = np.roll(portrait, portrait.shape[1] // 3, axis=1)
+    assert len(detector(far, [face], False)) == 1
+    # Nobody else is looked for while the known face is there, unless that is asked for.
+    pair = np.concatenate([portrait, portrait], axis=1)
+    assert len(detector(pair, [face], False)) == 1
+    assert [f.box[0] > 320 for f in sorted(detector(pair, [face], True), key=lambda f: f.box)] == (
+        [False, True]
+    )
+
+
+def test_others_are_searched_for_now_and_then_and_behind_cuts(tmp_path):
+    dark, bright = np.full((64, 64, 3), 20, np.uint8), np.full((64, 64, 3), 220, np.uint8)
+    write_pictures(tmp_path / "v.mp4", [dark] * 8 + [bright] * 4, (40 * np.arange(12)).tolist())
+    asked = []
+
+    def detector(image, known, everywhere):
+        asked.append((len(known), everywhere))
+        return [Face((10 + len(asked), 10, 30, 30), 0.5)]
+
+    info = probe(tmp_path / "v.mp4")
+    cut_faces(tmp_path / "v.mp4", info, tmp_path / "c", detector=detector, choice="largest")
+    assert [number for number, (_, everywhere) in enumerate(asked) if everywhere] == [0, 5, 8, 10]
+    assert [known for known, _ in asked] == [0] + [1] * 11
 
 
 def test_a_file_that_is_no_yunet_is_refused(tmp_path):
@@ -127,8 +163,9 @@ def test_a_file_that_is_no_yunet_is_refused(tmp_path):
 def tracked(faces_of_frames, images=None):
     tracker = Tracker()
     for i, boxes in enumerate(faces_of_frames):
-        image = GREY if images is None else images[i]
-        tracker.update(i, i / 25, image, [Face(box, 0.5) for box in boxes])
+        if images is not None:
+            tracker.sees_cut(images[i])
+        tracker.update(i, i / 25, [Face(box, 0.5) for box in boxes])
     return tracker.people()
 
 
