@@ -185,8 +185,9 @@ print(json.dumps([attending(*a, sys.argv[5]) for a in json.loads(sys.argv[4])]))
                 np.testing.assert_allclose(track, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", ["maven_released:mlp", "quickstart"])
-def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, tmp_path):
+# The first one's outputs before training are products of numbers above 1, cut to 1.
+@pytest.mark.parametrize(("recipe", "atol"), [("maven_released:mlp", 5e-6), ("quickstart", 1e-6)])
+def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, atol, tmp_path):
     store = write_small_store(tmp_path / "s", videos=3, frames=120)
     config = small_recipe(store.path, recipe, data__window__kind="segment", eval__hop=50)
     entries = [e for s in store.splits for e in store.videos(s)]
@@ -212,6 +213,6 @@ def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, tm
     assert compiled == [3, 1]
     for one, other in zip(bucketed, whole, strict=True):
         assert np.ptp(other.predictions) > 1e-3
-        np.testing.assert_allclose(one.predictions, other.predictions, atol=1e-6)
+        np.testing.assert_allclose(one.predictions, other.predictions, atol=atol)
         np.testing.assert_array_equal(one.targets, other.targets)
         np.testing.assert_array_equal(one.target_mask, other.target_mask)
