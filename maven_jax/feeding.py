@@ -25,9 +25,12 @@ from maven_jax.state import TrainState
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 
 
-def steps_at_once() -> int:
-    """Steps that devices take without hearing from the host; a processor gains nothing by it."""
-    return 1 if jax.devices()[0].platform == "cpu" else 16
+def steps_at_once(config: Config) -> int:
+    """Steps that devices may take without hearing from the host: all between two log lines.
+
+    A processor gains nothing by it.
+    """
+    return 1 if jax.devices()[0].platform == "cpu" else config.train.log_every_steps
 
 
 class Feed(Protocol):
@@ -49,7 +52,7 @@ class Feed(Protocol):
         ...
 
     def run(self, state: TrainState, taken: Any) -> tuple[TrainState, dict[str, Any]]:
-        """Takes those steps; metrics are scalars, or (steps,) of several."""
+        """Takes those steps; metrics are scalars, or one value for each step and then zeros."""
         ...
 
 
@@ -87,7 +90,7 @@ class Streamed:
 
 
 class Resident:
-    """Windows of features that lie on the devices; several steps are one program.
+    """Windows of features that lie on the devices; several steps are one call of one program.
 
     Args:
         windows: on the devices.
@@ -95,7 +98,7 @@ class Resident:
         config: the recipe.
         mesh: the device mesh.
         seed: of the order.
-        steps_at_once: how many steps a program takes when nothing comes between them.
+        steps_at_once: the most steps that a call takes.
     """
 
     def __init__(
@@ -113,32 +116,45 @@ class Resident:
         self.position = number_iterator(source, batch_size=self._batch_size, seed=seed)
 
     def compile(self, step: Any, state: TrainState) -> None:
-        def run(state: TrainState, arrays: Any, numbers: jax.Array) -> Any:
-            def one(state: TrainState, row: jax.Array) -> Any:
-                return step(state, self._windows.take(arrays, row))
+        def run(state: TrainState, arrays: Any, numbers: jax.Array, count: jax.Array) -> Any:
+            def take(i: Any) -> Any:
+                return self._windows.take(arrays, numbers[i])
 
-            return jax.lax.scan(one, state, numbers)
+            def one(i: Any, carry: Any) -> Any:
+                state, metrics = step(carry[0], take(i))
+                return state, jax.tree.map(lambda a, x: a.at[i].set(x), carry[1], metrics)
 
-        jitted = jax.jit(run, donate_argnums=0)
-        self._programs = {
-            count: jitted.lower(
+            _, shapes = jax.eval_shape(lambda: step(state, take(0)))
+            room = jax.tree.map(lambda x: jnp.zeros((len(numbers), *x.shape), x.dtype), shapes)
+            # One program for any number of steps; known to be one, it is no loop at all.
+            return jax.lax.fori_loop(0, 1 if len(numbers) == 1 else count, one, (state, room))
+
+        kept = jax.tree.map(lambda x: x.sharding, state)
+        numbers = (self._at_once, self._batch_size)
+        self._program = (
+            jax.jit(run, donate_argnums=0, out_shardings=(kept, self._replicated))
+            .lower(
                 state,
                 self._windows.arrays,
-                jax.ShapeDtypeStruct(
-                    (count, self._batch_size), jnp.int32, sharding=self._replicated
-                ),
-            ).compile()
-            for count in {1, self._at_once}
-        }
+                jax.ShapeDtypeStruct(numbers, jnp.int32, sharding=self._replicated),
+                jax.ShapeDtypeStruct((), jnp.int32, sharding=self._replicated),
+            )
+            .compile()
+        )
 
     def take(self, most: int) -> tuple[Any, int]:
-        count = self._at_once if most >= self._at_once else 1
-        numbers = np.stack([next(self.position) for _ in range(count)]).astype(np.int32)
-        placed = jax.make_array_from_callback(numbers.shape, self._replicated, lambda i: numbers[i])
-        return placed, count
+        count = min(most, self._at_once)
+        numbers = np.zeros((self._at_once, self._batch_size), np.int32)
+        for i in range(count):
+            numbers[i] = next(self.position)
+        placed = (
+            jax.make_array_from_callback(x.shape, self._replicated, lambda i, x=x: x[i])
+            for x in (numbers, np.array(count, np.int32))
+        )
+        return tuple(placed), count
 
     def run(self, state: TrainState, taken: Any) -> tuple[TrainState, dict[str, Any]]:
-        return self._programs[len(taken)](state, self._windows.arrays, taken)
+        return self._program(state, self._windows.arrays, *taken)
 
 
 def make_feed(
@@ -170,4 +186,4 @@ def make_feed(
         return Streamed(source, config, mesh, config.seed)
     say(f"{sizes}" + ("" if free is None else f", of {free / 2**30:.2f} GiB that may be used"))
     resident = ResidentWindows(store, windows, modalities, single, mesh)
-    return Resident(resident, source, config, mesh, config.seed, steps_at_once())
+    return Resident(resident, source, config, mesh, config.seed, steps_at_once(config))

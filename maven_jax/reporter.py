@@ -41,21 +41,22 @@ class Reporter:
         """Adds time in which the loop waited for data."""
         self._waited += seconds
 
-    def steps(self, last: int, rate: Any, metrics: dict[str, Any] | None) -> None:
+    def steps(self, last: int, rate: Any, taken: tuple[dict[str, Any], int] | None) -> None:
         """Takes the metrics of the steps that led to `last`, and their schedule.
 
         Args:
             last: the step after them.
             rate: step -> learning rate.
-            metrics: scalars of one step, or (n,) of the last n steps; None for nothing new.
+            taken: metrics and how many steps they are of: scalars of one, or (n,) of which so
+                many count; None for nothing new.
 
         Raises:
             NonFiniteLoss: a loss is NaN or infinite.
         """
-        if metrics is None:
+        if taken is None:
             return
+        metrics, count = taken
         arrays = {name: np.atleast_1d(np.asarray(value)) for name, value in metrics.items()}
-        count = len(arrays["loss"])
         for i in range(count):
             values = {name: float(array[i]) for name, array in arrays.items()}
             self._step(last - count + 1 + i, rate, values)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def run(
     total_steps = math.ceil(config.train.num_epochs * steps_per_epoch)
     save_every = config.checkpoint.every_steps
     eval_every = max(round(config.train.eval_every_epochs * steps_per_epoch), 1)
+    stops_every = (eval_every, save_every, config.train.log_every_steps)
     feed = feeding.make_feed(config, store, windows, source, mesh)
 
     model = assembly.build_model(config, store)
@@ -154,7 +156,7 @@ def run(
     report = Reporter(config, writer, start, steps_per_epoch, total_steps)
 
     scores: dict[str, Any] = {}
-    pending: dict[str, Any] | None = None
+    pending: tuple[dict[str, Any], int] | None = None
     # However the loop ends, what was handed to them is written.
     with contextlib.closing(checkpoints), contextlib.closing(writer):
         step = start
@@ -196,7 +198,7 @@ def run(
                     compile_step(stage, state)
             watchdog.beat(step, "reading its batch")
             waiting = time.monotonic()
-            taken, count = feed.take(steps_until(step, eval_every, save_every, total_steps))
+            taken, count = feed.take(steps_until(step, total_steps, stops_every))
             report.waited(time.monotonic() - waiting)
             watchdog.beat(step, "computing")
             first = step == start
@@ -205,7 +207,7 @@ def run(
             state, metrics = feed.run(state, taken)
             # The numbers of the step before are read while the device works on this one.
             report.steps(step, stage.rate, pending)
-            pending, step = metrics, step + count
+            pending, step = (metrics, count), step + count
             if first:  # shown as soon as it is done; what no step needs has waited until here
                 report.steps(step, stage.rate, pending)
                 pending = None
@@ -218,13 +220,13 @@ def run(
     return scores
 
 
-def steps_until(step: int, eval_every: int, save_every: int, total_steps: int) -> int:
+def steps_until(step: int, total_steps: int, stops_every: Sequence[int]) -> int:
     """Steps from `step` until the loop has something else to do.
 
-    >>> steps_until(7, eval_every=10, save_every=4, total_steps=100)
+    >>> steps_until(7, 100, (10, 4))
     1
     """
-    return min(total_steps - step, *(every - step % every for every in (eval_every, save_every)))
+    return min(total_steps - step, *(every - step % every for every in stops_every))
 
 
 def parser() -> Parser:
