@@ -88,6 +88,8 @@ class Bench:
         self.peers = toy or cuda
         self.torch_device = torch.device("cuda" if cuda else "cpu")
         self._in_a_row, self._repeats = (1, 2) if toy else (10, 10)
+        if toy:
+            torch.set_num_threads(1)  # two that wait for each other are slow on a busy machine
         if not self.peers:
             say("PyTorch sees no GPU (its CUDA build is missing?): the peers' columns stay empty")
         with timed("the rate of a bfloat16 product"):

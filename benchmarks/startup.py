@@ -24,7 +24,7 @@ from tests.stores import write_small_store
 MAVEN = {"visual": 1024, "audio": 768, "text": 768}
 RJCMA = {"visual": 512, "audio": 128, "text": 768}
 RJCA = {"visual": 49 * 512, "audio": 512}
-# recipe -> widths of its features; end_to_end takes pixels and is not here
+# recipe -> widths of its features; end_to_end takes pixels, fine_tune a trained run
 RECIPES: dict[str, dict[str, int]] = {
     "quickstart": MAVEN,
     "maven": MAVEN,
@@ -33,12 +33,13 @@ RECIPES: dict[str, dict[str, int]] = {
     "rjcma": RJCMA,
     "lfan": RJCMA,
     "late_fusion": RJCMA,
+    "grjca": RJCMA,
+    "hgrjca": RJCMA,
+    "tagf": RJCMA,
     "rjca": RJCA,
     "rjca:released": RJCA,
-    "grjca": RJCA,
-    "hgrjca": RJCA,
-    "tagf": RJCA,
     "baseline": MAVEN,
+    "features": MAVEN,
 }
 
 
