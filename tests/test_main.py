@@ -66,7 +66,7 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
         "import maven_jax, data_prep; from maven_jax import recipes;"
         "print(maven_jax.__file__); print(recipes.find('quickstart')[0]);"
         "print(recipes.load('tiny', 'encoders').visual.source);"
-        "from importlib import resources; page = resources.files('maven_jax.show');"
+        "from importlib import resources; page = resources.files('maven_jax.show') / 'web';"
         "print(*(n for n in ('page.html', 'page.css', 'page.js') if (page / n).is_file()))"
     )
     elsewhere = tmp_path / "elsewhere"

@@ -36,9 +36,9 @@ class Embedded:
     """What a page shows of the media.
 
     Attributes:
-        kind: "video", "audio", or "" where no file is embedded.
-        mime: of the embedded file.
-        content: its bytes.
+        kind: "video", "audio", or "" for what browsers do not play.
+        mime: of the file that they play.
+        content: its bytes; empty if the file is too large to be embedded.
         size: width and height of the upright picture in pixels; zeros without pictures.
         thumbnails: (seconds, JPEG), by time; empty where the video itself is embedded.
     """
@@ -68,14 +68,14 @@ def embeddable(media: Path, prediction: VideoPrediction) -> Embedded:
     small = media.stat().st_size <= EMBEDDED_BYTES
     content = media.read_bytes() if mime and small else b""
     if video is None:
-        return Embedded("audio", mime, content) if content else Embedded()
+        return Embedded("audio" if mime else "", mime, content)
     times_s = prediction.time_s[:1] if content else _spread_out(prediction.time_s)
     size, thumbnails = (0, 0), []
     for time_s, image in _pictures_at(media, times_s):
         size = (image.shape[1], image.shape[0])
         if not content:
             thumbnails.append((time_s, _jpeg(image)))
-    return Embedded("video" if content else "", mime, content, size, tuple(thumbnails))
+    return Embedded("video" if mime else "", mime, content, size, tuple(thumbnails))
 
 
 def _crops(folder: Path, prediction: VideoPrediction) -> Embedded:

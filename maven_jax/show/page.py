@@ -17,12 +17,16 @@ from data_prep.durable import write_file
 from maven_jax.prediction import VideoPrediction
 from maven_jax.show import embed, look
 
+# In this order: each uses what those before it define.
+_SCRIPTS = ("data.js", "stage.js", "curves.js", "circle.js", "texts.js", "page.js")
+
 
 def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
     """Writes the page: video or thumbnails, curves with a playhead, circle, words, contributions.
 
-    Everything is inside the file. A video or sound that browsers play and that is small enough
-    (`embed.EMBEDDED_BYTES`) is embedded as it is, of another one thumbnails are. The page
+    Everything is inside the file, every frame's values too. A video or sound that browsers play and
+    that is small enough (`embed.EMBEDDED_BYTES`) is embedded as it is; of another video thumbnails
+    are, and one that is only too large plays once the reader gives the page the file. The page
     forbids itself (by its content security policy) any script but its own and any request; names,
     words and notes reach it as data only.
 
@@ -35,7 +39,7 @@ def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
         UserError: the media file cannot be read any more.
     """
     seen = embed.embeddable(media, prediction)
-    style, script = _template("page.css"), _template("page.js")
+    style, script = _template("page.css"), "\n".join(map(_template, _SCRIPTS))
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'"
@@ -51,11 +55,12 @@ def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
         media=base64.b64encode(seen.content).decode(),
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_file(Path(path), page.encode())
+    # Names of files that are no valid Unicode are shown with question marks.
+    write_file(Path(path), page.encode(errors="replace"))
 
 
 def _template(name: str) -> str:
-    return (resources.files("maven_jax.show") / name).read_text(encoding="utf-8")
+    return (resources.files("maven_jax.show") / "web" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
@@ -73,7 +78,7 @@ def _packed(values: np.ndarray, dtype: str = "<f4") -> str:
 
 
 def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]:
-    """What page.js reads: arrays as base64 of their bytes, spans and words as lists of seconds."""
+    """What data.js reads: arrays as base64 of their bytes, spans and words as lists of seconds."""
     time_s = prediction.time_s
     ends = look.frame_ends(time_s)
     smoothed = prediction.smoothed
@@ -91,20 +96,23 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
         "concepts": look.CONCEPTS,
         "summary": _summary(prediction),
         "notes": list(prediction.notes),
-        "media": {"kind": seen.kind, "mime": seen.mime},
+        "media": {
+            "kind": seen.kind,
+            "mime": seen.mime,
+            "embedded": bool(seen.content),
+            "name": prediction.source.name,
+        },
         "thumbnails": [[t, base64.b64encode(jpeg).decode()] for t, jpeg in seen.thumbnails],
     }
 
 
 def _summary(prediction: VideoPrediction) -> list[tuple[str, str]]:
     """(name, value) of the line below the title."""
-    found, facts = prediction.statistics(), prediction.facts
+    found = prediction.statistics()
     shown = [("frames", f"{len(prediction):,}")]
     if len(prediction):
         shown.append(("with a face", f"{prediction.face_found.mean():.0%}"))
     for name in ("valence", "arousal"):
         if v := found[name]:
             shown.append((f"mean {name}", f"{v['mean']:+.2f} ({v['min']:+.2f} to {v['max']:+.2f})"))
-    if factor := facts.get("real_time_factor"):
-        shown.append(("predicted", f"{factor:.1f} times as fast as it plays"))
     return [(name, value.replace("-", "−")) for name, value in shown]
