@@ -232,5 +232,6 @@ def main(argv: list[str]) -> int:
         args.out, videos=args.videos, seconds=args.seconds, seed=args.seed, workers=args.workers
     )
     sizes = ", ".join(f"{size} {split}" for split, size in split_sizes(args.videos).items())
-    say(f"{args.out}: {args.videos} videos ({sizes}); next: maven-jax prepare --root {args.out}")
+    after = f"maven-jax prepare --root {args.out} --out STORE"
+    say(f"{args.out}: {args.videos} videos ({sizes}); next: {after}")
     return 0

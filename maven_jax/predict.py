@@ -145,21 +145,25 @@ def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, fac
     from maven_jax.show.curve import plot_prediction
 
     out: Path = args.out
-    prediction.to_csv(out / f"{name}.csv")
-    plot_prediction(prediction, out / f"{name}.png")
-    plot_path(prediction, out / f"{name}_circumplex.png")
+    written = [out / f"{name}{end}" for end in (".csv", ".png", "_circumplex.png")]
+    prediction.to_csv(written[0])
+    plot_prediction(prediction, written[1])
+    plot_path(prediction, written[2])
     if args.json:
-        write_json(out / f"{name}.json", prediction.to_json())
+        written.append(out / f"{name}.json")
+        write_json(written[-1], prediction.to_json())
     if args.html:
         from maven_jax.show.page import write_page
 
-        write_page(prediction, out / f"{name}.html", prediction.source)
+        written.append(out / f"{name}.html")
+        write_page(prediction, written[-1], prediction.source)
     if args.overlay is not None:
         from maven_jax.show.overlay import write_overlay
 
         path = args.overlay
         several = len(args.media) > 1 or faces > 1
         path = path.with_name(f"{path.stem}_{name}{path.suffix}") if several else path
+        written.append(path)
         write_overlay(prediction, prediction.source, path)
     facts = prediction.facts
     say(prediction.summary())
@@ -167,7 +171,7 @@ def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, fac
         f"  {facts['real_time_factor']:.1f} times as fast as it plays "
         f"({facts['seconds']:.1f} s), peak memory {facts['peak_memory_mib']:,.0f} MiB"
     )
-    say(f"  {out / name}.csv")
+    say(f"  written: {', '.join(map(str, written))}")
 
 
 def main(argv: list[str]) -> int:
