@@ -240,9 +240,8 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
     else:
         say(f"{split} has no annotations: predictions are written, there is nothing to score")
     if untrained:
-        say(
-            f"note: features from untrained encoders ({', '.join(untrained)}); no claim beyond this corpus"
-        )
+        names = ", ".join(untrained)
+        say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
     say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
     return scores
 
