@@ -1,5 +1,7 @@
 """Corpus to store: every frame at its place and time, whatever happens on the way."""
 
+import dataclasses
+import errno
 import hashlib
 import inspect
 import os
@@ -7,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +22,17 @@ import soundfile
 from data_prep import prepare
 from data_prep.check import check
 from data_prep.corpus import scan
-from data_prep.extract import KINDS, MODALITIES, extract, open_encoders
+from data_prep.device import Clock
+from data_prep.extract import (
+    BLOCK_FRAMES,
+    KINDS,
+    MODALITIES,
+    Encoders,
+    FrameCount,
+    encode_videos,
+    extract,
+    open_encoders,
+)
 from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax import recipes
 from maven_jax.__main__ import main
@@ -103,6 +117,29 @@ def test_a_second_run_encodes_nothing_and_changes_nothing(root, store, capsys):
     assert main(argv) == 0
     assert "160 of 160 frames are in the store already" in capsys.readouterr().out
     assert files(store.path) == before
+
+
+def test_what_ends_the_writing_ends_the_reading_ahead(root):
+    """Neither the video at hand nor the next one, begun already, is read any further."""
+    frames = 8 * BLOCK_FRAMES
+    long = dict(num_frames=frames, times_s=np.arange(frames) / 25)
+    checks = [
+        dataclasses.replace(c, video=dataclasses.replace(c.video, annotation=None), **long)
+        for c in check(scan(root)).checks
+    ]
+
+    class FullDisk:
+        def is_done(self, name: str) -> bool:
+            return False
+
+        def video(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    writer: Any = FullDisk()
+    with pytest.raises(UserError, match="no space left; the same command continues") as caught:
+        encode_videos(checks, Encoders(None, None, None), writer, Clock(), FrameCount())
+    assert caught.tb  # which refers to both videos: nothing has stopped for want of reference
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("encode ")]
 
 
 def impulses(root, name, times_s, at_s, frame):
