@@ -36,6 +36,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, writes `eval/<split>…` and plots, prints the table.
 
+    Of another store than the run's own it is `eval/<split>@<store's folder>…`: what the run is
+    compared and described by stays.
+
     Args:
         workdir: of the run.
         split: of the store.
@@ -95,29 +98,32 @@ def evaluate(
         "num_parameters": count_parameters(weights.params),
         "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
     }
+    foreign = record["store_fingerprint"] not in (None, features.fingerprint)
+    name = f"{split}@{features.path.resolve().name}" if foreign else split
     watchdog.pause("writing the report")
     if hosts.is_writer():
-        _write(workdir, features, tracks, scores, by_video)
+        _write(workdir, name, features, tracks, scores, by_video)
     hosts.agree(0)  # nobody goes on before it is written
     return scores
 
 
 def _write(
     workdir: Path,
+    name: str,
     features: Store,
     tracks: list[Track],
     scores: dict[str, Any],
     by_video: np.ndarray,
 ) -> None:
-    """Writes the report and prints the table."""
-    split, fold = scores["split"], scores["fold"]
+    """Writes the report under a name and prints the table."""
+    fold = scores["fold"]
     times = [frame_times(features, track) for track in tracks]
-    path = write_report(workdir, split, tracks, times, scores, by_video)
+    path = write_report(workdir, name, tracks, times, scores, by_video)
     if scores["num_frames"]:
-        where = split if fold is None else f"{split} of fold {fold}"
+        where = name if fold is None else f"{name} of fold {fold}"
         print_scores(scores, f"{scores['model']} on {where}, step {scores['step']}")
     else:
-        say(f"{split} has no annotations: predictions are written, there is nothing to score")
+        say(f"{name} has no annotations: predictions are written, there is nothing to score")
     if scores["untrained_encoders"]:
         names = ", ".join(scores["untrained_encoders"])
         say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")

@@ -193,19 +193,29 @@ class _Check:
             count = text.count(",") + 1
             columns = f"{count} column{'s' * (count > 1)} instead of 3"
             self.fault("columns", line, f"{columns}: {_short(text)}{kind}")
+            if cells[0] not in self.where:  # what is what cannot be told
+                return
+        if text == HEADER:
+            self.fault("header again", line, "the header among the rows")
+            return
         index = self._place(line, cells[0])
-        numbers = [self._number(line, name, cell) for name, cell in zip(DIMENSIONS, cells[1:3])]
-        if index is not None and len(numbers) == 2:
-            self.values[index] = numbers
+        if len(cells) == 3:
+            numbers = [self._number(line, name, cell) for name, cell in zip(DIMENSIONS, cells[1:])]
+            if index is not None:
+                self.values[index] = numbers
 
     def _place(self, line: int, location: str) -> int | None:
         """Which row of the template this is; None for one that does not count."""
         index = self.where.get(location)
+        if index is None and location.strip() in self.where:
+            self.fault("spaces", line, f"spaces around {_short(location.strip())}")
+            index = self.where[location.strip()]
         if index is None:
-            stripped = self.where.get(location.strip())
-            if stripped is not None:
-                self.fault("spaces", line, f"spaces around {_short(location.strip())}")
-                index = stripped
+            spelled = _five_digits(location)
+            index = self.where.get(spelled)
+            if index is not None:
+                wanted = f"{_short(location)} is called {_short(spelled)} in the template"
+                self.fault("digits", line, wanted)
         if index is None:
             video = location.rpartition("/")[0]
             if video in self.template.rows:
@@ -230,6 +240,8 @@ class _Check:
 
     def _number(self, line: int, name: str, cell: str) -> float:
         text = cell.strip()
+        if text and text != cell:
+            self.fault("spaces", line, f"spaces around {name} {_short(text)}")
         if _NOT_FINITE.fullmatch(text):
             self.fault("nan", line, f"{name} is {_short(text)}")
         elif not _NUMBER.fullmatch(text):
@@ -250,6 +262,12 @@ class _Check:
         behind = int(self.lines[index - 1]) if index else 1
         line = f", it belongs behind line {behind}" if behind else ""
         self.faults["missing"] = Fault(0, f"no row {_short(name)}{line}", len(absent))
+
+
+def _five_digits(location: str) -> str:
+    """An image location with its number in the usual five digits; others as they are."""
+    found = _LOCATION.fullmatch(location)
+    return f"{found[1]}/{int(found[2]):05d}.jpg" if found else location
 
 
 _OTHERS = ((";", "semicolons"), ("\t", "tabs"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from maven_jax.errors import UserError
 from maven_jax.inference import Track
 from maven_jax.progress import say
 from maven_jax.raw_tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
+from maven_jax.recipes import from_json
 from maven_jax.report.tables import print_scores
 from maven_jax.scoring import DIMENSIONS, score
 from maven_jax.smoothing import box_filter
@@ -106,9 +108,13 @@ def predict_run(
         )
     modalities = tuple(model.config.data.modalities)
     found = Predicted({}, {}, 0)
+    # Of a fold's run too, splits are the store's own: the template says which videos are wanted.
+    config = from_json(model.config.to_dict())
+    config.data.fold = None
+    whole = dataclasses.replace(model, config=config)
     tracks: list[Track] = []
     for split in splits:
-        tracks += raw_tracks(model, store, split)
+        tracks += raw_tracks(whole, store, split)
     for track in tracks:
         video = track.entry.video
         if video not in template.rows:
@@ -319,6 +325,8 @@ def main(argv: list[str]) -> int:
         raise UserError("--workdir W and --out FILE are wanted, or --check FILE")
     if len({w.resolve() for w in args.workdir}) < len(args.workdir):
         raise UserError("--workdir: the same run twice")
+    if args.annotations is not None and args.check is None:
+        raise UserError("--annotations goes with --check: it says what to score against")
     keep_compiled()
     template = read_template(args.template)
     labels: Labels = {}

@@ -169,10 +169,14 @@ def test_a_split_without_annotations_is_predicted_and_not_scored(tmp_path, workd
     unlabelled = write_small_store(
         tmp_path / "u", videos=2, frames=130, splits=("train", "test"), unannotated=1.0
     )
+    before = {p: p.read_bytes() for p in (workdir / "eval").glob("*.json")}
     scores = evaluate(workdir, "test", store=str(unlabelled.path))
     assert scores["num_frames"] == 0
     assert "nothing to score" in capsys.readouterr().out
-    assert len(list((workdir / "eval/test").glob("*.csv"))) == len(unlabelled.videos("test"))
+    assert len(list((workdir / "eval/test@u").glob("*.csv"))) == len(unlabelled.videos("test"))
+    # What the run is known by is what it does on its own store.
+    assert {p: p.read_bytes() for p in before} == before
+    assert not (workdir / "eval/test.json").exists()
 
 
 def test_features_of_another_width_are_refused(tmp_path, workdir):

@@ -132,7 +132,14 @@ BROKEN: dict[str, tuple[Callable[[list[str]], list[str]], int, str]] = {
         2,
         "no such video in the template",
     ),
-    "other digits": (renamed(2, "12-24-1920x1080_left/1.jpg"), 2, "is not in the template"),
+    "other digits": (
+        renamed(2, "12-24-1920x1080_left/1.jpg"),
+        2,
+        "'12-24-1920x1080_left/1.jpg' is called '12-24-1920x1080_left/00001.jpg' in the template",
+    ),
+    "spaces behind commas": (edited(3, " 0.5,0.5"), 3, "spaces around valence '0.5'"),
+    "space at the end": (edited(3, "0.5,0.5 "), 3, "spaces around arousal '0.5'"),
+    "two headers": (lambda x: [*x[:4], x[0], *x[4:]], 5, "the header among the rows"),
     "spaces": (renamed(3, " 12-24-1920x1080_left/00002.jpg"), 3, "spaces around"),
     "blank line": (lambda x: [*x[:4], "", *x[4:]], 5, "a blank line"),
     "blank line at the end": (lambda x: [*x, ""], 13, "a blank line"),
@@ -170,6 +177,18 @@ def test_faults_of_bytes_are_named(whole, template, tmp_path):
     assert cut.startswith("line 12: no line's end behind 'video 7/00003.jpg,0.904762,1.0000'")
     (byte,) = faults(text.encode().replace(b"video 7/00002.jpg,", b"video 7/00002.jpg,\xff", 1))[:1]
     assert byte.startswith("line 11: byte 0xff is not UTF-8 text")
+
+
+def test_a_fault_is_told_once(whole, template, tmp_path):
+    """What is wrong with a row's columns or digits says nothing about its place or its numbers."""
+    path = tmp_path / "broken.csv"
+    for name, kinds in (("other digits", 1), ("two headers", 1), ("too many columns", 1)):
+        path.write_text("\n".join(BROKEN[name][0](whole)) + "\n")
+        assert len(check_submission(path, template).faults) == kinds, name
+    path.write_text("\n".join([whole[0], *(f"{i},{x}" for i, x in enumerate(whole[1:]))]) + "\n")
+    columns, missing = (str(f) for f in check_submission(path, template).faults)
+    assert columns.startswith("line 2: 4 columns instead of 3: '0,12-24")
+    assert missing.startswith("no row")
 
 
 def test_equal_faults_are_counted_and_all_kinds_are_told_at_once(whole, template, tmp_path):

@@ -25,7 +25,7 @@ from tests.stores import write_small_store
 def store(tmp_path_factory) -> Store:
     return write_small_store(
         tmp_path_factory.mktemp("store") / "s",
-        videos=4,
+        videos=5,
         frames=120,
         splits=("train", "validation", "test"),
         unobserved=0.1,
@@ -162,6 +162,27 @@ def test_tune_smoothing_writes_what_submit_takes(runs, template, tmp_path, capsy
     assert main(["submit", *words, "--smooth", "none"]) == 0
 
 
+def test_the_run_of_a_fold_writes_the_videos_of_the_template(runs, store, tmp_path):
+    """Whatever its fold calls validation: the official videos may be among its training ones."""
+    template, files = tmp_path / "template.txt", []
+    template.write_text(
+        "".join(
+            f"{e.video}/{i + 1:05d}.jpg\n"
+            for e in (store.videos("validation")[0], store.videos("train")[0])
+            for i in range(e.num_frames)
+        )
+    )
+    for fold in (None, 1):
+        run = Path(shutil.copytree(runs[0], tmp_path / f"fold_{fold}"))
+        record = json.loads((run / "config.json").read_text())
+        record["config"]["data"]["fold"] = fold
+        write_json(run / "config.json", record)
+        files.append(tmp_path / f"{fold}.csv")
+        words = ["--workdir", str(run), "--template", str(template), "--out", str(files[-1])]
+        assert main(["submit", *words]) == 0
+    assert files[0].read_text() == files[1].read_text()
+
+
 def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):
     def refused(*words: object) -> str:
         assert main(["submit", *map(str, words)]) == 2
@@ -182,6 +203,7 @@ def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):
     capsys.readouterr()
     template_words = ("--template", template)
     assert "tuned, none, or frames" in refused(*given, *template_words, "--smooth", "3,x")
+    assert "goes with --check" in refused(*given, *template_words, "--annotations", tmp_path)
     assert "the same run twice" in refused("--workdir", runs[0], *given, *template_words)
     line = refused(*given, *template_words, "--store", tmp_path)
     assert "not a feature store" in line
