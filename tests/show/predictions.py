@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -65,4 +66,38 @@ def prediction_of(
         label=label,
         notes=(HOSTILE,) if hostile else ("No face in 30 frames.",),
         facts={"duration_s": n / fps, "real_time_factor": 0.31, "peak_memory_mib": 812.0},
+    )
+
+
+def without_frames(prediction: VideoPrediction, n: int) -> VideoPrediction:
+    """The first n frames of a prediction."""
+    first = {
+        f.name: value[:n]
+        for f in dataclasses.fields(prediction)
+        if isinstance(value := getattr(prediction, f.name), np.ndarray)
+    }
+    by_name = {
+        key: {m: values[:n] for m, values in getattr(prediction, key).items()}
+        for key in ("observed", "contributions")
+    }
+    return dataclasses.replace(prediction, **first, **by_name)
+
+
+def stepped() -> VideoPrediction:
+    """240 frames at 24 a second, where valence steps down at a quarter, arousal at three quarters.
+
+    Valence 0.8, then -0.6; arousal 0.3, then -0.9. What each modality adds differs in all six.
+    """
+    whole, quarter = prediction_of(), np.arange(240) // 60
+    va = np.stack([np.where(quarter < 1, 0.8, -0.6), np.where(quarter < 3, 0.3, -0.9)], axis=1)
+    added = {"visual": (0.5, -0.2), "audio": (0.25, -0.6), "text": (-0.4, 0.1)}
+    return dataclasses.replace(
+        whole,
+        va=va.astype(np.float32),
+        smoothed=None,
+        words=(),
+        face_found=np.ones(240, bool),
+        contributions={
+            m: np.tile(np.array(pair, np.float32), (240, 1)) for m, pair in added.items()
+        },
     )

@@ -51,7 +51,7 @@ def test_a_large_video_becomes_a_hundred_thumbnails(tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "clip.mp4", np.arange(150) / 25, size=(640, 480), sound="")
     monkeypatch.setattr(embed, "EMBEDDED_BYTES", clip.stat().st_size - 1)
     found = embeddable(clip, prediction_of(150, 25))
-    assert (found.kind, found.content, len(found.thumbnails)) == ("", b"", 100)
+    assert (found.kind, found.content, len(found.thumbnails)) == ("video", b"", 100)
     assert found.thumbnails[-1][0] == pytest.approx(149 / 25, abs=1e-3)
     assert pictures_in(found)[0].shape == (240, 320, 3)
     assert found.size == (640, 480)

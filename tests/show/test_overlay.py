@@ -8,11 +8,12 @@ import av
 import numpy as np
 import pytest
 from clips import TAIL_S, write_clip
-from predictions import prediction_of
+from predictions import prediction_of, stepped
 
 from data_prep.media import open_audio, probe
 from maven_jax.errors import UserError
 from maven_jax.show.overlay import write_overlay
+from maven_jax.show.panel import Panel
 
 # Unevenly spaced, and the first not at once.
 _TIMES_S = np.cumsum([0.2, *([0.04] * 20), *([0.1, 0.021] * 10), *([0.05] * 8)]).round(3)
@@ -66,6 +67,39 @@ def test_the_strip_below_moves_with_the_values(drawn):
     wanted = prediction.time_s[[5, 30]] / prediction.time_s[-1]
     left, right = 222, 633
     np.testing.assert_allclose((np.array(columns) - left) / (right - left), wanted, atol=0.03)
+
+
+def test_each_curve_value_and_dot_is_of_its_dimension():
+    def strip(row: int, **changed) -> np.ndarray:
+        panel = Panel(dataclasses.replace(prediction, **changed), 640, 360)
+        image = np.zeros((360, 640, 3), np.uint8)
+        return panel.drawn(image, row, prediction.time_s[row])[360:].astype(int)
+
+    prediction = stepped()
+    high, lanes, unit = 110, ((6, 42), (52, 42)), 1.1
+    # The whole of it is seen, since it is shorter than 20 s; the steps are at 2.5 s and at 7.5 s.
+    drawn = strip(120)
+    assert drawn.shape[0] == high
+    left, right = 222, 633
+    for row in (57, 63, 177, 183):
+        column = left + round((right - left) * prediction.time_s[row] / 10)
+        for dimension, colour in enumerate(((92, 193, 226), (240, 166, 72))):
+            near = np.abs(drawn[:, column] - colour).max(axis=-1) < 40
+            top, tall = lanes[dimension]
+            wanted = unit * (top + tall * (1 - prediction.va[row, dimension]) / 2)
+            assert np.flatnonzero(near).mean() == pytest.approx(wanted, abs=2)
+    # The dot: valence to the right, arousal upwards, of the picture's row.
+    for row in (0, 150):
+        red = np.abs(strip(row)[:, :110] - (255, 123, 107)).max(axis=-1) < 40
+        middle = np.argwhere(red).mean(axis=0)
+        np.testing.assert_allclose(middle, 55 + 41.8 * prediction.va[row, ::-1] * (-1, 1), atol=1.5)
+    # The numbers: valence above arousal.
+    for dimension, rows in enumerate((slice(0, 54), slice(54, 110))):
+        other = prediction.va.copy()
+        other[120, dimension] = 0.11
+        changed = (strip(120, va=other) != drawn)[:, 112:200].any(axis=(1, 2))
+        assert changed[rows].any()
+        assert changed.sum() == changed[rows].sum()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 from matplotlib.colors import to_rgb
-from predictions import HOSTILE, prediction_of
+from predictions import HOSTILE, prediction_of, stepped, without_frames
 
 from maven_jax.prediction import Word
 from maven_jax.show import look
@@ -22,20 +22,6 @@ def share_of(path, colour) -> float:
     """How much of a picture has a colour."""
     pixels = image.imread(path)[..., :3]
     return float((np.abs(pixels - to_rgb(colour)) < 0.01).all(axis=-1).mean())
-
-
-def without_frames(prediction, n: int):
-    """The first n frames of a prediction."""
-    first = {
-        f.name: value[:n]
-        for f in dataclasses.fields(prediction)
-        if isinstance(value := getattr(prediction, f.name), np.ndarray)
-    }
-    by_name = {
-        key: {m: values[:n] for m, values in getattr(prediction, key).items()}
-        for key in ("observed", "contributions")
-    }
-    return dataclasses.replace(prediction, **first, **by_name)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -90,3 +76,36 @@ def test_spans_end_with_the_next_picture():
     time_s = np.array([0.0, 0.1, 0.2, 0.5, 0.6])
     mask = np.array([True, False, True, True, True])
     np.testing.assert_allclose(look.spans(mask, time_s), [(0, 0.1), (0.2, 0.7)])
+
+
+def middles(path, colour: str, columns) -> list[float]:
+    """In some columns of pixels: how far down those of a colour are on average, in inches."""
+    pixels = image.imread(path)[..., :3]
+    near = (np.abs(pixels - to_rgb(colour)) < 0.15).all(axis=-1)
+    return [float(np.flatnonzero(near[:, round(x * 130)]).mean()) / 130 for x in columns]
+
+
+def test_each_curve_has_its_axis_its_values_and_its_time(tmp_path):
+    prediction = stepped()
+    plot_prediction(prediction, tmp_path / "curve.png")
+    left, right = 0.85, 9.75  # inches, where the axis begins and ends
+    # Before and behind the steps of valence (at a quarter) and arousal (at three quarters).
+    rows = np.array([57, 63, 177, 183])
+    columns = left + (right - left) * (rows + 0.5) / len(prediction)
+    for column, colour in enumerate(look.COLOURS):
+        top = 0.56 + column * (1.75 + 0.12)
+        wanted = top + 1.75 * (1.04 - prediction.va[rows, column]) / 2.08
+        np.testing.assert_allclose(
+            middles(tmp_path / "curve.png", colour, columns), wanted, atol=0.05
+        )
+
+
+def test_the_way_through_the_circle_ends_where_the_prediction_does(tmp_path):
+    prediction = stepped()  # ends at valence -0.6, arousal -0.9
+    plot_path(prediction, tmp_path / "path.png")
+    pixels = image.imread(tmp_path / "path.png")[..., :3]
+    inches = pixels.shape[0] / 130
+    across, up = (np.array([-0.6, -0.9]) / 1.14 + 1) / 2 * 0.82 + 0.03
+    row, column = round((1 - up) * inches * 130), round(across * inches * 130)
+    dark = (np.abs(pixels - to_rgb(look.INK)) < 0.02).all(axis=-1)
+    assert dark[row - 2 : row + 3, column - 2 : column + 3].all()
