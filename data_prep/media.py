@@ -111,6 +111,8 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream) -> _Pa
                     end = packet.pts + (packet.duration or 0)
                     seen.audio_end = end if seen.audio_end is None else max(end, seen.audio_end)
             else:
+                if seen.total == 0 and not packet.is_keyframe:
+                    seen.suspect = "no key frame at the start"
                 seen.total += 1
                 if packet.is_corrupt:
                     seen.suspect = "a corrupt packet"
@@ -273,8 +275,9 @@ def probe(path: Path) -> MediaInfo:
     Which frames count: those that a decoder shows, because annotations were made on them. The
     packets tell that without decoding: each that an edit list does not hide is one frame, shown at
     its timestamp. Everything is decoded instead when the packets leave doubt: a header with more
-    frames than packets, missing or repeated timestamps, empty or corrupt packets, a read error,
-    or a last group of pictures (always decoded) that yields another number of frames.
+    frames than packets, missing or repeated timestamps, empty or corrupt packets, a first one that
+    is no key frame, a read error, or a last group of pictures (always decoded) that yields another
+    number of frames.
     Frames with the same timestamp share the gap behind it (`spread`).
 
     Raises:

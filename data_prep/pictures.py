@@ -19,6 +19,8 @@ from data_prep.media import (
 
 # Two ways to compute the same time differ by less; no two frames are nearer to each other.
 _SAME_TIME_S = 1e-4
+# A header that says that pixels are wider or higher than so many times the other is wrong.
+_WIDEST_PIXEL = 4
 
 
 def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
@@ -29,15 +31,15 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
         info: what `media.probe` found in it.
 
     Yields:
-        The number of the frame in `info.times_s` and its picture in RGB, turned upright where the
-        container says that the camera was not. Numbers increase; a frame that does not decode is
-        left out, so that those behind it keep theirs.
+        The number of the frame in `info.times_s` and its picture as it is shown, see `upright`.
+        Numbers increase; a frame that does not decode is left out, so that those behind it keep
+        theirs.
 
     Raises:
         InputError: (a UserError) the file cannot be opened.
     """
     expected = -1
-    for time_s, frame in _decoded(path, threads=info.stamped):
+    for time_s, frame, video in _decoded(path, threads=info.stamped):
         expected += 1
         if info.stamped and time_s is not None:
             number = _number_of(time_s, info.times_s)
@@ -47,11 +49,15 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
             expected = number
         if expected >= len(info.times_s):
             return
-        yield expected, upright(frame)
+        yield expected, upright(frame, video)
 
 
-def _decoded(path: Path, threads: bool) -> Iterator[tuple[float | None, av.VideoFrame]]:
-    """Frames with their times on the container's clock; what does not decode is passed over.
+def _decoded(
+    path: Path, threads: bool
+) -> Iterator[tuple[float | None, av.VideoFrame, av.VideoStream]]:
+    """Frames with their times on the container's clock, and their stream.
+
+    What does not decode is passed over.
 
     Args:
         path: the video file.
@@ -72,7 +78,7 @@ def _decoded(path: Path, threads: bool) -> Iterator[tuple[float | None, av.Video
                     time_s = None
                     if frame.pts is not None and frame.time_base is not None:
                         time_s = float(frame.pts * frame.time_base) - zero_s
-                    yield time_s, frame
+                    yield time_s, frame, video
         except DECODER_ERRORS:
             return
 
@@ -85,11 +91,15 @@ def _number_of(time_s: float, times_s: Float[np.ndarray, "n"]) -> int | None:
     return None
 
 
-def upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-    """A frame's picture in RGB, turned as its display matrix says.
+def upright(frame: av.VideoFrame, stream: av.VideoStream) -> UInt8[np.ndarray, "h w 3"]:
+    """A frame's picture in RGB as players show it: with square pixels, and turned upright.
 
-    Only quarter turns are made: no camera writes others.
+    Where the container says that pixels are not square, the picture is made wider or narrower.
+    It is turned as its display matrix says, by quarters only: no camera writes other turns.
     """
-    image = frame.to_ndarray(format="rgb24")
+    aspect = stream.sample_aspect_ratio or 1
+    wrong = not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL
+    width = frame.width if wrong else max(round(frame.width * aspect), 1)
+    image = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     turns = round(frame.rotation / 90) % 4  # counter-clockwise
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -141,4 +141,4 @@ def _pictures_at(
             except DECODER_ERRORS:
                 continue
             if frame is not None:
-                yield frame.time - zero_s, upright(frame)
+                yield frame.time - zero_s, upright(frame, video)

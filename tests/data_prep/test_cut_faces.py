@@ -34,10 +34,11 @@ def portrait():
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
-def write_pictures(path, images, times):
+def write_pictures(path, images, times, pixel_aspect=Fraction(1)):
     """H.264 with these presentation times in milliseconds."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=1000, options={"preset": "ultrafast", "crf": "10"})
+        video.codec_context.sample_aspect_ratio = pixel_aspect
         video.height, video.width = images[0].shape[:2]
         video.pix_fmt = "yuv420p"
         for image, time in zip(images, times):
@@ -82,6 +83,18 @@ def test_a_video_filmed_upright_is_turned_upright(tmp_path):
     assert shown.shape == (96, 64, 3)
     assert shown[:48, 32:].mean() > 250  # is now the upper right one
     assert shown[48:].mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("pixel_aspect", "width"), [(Fraction(16, 15), 102), (Fraction(1, 2), 48), (Fraction(90), 96)]
+)
+def test_pixels_that_are_not_square_are_shown_undistorted(tmp_path, pixel_aspect, width):
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, :48] = 255
+    write_pictures(tmp_path / "v.mp4", [image] * 2, [0, 40], pixel_aspect)
+    _, shown = next(pictures(tmp_path / "v.mp4", probe(tmp_path / "v.mp4")))
+    assert shown.shape == (64, width, 3)  # 90 is no aspect but a broken header
+    assert (shown > 127).any(axis=(0, 2)).sum() == width // 2
 
 
 def test_landmarks_come_to_lie_where_aff_wild2_has_them():

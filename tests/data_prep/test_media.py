@@ -7,13 +7,15 @@ import wave
 from fractions import Fraction
 
 import av
+import av.stream
+import cv2
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
 from data_prep import media
-from data_prep.media import frame_times, has_audio, open_audio, probe, spread
+from data_prep.media import container_start_s, frame_times, has_audio, open_audio, probe, spread
 from data_prep.problems import InputError
 from tests.corpora import tone, write_video, write_wav
 
@@ -131,6 +133,33 @@ def test_a_long_pause_is_kept_and_noted(tmp_path):
     assert "no frame for 20.0 s" in fix.message
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_before_the_first_key_frame_do_not_count(tmp_path, suffix):
+    """A recording that was cut where no picture begins: its first packets show nothing."""
+    whole, path = tmp_path / "whole.mp4", tmp_path / f"cut{suffix}"
+    write_video(whole, frames=30, fps=25, options={"bf": "2", "g": "10"})
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        packets = [p for p in source.demux(video=0) if p.dts is not None]
+        for packet in packets[3:]:
+            packet.stream = stream
+            out.mux(packet)
+    info = probe(path)
+    with av.open(str(path)) as container:
+        shown = [frame.time - container_start_s(container) for frame in container.decode(video=0)]
+    np.testing.assert_allclose(info.times_s, shown, atol=1e-6)
+    assert len(shown) < 27
+    assert info.fixes[0].message.startswith(f"{len(shown)} frames decode out of 27 packets")
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None and not packet.is_keyframe:
+                packet.stream = stream
+                out.mux(packet)
+    with pytest.raises(InputError, match="no frame of the video decodes"):
+        probe(path)
+
+
 @pytest.mark.parametrize("keep", [0.5, 0.8])
 def test_video_whose_end_is_cut_off(tmp_path, keep):
     path = tmp_path / "a.mp4"
@@ -193,6 +222,46 @@ def test_broken_files_end_in_one_line(tmp_path, data, message, read):
     assert message in caught.value.message
     assert "\n" not in str(caught.value)
     assert not has_audio(path)
+
+
+def test_the_picture_on_an_albums_cover_is_no_video(tmp_path):
+    path = tmp_path / "a.mp3"
+    with av.open(str(path), "w") as out:
+        sound = out.add_stream("libmp3lame", rate=16000, layout="mono")
+        cover = out.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt = 8, 8, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        out.start_encoding()
+        _, data = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))
+        packet = av.Packet(data.tobytes())
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        packet.time_base = Fraction(1, 16000)
+        out.mux(packet)
+        frame = av.AudioFrame.from_ndarray(tone(1.0, 16000)[None], "fltp", "mono")
+        frame.sample_rate = 16000
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode())
+    with av.open(str(path)) as found:
+        assert len(found.streams.video) == 1
+    with pytest.raises(InputError, match="no video stream"):
+        probe(path)
+    assert open_audio(path).duration_s == pytest.approx(1.0, abs=0.1)
+
+
+def test_of_two_videos_the_first_counts(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream("libx264", rate=25) for _ in range(2)]
+        for count, stream in zip((12, 9), streams):
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            for i in range(count):
+                frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+                frame.pts, frame.time_base = i, Fraction(1, 25)
+                out.mux(stream.encode(frame))
+        for stream in streams:
+            out.mux(stream.encode())
+    assert len(frame_times(path)) == 12
 
 
 def test_missing_streams(tmp_path):
