@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import resource
 import sys
 import time
@@ -276,7 +277,8 @@ def encode_videos(
 ) -> dict[str, str]:
     """`extract` without what it says at the beginning and the end.
 
-    While a video is written and its last batches are on the device, the next one is begun.
+    While a video is written and its last batches are on the device, the next one is begun, if
+    that has cores to run on.
     """
     failed: dict[str, str] = {}
     waiting = iter([c for c in checks if not writer.is_done(c.video.name)])
@@ -285,10 +287,10 @@ def encode_videos(
         check = next(waiting, None)
         return None if check is None else EncodedVideo(check, encoders, clock)
 
-    following = begin()
+    following = None
     try:
-        while (video := following) is not None:
-            following = begin()
+        while (video := following or begin()) is not None:
+            following = begin() if _cores_to_spare() else None
             reason = _try_to_store(video, writer, clock, progress)
             if reason is not None:
                 failed[video.check.video.name] = reason
@@ -296,6 +298,11 @@ def encode_videos(
         if following is not None:
             following.close()
     return failed
+
+
+def _cores_to_spare() -> bool:
+    """Whether two videos at a time are faster than one: not on two cores that encode as well."""
+    return jax.default_backend() != "cpu" or (os.cpu_count() or 1) > 2
 
 
 def _try_to_store(

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_prep import extract as extract_module
 from data_prep import prepare
 from data_prep.check import check
 from data_prep.corpus import scan
@@ -119,7 +120,7 @@ def test_a_second_run_encodes_nothing_and_changes_nothing(root, store, capsys):
     assert files(store.path) == before
 
 
-def test_what_ends_the_writing_ends_the_reading_ahead(root):
+def test_what_ends_the_writing_ends_the_reading_ahead(root, monkeypatch):
     """Neither the video at hand nor the next one, begun already, is read any further."""
     frames = 8 * BLOCK_FRAMES
     long = dict(num_frames=frames, times_s=np.arange(frames) / 25)
@@ -135,6 +136,7 @@ def test_what_ends_the_writing_ends_the_reading_ahead(root):
         def video(self, *_: object) -> None:
             raise OSError(errno.ENOSPC, "no space left")
 
+    monkeypatch.setattr(extract_module, "_cores_to_spare", lambda: True)
     writer: Any = FullDisk()
     with pytest.raises(UserError, match="no space left; the same command continues") as caught:
         encode_videos(checks, Encoders(None, None, None), writer, Clock(), FrameCount())
