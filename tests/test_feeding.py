@@ -20,7 +20,9 @@ def store(tmp_path_factory) -> Store:
 
 
 def rows_of(store: Store, workdir: Path, **changes) -> list[dict]:
-    changes = dict(train__num_epochs=4.0, train__eval_every_epochs=2.0) | changes
+    # Stretches of 5, 1, 4 and 2 steps: to a log line or an evaluation.
+    cadence = dict(train__log_every_steps=5, train__eval_every_epochs=2.0)
+    changes = dict(train__num_epochs=4.0) | cadence | changes
     train.run(small_recipe(store.path, "quickstart:concat", **changes), workdir)
     return read_metrics(workdir)
 
@@ -37,7 +39,7 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
 @pytest.fixture(scope="module")
 def streamed(store, tmp_path_factory) -> list[dict]:
     rows = rows_of(store, tmp_path_factory.mktemp("streamed"))
-    assert [r["step"] for r in rows if r["kind"] == "train"] == list(range(1, 13))
+    assert [r["step"] for r in rows if r["kind"] == "train"] == [1, 5, 10]
     return rows
 
 
