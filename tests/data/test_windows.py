@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from maven_jax.data.store import VideoEntry
-from maven_jax.data.windows import dense_bounds, dense_stride, make_windows, sliding_bounds
+from maven_jax.data.windows import (
+    Windows,
+    dense_bounds,
+    dense_stride,
+    make_windows,
+    padded_lengths,
+    sliding_bounds,
+)
 from maven_jax.errors import UserError
 from tests.stores import write_small_store
 
@@ -133,3 +140,21 @@ def test_other_windows_are_of_consecutive_frames_and_cover_all():
         windows = make_windows(entries, kind=kind, length=100, hop=70, step_s=None)
         assert (windows.step == 1).all()
         assert all(counts.min() == 1 for counts in windows.coverage())
+
+
+def test_every_window_is_padded_to_the_shortest_length_that_holds_it():
+    frames = np.array([1, 75, 76, 300, 150, 151, 2])
+    start = np.arange(len(frames)) * 1000
+    windows = Windows((), np.arange(len(frames)), start, start + frames, np.ones(7, int), 300)
+    parts = windows.by_length(padded_lengths("segment", 300))
+    assert [(part.length, numbers.tolist()) for numbers, part in parts] == [
+        (75, [0, 1, 6]),
+        (150, [2, 4]),
+        (300, [3, 5]),
+    ]
+    for numbers, part in parts:
+        np.testing.assert_array_equal(part.video, numbers)
+        np.testing.assert_array_equal(part.stop - part.start, frames[numbers])
+    ((numbers, whole),) = windows.by_length(padded_lengths("sliding", 300))
+    assert whole.length == 300
+    assert numbers.tolist() == list(range(7))
