@@ -38,12 +38,16 @@ def plot_training(rows: Sequence[Mapping[str, Any]], split: str, path: Path) -> 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
     left.plot([r["step"] for r in train], [r["loss"] for r in train], color=TARGET, lw=1)
     left.set(xlabel="step", ylabel="training loss")
-    for key, color in (("ccc_valence", "#2a7f9e"), ("ccc_arousal", "#d98b2b"), ("ccc", "black")):
+    for key, name, color in (
+        ("ccc_valence", "valence", "#1f7a99"),
+        ("ccc_arousal", "arousal", "#c4761a"),
+        ("ccc", "mean", "black"),
+    ):
         shown = [(r["step"], r[key]) for r in scores if r[key] is not None]
         if shown:
-            right.plot(*zip(*shown), color=color, label=key)
+            right.plot(*zip(*shown), color=color, label=name, marker=".")
     right.set(xlabel="step", ylabel=f"{split} CCC", ylim=(min(-0.05, right.get_ylim()[0]), 1))
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="lower right")
     for axis in (left, right):
         axis.grid(alpha=0.25)
     _save(figure, path)
@@ -82,6 +86,8 @@ def plot_track(
     axes[0].set_title(title, fontsize=10)
     axes[0].legend(frameon=False, ncols=2, fontsize=8, loc="lower right")
     axes[-1].set_xlabel("time (s)")
+    if len(time_s) > 1:
+        axes[-1].set_xlim(time_s[0], time_s[-1])
     _save(figure, path)
 
 
@@ -101,11 +107,11 @@ def plot_agreement(
         path: PNG to write.
         dimensions: those that were predicted.
     """
-    size = (4.2 * len(dimensions), 4)
+    size = (5.0 * len(dimensions), 4)
     figure, axes = plt.subplots(1, len(dimensions), figsize=size, squeeze=False)
     for name, axis in zip(dimensions, axes[0]):
         dimension = DIMENSIONS.index(name)
-        axis.hexbin(
+        frames = axis.hexbin(
             targets[:, dimension],
             predictions[:, dimension],
             gridsize=40,
@@ -121,7 +127,13 @@ def plot_agreement(
             aspect="equal",
             xlim=(-1, 1),
             ylim=(-1, 1),
+            xticks=np.arange(-1, 1.1, 0.5),
+            yticks=np.arange(-1, 1.1, 0.5),
         )
+        # A logarithmic scale needs some length, also where no frame shares its place.
+        counts = np.asarray(frames.get_array())
+        frames.set_clim(1, max(counts.max(initial=1), 10))
+        figure.colorbar(frames, ax=axis, shrink=0.8, label="annotated frames")
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     _save(figure, path)

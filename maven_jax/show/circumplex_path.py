@@ -17,6 +17,7 @@ from maven_jax.show import look
 _COLOURS = "viridis"
 
 
+@look.all_letters()
 def plot_path(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: the track in the plane of valence and arousal, coloured by time.
 

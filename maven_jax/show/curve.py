@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from maven_jax.prediction import VideoPrediction, Word
 from maven_jax.scoring import DIMENSIONS
@@ -19,6 +20,7 @@ _WIDTH_IN, _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 10.0, 0.85, 0.25, 0.5
 _DIMENSION_IN, _ROW_IN = 1.75, 0.2
 
 
+@look.all_letters()
 def plot_prediction(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: valence above arousal, words below them if there are any.
 
@@ -51,7 +53,7 @@ def plot_prediction(prediction: VideoPrediction, path: Path) -> None:
     axes[0].set_xlim(first, last)
     if rows:
         _draw_words(rows, left_out, axes[2])
-    axes[-1].set_xlabel("time (s)", color=look.INK)
+    _draw_time(axes[-1], float(last - first))
     _draw_heading(prediction, figure, axes[0], top)
     look.save(figure, path)
 
@@ -90,6 +92,16 @@ def _draw_words(rows: list[list[Word]], left_out: int, axis: Axes) -> None:
     axis.set_ylabel(label, color=look.MUTED, rotation=0, ha="right", va="center", fontsize=8)
     axis.tick_params(colors=look.INK, labelsize=8, length=0)
     axis.spines[:].set_visible(False)
+
+
+def _draw_time(axis: Axes, length_s: float | int) -> None:
+    """Names the axis of time, which counts minutes where there are more than two."""
+    if length_s > 120:
+        steps_s = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+        step_s = next((s for s in steps_s if 12 * s > length_s), length_s / 6)
+        axis.xaxis.set_major_locator(MultipleLocator(step_s))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t // 60:.0f}:{t % 60:02.0f}"))
+    axis.set_xlabel("time (min:s)" if length_s > 120 else "time (s)", color=look.INK)
 
 
 def _draw_heading(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from maven_jax.prediction import VideoPrediction, Word
 
@@ -28,6 +32,30 @@ CONCEPTS = (
     (270, "sleepiness"),
     (315, "contentment"),
 )
+
+# For what DejaVu Sans, which comes with matplotlib, has no letters: where one is installed.
+_OTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Nirmala UI",
+)
+
+
+@contextlib.contextmanager
+def all_letters() -> Iterator[None]:
+    """Within it pictures are drawn with whatever letters this machine has, boxes for others."""
+    installed = set(fontManager.get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
+    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+        # It would warn of each letter by itself.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def shown_track(prediction: VideoPrediction) -> Float32[np.ndarray, "n 2"]:
@@ -98,11 +126,15 @@ def fitting_rows(
 def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
     """A prediction's label across the top of its picture, whole; nothing for one without."""
     if prediction.label:
-        letters = round(11 * figure.get_figwidth())
+        text, letters = meaningless(prediction), round(11 * figure.get_figwidth())
+        lines = textwrap.wrap(text, letters)
+        # As narrow as so many lines allow, so that none holds a single word.
+        wraps = (textwrap.wrap(text, k) for k in range(len(text) // len(lines), letters))
+        lines = next((wrap for wrap in wraps if len(wrap) == len(lines)), lines)
         figure.text(
             0.5,
             1 - 0.1 / figure.get_figheight(),
-            "\n".join(plain(line) for line in textwrap.wrap(meaningless(prediction), letters)),
+            "\n".join(map(plain, lines)),
             ha="center",
             va="top",
             fontsize=9,

@@ -58,9 +58,11 @@ class Panel:
         unit = self._strip / 100
         self._unit = unit
         self._small, self._large = _font(10.5 * unit), _font(17 * unit, bold=True)
+        self._tiny = _font(8 * unit)
         self._radius = 38 * unit
         self._centre = (50 * unit, 50 * unit)
-        self._left = 202 * unit
+        self._left = 214 * unit
+        self._lanes = [(round((6 + 46 * c) * unit), round(42 * unit)) for c in (0, 1)]
         self._ground = self._empty_strip()
 
     def drawn(
@@ -119,6 +121,10 @@ class Panel:
         for column, name in enumerate(DIMENSIONS):
             at = (104 * self._unit, (16 + 42 * column) * self._unit)
             pen.text(at, name, font=self._small, fill=_CURVES[column], anchor="lm")
+        for top, high in self._lanes:
+            for text, y in (("+1", top + 4 * self._unit), ("−1", top + high - 4 * self._unit)):
+                at = (self._left - 3 * self._unit, y)
+                pen.text(at, text, font=self._tiny, fill=_TEXT, anchor="rm")
         return strip
 
     def _drawn_strip(self, row: int | None, time_s: float) -> np.ndarray:
@@ -172,18 +178,19 @@ class Panel:
 
         thin = max(1, round(self._unit / 1.5))
         wide = view.shape[1]
-        lanes = [(round((6 + 46 * c) * self._unit), round(42 * self._unit)) for c in (0, 1)]
         for a, b in self._faceless:
             if b > first and a < first + length:
                 left, behind = (int(v) for v in np.clip(x(np.array([a, b])), 0, wide))
-                for top, high in lanes:
+                for top, high in self._lanes:
                     view[top : top + high, left:behind] = _SHADE
         rows = self._rows_between(first, first + length)
-        for column, (top, high) in enumerate(lanes):
+        for column, (top, high) in enumerate(self._lanes):
             for level in (top, top + high // 2, top + high):
                 cv2.line(view, (0, level), (wide, level), _LINE, thin)
             y = top + high * (1 - self._track[rows, column]) / 2
             points = np.stack([x(self._prediction.time_s[rows]), y], axis=1)
             self._draw_line(view, points, _CURVES[column], max(1, round(1.8 * self._unit)))
         head = round((time_s - first) * per_s)
-        cv2.line(view, (head, lanes[0][0]), (head, sum(lanes[1])), _HEAD, max(1, 2 * thin))
+        cv2.line(
+            view, (head, self._lanes[0][0]), (head, sum(self._lanes[1])), _HEAD, max(1, 2 * thin)
+        )

@@ -63,9 +63,9 @@ def test_the_strip_below_moves_with_the_values(drawn):
     red = [(image[360:] - np.array([255, 123, 107.0])) for image in (images[5], images[30])]
     heads = [(np.abs(r).max(axis=-1) < 40) for r in red]
     # The playhead: the column with most of its colour, right of the values.
-    columns = [200 + int(h[:, 200:].sum(axis=0).argmax()) for h in heads]
+    columns = [230 + int(h[:, 230:].sum(axis=0).argmax()) for h in heads]
     wanted = prediction.time_s[[5, 30]] / prediction.time_s[-1]
-    left, right = 222, 633
+    left, right = 235, 633
     np.testing.assert_allclose((np.array(columns) - left) / (right - left), wanted, atol=0.03)
 
 
@@ -80,7 +80,7 @@ def test_each_curve_value_and_dot_is_of_its_dimension():
     # The whole of it is seen, since it is shorter than 20 s; the steps are at 2.5 s and at 7.5 s.
     drawn = strip(120)
     assert drawn.shape[0] == high
-    left, right = 222, 633
+    left, right = 235, 633
     for row in (57, 63, 177, 183):
         column = left + round((right - left) * prediction.time_s[row] / 10)
         for dimension, colour in enumerate(((92, 193, 226), (240, 166, 72))):

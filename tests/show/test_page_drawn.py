@@ -13,7 +13,7 @@ from clips import write_clip
 from predictions import HOSTILE, prediction_of, stepped, without_frames
 
 from data_prep.media import probe
-from maven_jax.prediction import Word
+from maven_jax.prediction import VideoPrediction, Word
 from maven_jax.show import embed
 from maven_jax.show.page import write_page
 
@@ -76,7 +76,7 @@ def test_what_a_modality_adds_stands_in_its_row(chromium, tmp_path):
             assert cells == [f"{v:+.2f}".replace("-", "−") for v in added]
             for bar, v in zip(line.find_elements("tag name", "i"), added):
                 left, width = (float(bar.value_of_css_property(k)[:-2]) for k in ("left", "width"))
-                middle = bar.find_element("xpath", "..").size["width"] / 2
+                middle = page.execute_script("return arguments[0].parentNode.clientWidth", bar) / 2
                 # From the middle to the right what raises, to the left what lowers.
                 assert left == pytest.approx(middle if v > 0 else middle - width, abs=1)
                 assert width > 1
@@ -138,13 +138,14 @@ def test_play_and_pause_in_one_breath_keep_the_video(chromium, tmp_path):
     page = opened(chromium, tmp_path / "page.html")
     settled(page)
     page.find_element("id", "title").click()  # without it browsers let nothing play
-    both = "toggle(); toggle(); const done = arguments[0];"
+    # While it seeks it cannot play yet, so that the pause takes the play back.
+    both = "seek(1); toggle(); toggle(); const done = arguments[0];"
     again = "media.play().then(() => done('plays'), (error) => done(error.message))"
     assert page.execute_async_script(both + again) == "plays"
     assert page.execute_script("return media !== null && media.isConnected")
 
 
-def odd() -> dict[str, object]:
+def odd() -> dict[str, VideoPrediction]:
     """Predictions that are rare, by name."""
     whole = prediction_of(hostile=True, label=HOSTILE)
     nothing = np.full_like(whole.va, np.nan)
