@@ -132,10 +132,11 @@ class Bench:
         if not self.peers:
             return {}
         works = {"eager": step(module)}
-        # A toy leaves out the code generator: minutes on a processor, and not the GPU's.
-        compiled = step(torch.compile(module, backend="eager" if self.toy else "inductor"))
         try:
             with timed("torch.compile"):
+                # A toy leaves out the code generator: minutes on a processor, and not the GPU's.
+                network = torch.compile(module, backend="eager" if self.toy else "inductor")
+                compiled = step(network)
                 compiled()
         except Exception as error:  # whatever its many parts raise, ours and eager are measured
             say(f"torch.compile failed ({type(error).__name__}): its column stays empty")

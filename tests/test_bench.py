@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 
+import jax
 import pytest
+import torch
 
 from benchmarks import gpu, training_steps
 from benchmarks.side_by_side import Row, add_growth
@@ -78,3 +80,17 @@ def test_the_benchmark_of_a_gpu_measures_a_toy(tmp_path, capsys):
     assert row["facts"]["eager_s"] > 0
     assert 0 < row["facts"]["difference_of_float32_outputs"] < 1e-4
     assert "x torch.compile's speed" in capsys.readouterr().out
+
+
+def test_where_torch_does_not_compile_its_column_stays_empty(monkeypatch, capsys):
+    def unsupported(*_: object, **__: object) -> None:
+        raise RuntimeError("torch.compile is not supported on this Python")
+
+    monkeypatch.setattr(torch, "compile", unsupported)
+    bench = gpu.Bench(toy=True)
+    steps = bench.peers_of(torch.nn.Linear(2, 2), lambda network: lambda: network(torch.ones(2)))
+    assert list(steps) == ["eager"]
+    assert "torch.compile failed (RuntimeError): its column stays empty" in capsys.readouterr().out
+    row = bench.row("name", "work", lambda: jax.numpy.ones(2), steps, 1.0)
+    assert (row.peer, row.peer_s, row.ratio) == ("", None, None)
+    assert row.facts["eager_ratio"] > 0
