@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from matplotlib import image
+from matplotlib import colormaps, image
 from matplotlib.colors import to_rgb
 from predictions import HOSTILE, prediction_of, stepped, without_frames
 
@@ -109,12 +109,19 @@ def test_each_curve_has_its_axis_its_values_and_its_time(smoothed, tmp_path):
         )
 
 
-def test_the_way_through_the_circle_ends_where_the_prediction_does(tmp_path):
-    prediction = stepped()  # ends at valence -0.6, arousal -0.9
+def test_the_way_through_the_circle_goes_where_the_prediction_does(tmp_path):
+    prediction = stepped()
     plot_path(prediction, tmp_path / "path.png")
     pixels = image.imread(tmp_path / "path.png")[..., :3]
     inches = pixels.shape[0] / 130
-    across, up = (np.array([-0.6, -0.9]) / 1.14 + 1) / 2 * 0.82 + 0.03
-    row, column = round((1 - up) * inches * 130), round(across * inches * 130)
-    dark = np.abs(pixels - to_rgb(look.INK)).max(axis=-1) < 0.02
-    assert dark[row - 2 : row + 3, column - 2 : column + 3].all()
+
+    def around(valence: float, arousal: float) -> np.ndarray:
+        across, up = (np.array([valence, arousal]) / 1.14 + 1) / 2 * 0.82 + 0.03
+        row, column = round((1 - up) * inches * 130), round(across * inches * 130)
+        return pixels[row - 2 : row + 3, column - 2 : column + 3].reshape(-1, 3)
+
+    # From (0.8, 0.3) over (-0.6, 0.3), a quarter of the time later, to (-0.6, -0.9) at the end.
+    assert (np.abs(around(-0.6, -0.9) - to_rgb(look.INK)) < 0.02).all()
+    for place, share in (((0.1, 0.3), 0.25), ((-0.6, -0.3), 0.75)):
+        colour = colormaps["viridis"](share)[:3]
+        assert np.abs(around(*place) - colour).max(axis=1).min() < 0.03
