@@ -55,7 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     # (orbax: with the tracebacks of all its threads and coroutines) they raise as well.
     for library in ("absl", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    module = importlib.import_module(COMMANDS[name][0])
+    try:
+        module = importlib.import_module(COMMANDS[name][0])
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in ("maven_jax", "data_prep"):
+            raise
+        line = f"{error} (a package is missing or broken): pip install -e . -c constraints.txt"
+        print(f"maven-jax {name}: {line}", file=sys.stderr)
+        return 2
     try:
         return module.main(rest)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import platform
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from maven_jax import __version__, compilation
 from maven_jax.command_line import Parser
@@ -49,6 +51,19 @@ class Result:
 
 Check = Callable[[Path], Result]
 
+_INSTALL = "pip install -e . -c constraints.txt"
+_CUDA = "pip install -e '.[cuda]' -c constraints.txt"
+_AV = "pip install --force-reinstall av (the wheel brings its own libav)"
+_REPORT = "report it with this line"
+# No folder for temporary files is there, may be written or has room.
+_NO_PLACE = (errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def _line(error: BaseException) -> str:
+    """The kind of an error and the first line that it says, if it says any."""
+    words = str(error).strip().splitlines()[:1]
+    return ": ".join([type(error).__name__, *words])
+
 
 def check_versions(place: Path) -> Result:
     """Python and the packages that this one requires, against what it asks for."""
@@ -70,7 +85,7 @@ def check_versions(place: Path) -> Result:
     versions = ", ".join(f"{n} {_version(n)}" for n in names)
     found = f"maven_jax {__version__}, Python {platform.python_version()}, {versions}"
     if faults:
-        return Result(False, "; ".join(faults), "pip install -e . -c constraints.txt")
+        return Result(False, "; ".join(faults), _INSTALL)
     return Result(True, found)
 
 
@@ -83,7 +98,12 @@ def _version(name: str) -> str:
 
 def check_devices(place: Path) -> Result:
     """JAX's devices compute; a graphics card that JAX does not see is a fault."""
-    devices = jax.devices()
+    try:
+        devices = jax.devices()
+    except Exception as error:  # each of its platforms has its own
+        wanted = os.environ.get("JAX_PLATFORMS")
+        advice = f"unset JAX_PLATFORMS={wanted}, or {_CUDA}" if wanted else _INSTALL
+        return Result(False, f"JAX finds no device: {_line(error)}", advice)
     x = jax.random.normal(jax.random.key(0), (256, 256))
     wanted = np.asarray(x, np.float64) @ np.asarray(x, np.float64).T
     with jax.default_matmul_precision("highest"):
@@ -95,22 +115,21 @@ def check_devices(place: Path) -> Result:
     if worst > 1e-2:
         return Result(False, f"{found}: a product is off by {worst:.1e}", "the device is faulty")
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
-        advice = "pip install -e '.[cuda]' -c constraints.txt"
-        return Result(False, f"{found}; an NVIDIA driver is here, but JAX sees no GPU", advice)
+        return Result(False, f"{found}; an NVIDIA driver is here, but JAX sees no GPU", _CUDA)
     return Result(True, found)
 
 
 def check_decoder(place: Path) -> Result:
     """Encodes a clip of known pictures, times and sound, and decodes it as `prepare` does."""
-    from data_prep import sample_clip
-    from data_prep.sample_clip import FRAMES, SECONDS, TIMES_S
-
     path = place / "clip.mp4"
     try:
+        from data_prep import sample_clip
+        from data_prep.sample_clip import FRAMES, SECONDS, TIMES_S
+
         sample_clip.write_clip(path)
         times_s, brightness, samples_s = sample_clip.decode_clip(path)
     except Exception as error:  # whatever libav makes of it
-        return Result(False, f"a clip cannot be written and read: {error}", _AV)
+        return Result(False, f"a clip cannot be written and read: {_line(error)}", _AV)
     if len(times_s) != FRAMES or np.abs(times_s - TIMES_S).max() > 1e-3:
         return Result(False, f"{len(times_s)} of {FRAMES} frames, or other times", _AV)
     if (np.diff(brightness) < 1).any():
@@ -122,14 +141,13 @@ def check_decoder(place: Path) -> Result:
     )
 
 
-_AV = "pip install --force-reinstall av (the wheel brings its own libav)"
-
-
 def check_faces(place: Path) -> Result:
     """OpenCV's face cascade is there and runs."""
-    import cv2
-
     advice = "pip install 'opencv-python-headless>=4.10,<5' (5.0's wheel has no cascades)"
+    try:
+        import cv2
+    except ImportError as error:
+        return Result(False, f"OpenCV cannot be loaded: {_line(error)}", advice)
     folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
     path = Path(folder) / "haarcascade_frontalface_default.xml"
     if not folder or not path.is_file():
@@ -157,7 +175,7 @@ def check_disk(place: Path) -> Result:
             same = file.read() == block
     except OSError as error:
         reason = disk_refusal(error) or error.strerror
-        return Result(False, f"{here}: {reason}", "work in a folder that can be written")
+        return Result(False, f"{here}: {reason}", "make room, or work in another folder")
     if not same:
         return Result(False, f"{here}: other bytes come back than were written", "another disk")
     if free < _WANTED_BYTES:
@@ -196,8 +214,8 @@ def check_training(place: Path) -> Result:
         try:
             before, after = doctor_run.train_and_score(place)
         except Exception as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return Result(False, f"training a tiny model: {line}", "report it with this line")
+            advice = "mend what fails above, if anything does; otherwise report this line"
+            return Result(False, f"training a tiny model: {_line(error)}", advice)
     took = time.monotonic() - began
     found = f"a tiny model learns: CCC {before:.2f} -> {after:.2f} in {took:.0f} s"
     if tried:
@@ -241,12 +259,13 @@ def run_checks(checks: dict[str, Check]) -> dict[str, Result]:
     """The checks' results; one that breaks has failed."""
     results = {}
     for name, check in checks.items():
-        with tempfile.TemporaryDirectory(prefix="maven-jax-doctor-") as place:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix="maven-jax-doctor-") as place:
                 results[name] = check(Path(place))
-            except Exception as error:
-                line = (str(error).strip() or type(error).__name__).splitlines()[0]
-                results[name] = Result(False, f"{type(error).__name__}: {line}", "report it")
+        except Exception as error:
+            refusal = isinstance(error, OSError) and error.errno in _NO_PLACE
+            advice = "TMPDIR=FOLDER names one with room that can be written" if refusal else _REPORT
+            results[name] = Result(False, _line(error), advice)
     return results
 
 
@@ -254,9 +273,10 @@ def show(results: dict[str, Result]) -> None:
     """Prints a row for each check and what to do about those that failed."""
     table = Table(show_header=False, show_edge=False, box=None, padding=(0, 2, 0, 0))
     for name, result in results.items():
-        table.add_row("PASS" if result.passed else "FAIL", name, result.found)
+        # Text: in a plain string [cuda] would be taken for a style and left out.
+        table.add_row("PASS" if result.passed else "FAIL", name, Text(result.found))
         if not result.passed:
-            table.add_row("", "", f"-> {result.advice}")
+            table.add_row("", "", Text(f"-> {result.advice}"))
     console.print(table)
     failed = [name for name, result in results.items() if not result.passed]
     say(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}" if failed else "all is well")

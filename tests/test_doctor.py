@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import socket
+import sys
+import tempfile
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
+import data_prep
 from data_prep import sample_clip
 from maven_jax import compilation, doctor, doctor_run
 from maven_jax.__main__ import main
@@ -102,6 +106,34 @@ def test_a_training_that_does_not_learn_breaks_or_phones_home_fails(tmp_path, mo
     assert "asked the network for 192.0.2.1" in result.found
 
 
+def test_packages_that_cannot_be_loaded_are_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "cv2", None)
+        result = doctor.check_faces(tmp_path)
+    assert "OpenCV cannot be loaded: ModuleNotFoundError" in result.found
+    assert result.advice.startswith("pip install 'opencv")
+    monkeypatch.setitem(sys.modules, "data_prep.sample_clip", None)
+    monkeypatch.delattr(data_prep, "sample_clip")
+    result = doctor.check_decoder(tmp_path)
+    assert "cannot be written and read: ModuleNotFoundError" in result.found
+    assert result.advice.startswith("pip install --force-reinstall av")
+
+
+def test_a_platform_that_is_not_here_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", lambda: [][0])
+    result = doctor.check_devices(tmp_path)
+    assert result.found == "JAX finds no device: IndexError: list index out of range"
+    assert result.advice.startswith("unset JAX_PLATFORMS=cuda, or pip install -e '.[cuda]'")
+
+
+def test_without_a_folder_for_temporary_files_every_check_fails_with_advice(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    results = doctor.run_checks({"one": lambda place: doctor.Result(True, "fine")})
+    assert not results["one"].passed
+    assert "TMPDIR" in results["one"].advice
+
+
 def test_a_failure_is_shown_with_what_to_do_and_by_the_exit_code(capsys, monkeypatch):
     def broken(place: Path) -> doctor.Result:
         assert os.path.isdir(place)
@@ -112,12 +144,12 @@ def test_a_failure_is_shown_with_what_to_do_and_by_the_exit_code(capsys, monkeyp
         "CHECKS",
         {
             "one": lambda place: doctor.Result(True, "fine"),
-            "two": lambda place: doctor.Result(False, "bad", "mend it"),
+            "two": lambda place: doctor.Result(False, "bad", "pip install -e '.[cuda]'"),
             "three": broken,
         },
     )
     assert main(["doctor"]) == 1
     printed = capsys.readouterr().out
-    assert "-> mend it" in printed
+    assert "-> pip install -e '.[cuda]'" in printed
     assert "RuntimeError: no such device" in printed
     assert "2 of 3 failed: two, three" in printed

@@ -83,3 +83,14 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
     assert output[1] == str(site / "maven_jax" / "configs" / "quickstart.py")
     assert output[2] == "random"
     assert output[3] == "page.html page.css page.js"
+
+
+def test_a_package_that_cannot_be_loaded_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(COMMANDS, "doctor", ("jax.no_such_part", ""))
+    assert main(["doctor"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("maven-jax doctor: No module named 'jax.no_such_part' (a package is")
+    assert error.count("\n") == 1
+    monkeypatch.setitem(COMMANDS, "doctor", ("maven_jax.no_such_part", ""))
+    with pytest.raises(ModuleNotFoundError):  # our own mistakes keep their traceback
+        main(["doctor"])
