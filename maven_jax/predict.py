@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError, explain
 from maven_jax.progress import say
-from maven_jax.writers import write_json
 
 if TYPE_CHECKING:
     from maven_jax.prediction import VideoPrediction
@@ -151,7 +150,7 @@ def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, fac
     plot_path(prediction, written[2])
     if args.json:
         written.append(out / f"{name}.json")
-        write_json(written[-1], prediction.to_json())
+        prediction.write_json(written[-1])
     if args.html:
         from maven_jax.show.page import write_page
 

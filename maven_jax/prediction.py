@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
-from data_prep.durable import write_file
+from data_prep.durable import publish, temporary_beside
 from data_prep.transcripts import Word
 from maven_jax.errors import UserError
 from maven_jax.types import AROUSAL, VALENCE
 
 __all__ = ["VideoPrediction", "Word"]
+
+# Rows of a table that are made at a time: an hour's would be hundreds of megabytes.
+_ROWS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,29 +76,37 @@ class VideoPrediction:
     @property
     def modalities(self) -> list[str]:
         """Of each frame: those observed, joined by `+` (`visual+audio`); "" for none."""
+        return self._modalities(slice(None))
+
+    def _modalities(self, rows: slice) -> list[str]:
         names = list(self.observed)
-        kinds = np.array([self.observed[name] for name in names], bool).reshape(len(names), -1)
+        kinds = np.array([self.observed[name][rows] for name in names], bool)
+        kinds = kinds.reshape(len(names), -1)
         return ["+".join(n for n, there in zip(names, at) if there) for at in kinds.T]
 
-    def columns(self) -> dict[str, list[Any]]:
+    def columns(self, rows: slice = slice(None)) -> dict[str, list[Any]]:
         """The table that CSV and pandas show: column -> a value per frame, in order.
 
         A last column `label` is there only if `label` is not empty.
+
+        Args:
+            rows: the frames that are wanted.
         """
+        va = self.va[rows]
         table: dict[str, list[Any]] = {
-            "frame": self.frame.tolist(),
-            "time_s": self.time_s.tolist(),
-            "valence": self.va[:, VALENCE].tolist(),
-            "arousal": self.va[:, AROUSAL].tolist(),
+            "frame": self.frame[rows].tolist(),
+            "time_s": self.time_s[rows].tolist(),
+            "valence": va[:, VALENCE].tolist(),
+            "arousal": va[:, AROUSAL].tolist(),
         }
         if self.smoothed is not None:
-            table["valence_smoothed"] = self.smoothed[:, VALENCE].tolist()
-            table["arousal_smoothed"] = self.smoothed[:, AROUSAL].tolist()
-        table["face_found"] = self.face_found.tolist()
-        table["face_confidence"] = self.face_confidence.tolist()
-        table["modalities"] = self.modalities
+            table["valence_smoothed"] = self.smoothed[rows, VALENCE].tolist()
+            table["arousal_smoothed"] = self.smoothed[rows, AROUSAL].tolist()
+        table["face_found"] = self.face_found[rows].tolist()
+        table["face_confidence"] = self.face_confidence[rows].tolist()
+        table["modalities"] = self._modalities(rows)
         if self.label:
-            table["label"] = [self.label] * len(self)
+            table["label"] = [self.label] * len(va)
         return table
 
     def to_csv(self, path: str | Path) -> None:
@@ -102,15 +114,28 @@ class VideoPrediction:
 
         `face_found` is 1 or 0. The file is whole or absent.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = self.columns()
-        rows = zip(*([_cell(name, v) for v in values] for name, values in table.items()))
-        lines = _Lines()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(table)
-        writer.writerows(rows)
-        write_file(path, "".join(lines).encode())
+
+        def write(file: IO[str]) -> None:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self.columns(slice(0)))
+            for start in range(0, len(self), _ROWS):
+                table = self.columns(slice(start, start + _ROWS))
+                writer.writerows(
+                    zip(*([_cell(name, v) for v in values] for name, values in table.items()))
+                )
+
+        _write_whole(Path(path), write)
+
+    def write_json(self, path: str | Path) -> None:
+        """Writes `to_json` on one line, field by field; the file is whole or absent."""
+
+        def write(file: IO[str]) -> None:
+            for i, (key, value) in enumerate(self._json_fields()):
+                file.write(f"{', ' if i else '{'}{json.dumps(key)}: ")
+                file.write(json.dumps(value, allow_nan=False))
+            file.write("}\n")
+
+        _write_whole(Path(path), write)
 
     def to_pandas(self) -> Any:
         """The same table as a `pandas.DataFrame`, NaN where nothing was observed.
@@ -129,29 +154,28 @@ class VideoPrediction:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON has; None where nothing was observed or found."""
-        boxes = [None if math.isnan(box[0]) else box for box in self.boxes.tolist()]
-        contributions = None
-        if self.contributions is not None:
-            contributions = {m: _pairs(values) for m, values in self.contributions.items()}
-        return {
-            "name": self.name,
-            "source": str(self.source),
-            "track": self.track,
-            "label": self.label,
-            "notes": list(self.notes),
-            "facts": {key: float(value) for key, value in self.facts.items()},
-            "summary": self.statistics(),
-            "frame": self.frame.tolist(),
-            "time_s": self.time_s.tolist(),
-            "va": _pairs(self.va),
-            "smoothed": None if self.smoothed is None else _pairs(self.smoothed),
-            "face_found": self.face_found.tolist(),
-            "face_confidence": self.face_confidence.tolist(),
-            "boxes": boxes,
-            "observed": {m: mask.tolist() for m, mask in self.observed.items()},
-            "words": [dataclasses.asdict(word) for word in self.words],
-            "contributions": contributions,
-        }
+        return dict(self._json_fields())
+
+    def _json_fields(self) -> Iterator[tuple[str, Any]]:
+        """The names and values of `to_json`, each made when it is asked for."""
+        yield "name", self.name
+        yield "source", str(self.source)
+        yield "track", self.track
+        yield "label", self.label
+        yield "notes", list(self.notes)
+        yield "facts", {key: float(value) for key, value in self.facts.items()}
+        yield "summary", self.statistics()
+        yield "frame", self.frame.tolist()
+        yield "time_s", self.time_s.tolist()
+        yield "va", _rows(self.va)
+        yield "smoothed", None if self.smoothed is None else _rows(self.smoothed)
+        yield "face_found", self.face_found.tolist()
+        yield "face_confidence", self.face_confidence.tolist()
+        yield "boxes", _rows(self.boxes)
+        yield "observed", {m: mask.tolist() for m, mask in self.observed.items()}
+        yield "words", [dataclasses.asdict(word) for word in self.words]
+        ways = self.contributions
+        yield "contributions", None if ways is None else {m: _rows(v) for m, v in ways.items()}
 
     def statistics(self) -> dict[str, Any]:
         """The numbers of `summary`: frames, predicted frames, and of each dimension mean, standard
@@ -192,12 +216,17 @@ class VideoPrediction:
         return "\n".join(lines + [f"  {note}" for note in self.notes])
 
 
-class _Lines(list[str]):
-    """A list that `csv.writer` takes for a file."""
-
-    def write(self, line: str) -> int:
-        self.append(line)
-        return len(line)
+def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
+    """Makes the file, and its folder, by what `write` puts into it; it is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path, path.parent)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            write(file)
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _cell(column: str, value: Any) -> str:
@@ -209,6 +238,6 @@ def _cell(column: str, value: Any) -> str:
     return str(value)
 
 
-def _pairs(values: Float32[np.ndarray, "n 2"]) -> list[list[float] | None]:
+def _rows(values: Float32[np.ndarray, "n _"]) -> list[list[float] | None]:
     """Rows as lists, None for those that are not known."""
     return [None if math.isnan(row[0]) else row for row in values.tolist()]

@@ -90,6 +90,20 @@ def test_json_has_no_nan_and_everything_else(prediction):
     assert back["summary"]["valence"]["mean"] == 0.375
 
 
+def test_files_of_long_videos_are_written_in_pieces(prediction, tmp_path, monkeypatch):
+    prediction.to_csv(tmp_path / "whole.csv")
+    monkeypatch.setattr("maven_jax.prediction._ROWS", 2)
+    prediction.to_csv(tmp_path / "pieces.csv")
+    assert (tmp_path / "pieces.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    prediction.write_json(tmp_path / "new" / "clip.json")
+    assert json.loads((tmp_path / "new" / "clip.json").read_text()) == prediction.to_json()
+    # What cannot be written leaves nothing behind.
+    infinite = dataclasses.replace(prediction, facts={"fps": float("inf")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        infinite.write_json(tmp_path / "new" / "other.json")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["clip.json"]
+
+
 def test_the_summary_tells_numbers_and_what_was_missing(prediction):
     text = prediction.summary()
     assert text.startswith("clip.mp4\n")
