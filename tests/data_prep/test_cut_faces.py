@@ -199,7 +199,8 @@ def test_two_people_are_followed_and_chosen(tmp_path):
     assert (largest.boxes[[12, 30, 49], 0] == 100).all()
     (second,) = choose(people, "2", 50)
     np.testing.assert_array_equal(second.boxes, longest.boxes)
-    assert [face.name for face in choose(people, "all", 50)] == ["1", "2"]
+    everyone = choose(people, "all", 50)
+    assert [(face.name, face.found.sum()) for face in everyone] == [("1", 29), ("2", 50)]
     with pytest.raises(UserError, match="there are 1 to 2"):
         choose(people, "3", 50)
     with pytest.raises(UserError, match="largest, longest, all or a face's number"):
@@ -241,3 +242,20 @@ def test_crops_are_written_as_a_corpus_has_them(portrait, tmp_path):
     assert np.isnan(face.boxes[4]).all()
     assert crops.load(0).shape == (112, 112, 3)
     assert sum(counted) == 12
+
+
+def test_each_person_has_crops_of_their_own(tmp_path):
+    image = np.full((64, 128, 3), 40, np.uint8)
+    image[:, 64:] = 200
+    write_pictures(tmp_path / "v.mp4", [image] * 12, (40 * np.arange(12)).tolist())
+    faces = [Face((80, 16, 30, 30), 0.9), Face((16, 16, 28, 28), 0.8)]
+    info = probe(tmp_path / "v.mp4")
+
+    def cut_of(choice):
+        place = tmp_path / choice
+        found = cut_faces(tmp_path / "v.mp4", info, place, detector=lambda *_: faces, choice=choice)
+        return [round(float(Crops(folder).load(11).mean()) / 20) for _, folder in found]
+
+    assert cut_of("all") == [10, 2]
+    assert cut_of("2") == [2]
+    assert cut_of("largest") == [10]
