@@ -38,7 +38,8 @@ class VideoPrediction:
         smoothed: (n, 2) the same through the box filters asked for; None without any.
         face_found: (n,).
         face_confidence: (n,) of the detector, in [0, 1]; 0 where no face was found.
-        boxes: (n, 4) x, y, width, height in pixels of the upright picture; NaN where not found.
+        boxes: (n, 4) x, y, width, height in pixels of the picture as it is shown (upright, square
+            pixels); NaN where not found.
         observed: modality -> (n,) the frames at which it was there.
         words: what was said, by start time.
         contributions: modality -> (n, 2) `va` minus what is predicted without that modality; NaN

@@ -280,7 +280,8 @@ class Predictor:
                 told.append(f"a face in {mask.sum():,} of {len(mask):,} frames")
         nothing = int((~np.any(list(observed.values()), axis=0)).sum())
         if nothing:
-            told.append(f"{nothing:,} frames show nothing that the model takes: no value for them")
+            show = "frame shows" if nothing == 1 else "frames show"
+            told.append(f"{nothing:,} {show} nothing that the model takes: no value there")
         return told
 
 
