@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class RandomStore(Store):
         ]
         self._videos = {"train": tuple(entries)}
         rng = np.random.default_rng(0)
-        self._frames = {
+        self._frames: dict[str, Any] = {
             m: rng.normal(size=(_FRAMES, c)).astype(np.float16) for m, c in widths.items()
         }
         self._frames["targets"] = rng.uniform(-1, 1, (_FRAMES, 2)).astype(np.float32)
