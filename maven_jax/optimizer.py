@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from maven_jax.errors import UserError
@@ -40,6 +41,21 @@ def kernels_only(params: Any) -> Any:
         return names[-1].endswith(_MATRICES)
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` by one factor for all gradients.
+
+    optax divides each gradient by the norm, and XLA keeps such quotients in memory: two more
+    passes over all parameters on processors, where they cost as much as the moments' updates.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None):
+        norm = optax.tree.norm(updates)
+        factor = jnp.where(norm < max_norm, 1.0, max_norm / norm)
+        return jax.tree.map(lambda u: u * factor.astype(u.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def make_optimizer(
@@ -89,7 +105,7 @@ def make_optimizer(
         parts = [decay, adam]
     else:
         raise UserError(f"config.optimizer.name={name!r}: adam or adamw is wanted")
-    clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     return optax.chain(*clip, *parts, optax.scale_by_learning_rate(rate)), rate
 
 

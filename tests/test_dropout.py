@@ -30,6 +30,14 @@ def test_decisions_are_independent_of_each_other():
     assert abs((x[1:] * x[:-1]).mean()) < 5 * 0.25 / 120_000**0.5
 
 
+def test_every_backend_draws_the_same(monkeypatch):
+    """Processors have the generator written out, others JAX's own."""
+    key, shape = jax.random.key(11), (5, 3, 26)
+    here, _ = keep_mask(key, 0.5, shape)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_array_equal(here, keep_mask(key, 0.5, shape)[0])
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (3, 1), (2, 3, 6), (9,)])
 def test_any_shape(shape):
     kept, _ = keep_mask(jax.random.key(1), 0.5, shape)

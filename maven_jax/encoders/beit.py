@@ -12,6 +12,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
@@ -19,6 +20,10 @@ from maven_jax.encoders.transformer import FeedForward, LayerNorm, SelfAttention
 
 # The published model's initializer_range.
 _STDDEV = 0.02
+# What products gave stays for the backward pass, the rest is computed again.
+_PRODUCTS_ONLY = jax.checkpoint_policies.save_only_these_names(
+    "attention_inputs", "attended", "mlp_hidden", "branch"
+)
 
 
 class RelativePositionBias(nn.Module):
@@ -74,6 +79,7 @@ class BeitLayer(nn.Module):
 
     def _branch(self, y: Array, name: str, drop_path_rate: Array | None) -> Array:
         """What is added to the residual: dropout, layer scale, stochastic depth per window."""
+        y = checkpoint_name(y, "branch")
         y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
         if self.layer_scale_init > 0:
             init = nn.with_logical_partitioning(
@@ -186,6 +192,8 @@ class BeitStack(nn.Module):
         layer = _ScannedLayer
         if self.remat:
             layer = nn.remat(layer, prevent_cse=False)
+        elif jax.default_backend() == "cpu":
+            layer = nn.remat(layer, prevent_cse=False, policy=_PRODUCTS_ONLY)
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},

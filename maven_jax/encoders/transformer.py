@@ -14,6 +14,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
@@ -91,12 +92,10 @@ class Linear(nn.Module):
         shape = (*x.shape[x.ndim - num_in :], *features)
         init = kernel_initializer(self.stddev, num_in, len(features))
         kernel = self.param("kernel", nn.with_logical_partitioning(init, axes), shape)
-        last = tuple(range(x.ndim - num_in, x.ndim))
-        y = jax.lax.dot_general(
-            x.astype(self.dtype),
-            jnp.asarray(kernel, self.dtype),
-            ((last, tuple(range(num_in))), ((), ())),
-        )
+        # As one matrix: contracted over two axes, the kernel is copied transposed for gradients.
+        rows = x.astype(self.dtype).reshape(*x.shape[: x.ndim - num_in], -1)
+        matrix = jnp.asarray(kernel, self.dtype).reshape(rows.shape[-1], -1)
+        y = (rows @ matrix).reshape(*rows.shape[:-1], *features)
         if self.use_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[num_in:])
             y = y + jnp.asarray(self.param("bias", init, features), self.dtype)
@@ -146,7 +145,9 @@ def attend(
     """
     # Heads lead, so that both products are plain batched ones, and the division waits until the
     # keys are summed: in Swin's windows a third of the time of the other order, on processors.
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (b, h, t, k)
+    query, key, value = (
+        checkpoint_name(x.swapaxes(1, 2), "attention_inputs") for x in (query, key, value)
+    )  # (b, h, t, k)
     query = query * (1 / math.sqrt(query.shape[-1]))
     scores = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
     if bias is not None:
@@ -163,7 +164,7 @@ def attend(
         weights = dropout(weights)
     weights = weights.astype(value.dtype)
     y = jnp.einsum("bhts,bhsk->bhtk", weights, value, preferred_element_type=jnp.float32)
-    return (y / total).astype(value.dtype).swapaxes(1, 2)
+    return checkpoint_name((y / total).astype(value.dtype).swapaxes(1, 2), "attended")
 
 
 class SelfAttention(nn.Module):
@@ -231,7 +232,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         linear = partial(Linear, stddev=self.stddev, dtype=self.dtype)
-        y = linear((self.mlp_dim,), ("embed", "mlp"), name="up")(x)
+        y = checkpoint_name(linear((self.mlp_dim,), ("embed", "mlp"), name="up")(x), "mlp_hidden")
         y = activation(self.activation)(y)
         return linear((x.shape[-1],), ("mlp", "embed"), name="down")(y)
 

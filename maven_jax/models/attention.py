@@ -62,7 +62,7 @@ class MultiHeadAttention(nn.Module):
         # Keeps garbage (even NaN) at masked frames out of the products and of their gradients.
         context = jnp.where(context_mask[..., None], context, 0)
         if self.closed_form and context.shape[1] == 1:
-            values = jnp.einsum("bd,dhk->bhk", context[:, 0], value_kernel) + value_bias
+            values = _into_each_head(context[:, 0], value_kernel) + value_bias
             share = _out_of_each_head(values, out_kernel)
             ones = jnp.ones((queries.shape[0], self.num_heads, queries.shape[1], 1))
             if deterministic or not self.dropout_rate:
@@ -71,7 +71,7 @@ class MultiHeadAttention(nn.Module):
                 attended = _weighted(dropout(ones)[..., 0].astype(self.dtype), share)
             attended += out_bias
         else:
-            q = jnp.einsum("bqd,dhk->bqhk", queries, query_kernel) + query_bias
+            q = _into_each_head(queries, query_kernel) + query_bias
             folded = self.closed_form and queries.shape[1] == 1
             if folded:
                 into_keys = _by_each_head(q[:, 0], key_kernel)
@@ -82,7 +82,7 @@ class MultiHeadAttention(nn.Module):
                 # The bias adds the same to all scores of a query, which a softmax does not see:
                 # its gradient is rounding noise, which Adam would blow up to full steps.
                 key_bias = jax.lax.stop_gradient(key_bias)
-                k = jnp.einsum("bsd,dhk->bshk", context, key_kernel) + key_bias
+                k = _into_each_head(context, key_kernel) + key_bias
                 scores = jnp.einsum("bqhk,bshk->bhqs", q, k, preferred_element_type=jnp.float32)
             scores *= (width // self.num_heads) ** -0.5
             scores = jnp.where(context_mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
@@ -93,9 +93,10 @@ class MultiHeadAttention(nn.Module):
                 values += value_bias * weights.sum(axis=-1)
                 mixed = values[:, None]
             else:
-                values = jnp.einsum("bsd,dhk->bshk", context, value_kernel) + value_bias
+                values = _into_each_head(context, value_kernel) + value_bias
                 mixed = jnp.einsum("bhqs,bshk->bqhk", weights, values)
-            attended = jnp.einsum("bqhk,hkd->bqd", mixed, out_kernel) + out_bias
+            attended = mixed.reshape(*queries.shape[:2], -1) @ out_kernel.reshape(-1, width)
+            attended += out_bias
         return jnp.where(context_mask.any(axis=1)[:, None, None], attended, 0)
 
     def _into_heads(self, name: str, width: int):
@@ -143,6 +144,11 @@ class MultiHeadAttention(nn.Module):
 # out the blocks of other heads; so do these, for one row per window.
 
 
+def _into_each_head(x: Float[Array, "*b d"], kernel: Float[Array, "d h k"]):
+    """Σ_d x[…, d] kernel[d, h, k], (…, h, k), with the kernel as one matrix."""
+    return (x @ kernel.reshape(x.shape[-1], -1)).reshape(*x.shape[:-1], *kernel.shape[1:])
+
+
 def _apart(x: Float[Array, "b h k"]) -> Float[Array, "b h h*k"]:
     """Each head's vector in its own block of a row, zeros in the others."""
     _, heads, _ = x.shape
@@ -157,7 +163,7 @@ def _by_each_head(x: Float[Array, "b h k"], kernel: Float[Array, "d h k"]):
 
 def _of_each_head(x: Float[Array, "b h d"], kernel: Float[Array, "d h k"]):
     """Σ_d x[b, h, d] kernel[d, h, k], (b, h, k)."""
-    every = jnp.einsum("bhd,dgk->bhgk", x, kernel)
+    every = _into_each_head(x, kernel)  # (b, h, every head, k)
     return (every * jnp.eye(x.shape[1], dtype=x.dtype)[:, :, None]).sum(axis=2)
 
 

@@ -128,6 +128,50 @@ def test_recomputing_activations_changes_no_gradient(x):
     )
 
 
+def test_processors_keep_no_scores_for_the_backward_pass_and_gradients_stay(x, monkeypatch):
+    """Dropout and stochastic depth are drawn again as they were."""
+    options = {"dropout_rate": 0.3, "attention_dropout_rate": 0.3, "stochastic_depth_rate": 0.5}
+    module, variables = stack(x, **options)
+
+    def loss(v):
+        rngs = {"dropout": jax.random.key(4)}
+        return jnp.square(module.apply(v, x, deterministic=False, rngs=rngs)).sum()
+
+    programs, gradients = [], []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        programs.append(str(jax.make_jaxpr(jax.grad(loss))(variables)))
+        gradients.append(jax.jit(jax.grad(lambda v: loss(v)))(variables))
+    kept = "f32[3,2,2,7,7]"  # layers, windows, heads, frames, frames
+    assert [kept in program for program in programs] == [False, True]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
+
+
+@pytest.mark.parametrize("rate", [{"dropout_rate": 0.5}, {"attention_dropout_rate": 0.5}])
+def test_layers_drop_different_elements(x, rate):
+    """Of two equal layers, one is switched off: which one must matter."""
+    module, variables = stack(x, num_layers=2, **rate)
+    variables = jax.tree.map(lambda v: jnp.stack([v[0], v[0]]), variables)
+    draws = []
+    for only in range(2):  # the other layer adds nothing
+        scale = jnp.zeros((2, 1)).at[only].set(1.0)
+        layers = variables["params"]["layers"] | {
+            name: variables["params"]["layers"][name] * scale
+            for name in ("attention_scale", "mlp_scale")
+        }
+        draws.append(
+            run(
+                module,
+                {"params": {"layers": layers}},
+                x,
+                None,
+                jax.random.key(0),
+                deterministic=False,
+            )
+        )
+    assert np.abs(draws[0] - draws[1]).max() > 1e-2
+
+
 def test_stochastic_depth_leaves_out_whole_branches_of_late_layers(x):
     options = {"num_layers": 2, "stochastic_depth_rate": 0.5}
     module, variables = stack(x, **options)
