@@ -31,7 +31,9 @@ def check(state: dict, prediction, time_s: float) -> None:
     known = np.isfinite(prediction.smoothed[row, 0])
     if known:
         np.testing.assert_allclose(state["dot"], prediction.smoothed[row], atol=1e-3)
-    texts = [f"{v:+.2f}".replace("-", "−") if known else "–" for v in prediction.smoothed[row]]
+    texts = [
+        f"{float(v):+z.2f}".replace("-", "−") if known else "–" for v in prediction.smoothed[row]
+    ]
     assert state["values"] == texts
     there = prediction.modalities[row]
     assert state["modalities"] == (there.replace("+", " + ") or "nothing")

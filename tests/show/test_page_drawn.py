@@ -73,7 +73,7 @@ def test_what_a_modality_adds_stands_in_its_row(chromium, tmp_path):
         for line in page.find_elements("css selector", "#shares tr"):
             name, *cells = (c.text for c in line.find_elements("css selector", "th, span"))
             added = prediction.contributions[name][row]
-            assert cells == [f"{v:+.2f}".replace("-", "−") for v in added]
+            assert cells == [f"{float(v):+z.2f}".replace("-", "−") for v in added]
             for bar, v in zip(line.find_elements("tag name", "i"), added):
                 left, width = (float(bar.value_of_css_property(k)[:-2]) for k in ("left", "width"))
                 middle = page.execute_script("return arguments[0].parentNode.clientWidth", bar) / 2

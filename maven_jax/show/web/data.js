@@ -41,7 +41,11 @@ function clockText(t) {
   const seconds = (s / 10).toFixed(1).padStart(4, "0");
   return m < 60 ? `${m}:${seconds}` : `${Math.floor(m / 60)}:${String(m % 60).padStart(2, "0")}:${seconds}`;
 }
-const signed = (v) => Number.isFinite(v) ? (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2) : "–";
+function signed(v) {
+  if (!Number.isFinite(v)) return "–";
+  const text = Math.abs(v).toFixed(2);
+  return (v < 0 && text !== "0.00" ? "−" : "+") + text;
+}
 
 function filled(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
