@@ -215,6 +215,13 @@ def test_a_cut_in_the_film_ends_tracks_and_flashes_count_for_nothing():
     assert tracked([box] * 2 + [[]] * 28) == []
 
 
+def test_a_face_that_is_away_for_long_or_jumps_comes_back_as_another():
+    here, there = [(10, 10, 40, 40)], [(90, 40, 40, 40)]
+    assert [len(t.frames) for t in tracked([here] * 10 + [[]] * 20 + [here] * 10)] == [20]
+    assert [len(t.frames) for t in tracked([here] * 10 + [[]] * 30 + [here] * 10)] == [10, 10]
+    assert [len(t.frames) for t in tracked([here] * 12 + [there] * 13)] == [12, 13]
+
+
 def test_nobody_found_is_one_face_without_frames():
     (nobody,) = choose([], "all", 5)
     assert not nobody.found.any()
