@@ -34,13 +34,13 @@ def portrait():
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
-def write_pictures(path, images, times, pixel_aspect=Fraction(1)):
+def write_pictures(path, images, times, pixel_aspect=Fraction(1), pixels="yuv420p"):
     """H.264 with these presentation times in milliseconds."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=1000, options={"preset": "ultrafast", "crf": "10"})
         video.codec_context.sample_aspect_ratio = pixel_aspect
         video.height, video.width = images[0].shape[:2]
-        video.pix_fmt = "yuv420p"
+        video.pix_fmt = pixels
         for image, time in zip(images, times):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
@@ -95,6 +95,15 @@ def test_pixels_that_are_not_square_are_shown_undistorted(tmp_path, pixel_aspect
     _, shown = next(pictures(tmp_path / "v.mp4", probe(tmp_path / "v.mp4")))
     assert shown.shape == (64, width, 3)  # 90 is no aspect but a broken header
     assert (shown > 127).any(axis=(0, 2)).sum() == width // 2
+
+
+@pytest.mark.parametrize(("size", "pixels"), [((64, 64), "yuv420p10le"), ((63, 65), "yuv444p")])
+def test_pictures_of_ten_bits_and_of_odd_sizes(tmp_path, size, pixels):
+    images = [np.full((*size, 3), grey, np.uint8) for grey in (60, 180)]
+    write_pictures(tmp_path / "v.mp4", images, [0, 40], pixels=pixels)
+    found = dict(pictures(tmp_path / "v.mp4", probe(tmp_path / "v.mp4")))
+    assert [image.shape for image in found.values()] == [(*size, 3)] * 2
+    np.testing.assert_allclose([found[0].mean(), found[1].mean()], [60, 180], atol=4)
 
 
 def test_landmarks_come_to_lie_where_aff_wild2_has_them():
