@@ -35,6 +35,7 @@ def write_video(
     sound_at_s: float = 0.0,
     sample_rate_hz: int = 16000,
     size: int = 64,
+    images: Sequence[np.ndarray] | None = None,
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
 ) -> None:
@@ -49,6 +50,7 @@ def write_video(
         sound_at_s: when the sound begins.
         sample_rate_hz: of the sound.
         size: width and height.
+        images: what is shown instead, (h, w, 3) in RGB each.
         options: of the video encoder.
         container: options of the muxer, such as {"movflags": "faststart"}.
     """
@@ -56,7 +58,7 @@ def write_video(
     avi = path.suffix == ".avi"
     with av.open(str(path), "w", options=container or {}) as out:
         video = out.add_stream("mpeg4" if avi else "libx264", rate=fps, options=options or {})
-        video.width = video.height = size
+        video.height, video.width = (size, size) if images is None else images[0].shape[:2]
         video.pix_fmt = "yuv420p"
         video.thread_count = 1
         sound = None
@@ -66,6 +68,7 @@ def write_video(
         for i in range(frames):
             pixels = np.full((size, size, 3), (7 * i) % 256, np.uint8)
             pixels[: size // 2] //= 2
+            pixels = pixels if images is None else images[i]
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = times[i] if times is not None else i
             frame.time_base = 1 / Fraction(fps)
