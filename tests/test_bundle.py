@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from maven_jax import export as export_module
 from maven_jax import integrity, train
 from maven_jax.__main__ import main
 from maven_jax.bundle import PARTS, digests
@@ -236,11 +237,15 @@ def test_hostile_and_damaged_bundles_get_one_line(name, copy):
     assert "copy" in str(caught.value)
 
 
-def test_programs_that_are_none_or_take_other_weights_get_one_line(copy):
+def test_programs_that_are_none_or_take_other_weights_get_one_line(copy, bundle):
     (copy / "predictor.stablehlo").write_bytes(b"no program")
     reseal(copy)
     assert open_model(copy).step
     with pytest.raises(UserError, match=r"predictor.stablehlo: no program that this JAX reads"):
+        open_program(copy)
+    (copy / "predictor.stablehlo").write_bytes((bundle / "predictor.stablehlo").read_bytes())
+    weights(copy, params__another=np.zeros(1, np.float32))
+    with pytest.raises(UserError, match=r"takes other weights than weights.safetensors holds"):
         open_program(copy)
     (copy / "predictor.stablehlo").unlink()
     reseal(copy)
@@ -280,6 +285,21 @@ def test_export_refuses_what_is_in_the_way_and_what_is_not_there(workdir, bundle
     line = refused("--checkpoint", workdir, "--out", tmp_path / "x", "--step", "7777")
     assert "no checkpoint '7777'" in line
     assert not (tmp_path / "x").exists()
+
+
+def test_a_bundle_that_gives_other_numbers_does_not_appear(workdir, tmp_path, monkeypatch):
+    for difference in (1e-3, float("nan")):
+        monkeypatch.setattr(export_module, "largest_difference", lambda *_, d=difference: d)
+        with pytest.raises(UserError, match=r"predictions differ from the run's by"):
+            export(workdir, tmp_path / "x", which="best", platforms=(), licence=None)
+        assert not list(tmp_path.iterdir())
+
+
+def test_only_scores_of_the_step_go_along(workdir, tmp_path):
+    run = Path(shutil.copytree(workdir, tmp_path / "run"))
+    scores = json.loads((run / "eval/validation.json").read_text())
+    write_json(run / "eval/train.json", scores | {"step": scores["step"] - 1})
+    assert set(open_model(run).scores) == {"validation"}
 
 
 def test_untrained_weights_and_encoders_are_labelled(workdir, tmp_path):
