@@ -42,6 +42,7 @@ def test_steps_equal_torchs(name):
 
     rng = np.random.default_rng(0)
     start, grads = rng.normal(size=5), rng.normal(size=(8, 5))
+    grads[::2] /= 10  # too small to be clipped
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     weight = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
     reference = kind([weight], lr=0.1, weight_decay=0.05)
@@ -54,7 +55,8 @@ def test_steps_equal_torchs(name):
         [jnp.asarray(g, jnp.float32) for g in grads],
         jnp.asarray(start, jnp.float32),
     )
-    np.testing.assert_allclose(ours, weight.detach().numpy(), atol=2e-6)
+    # torch clips to 1 / (norm + 1e-6), and steps are of 0.1.
+    np.testing.assert_allclose(ours, weight.detach().numpy(), atol=1e-5)
 
 
 def test_decay_spares_biases_norms_and_single_vectors():

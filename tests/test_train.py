@@ -96,9 +96,9 @@ def test_every_recipe_goes_through_a_whole_train_step(name, wide_store):
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(after.weights.params))
 
 
-def small_step(store, **changes):
+def small_step(store, dropout_rate=0.0, **changes):
     config = small_recipe(store.path, "quickstart:concat", inputs__modality_dropout=0.0, **changes)
-    config.model.dropout_rate = config.inputs.noise_std = 0.0
+    config.model.dropout_rate, config.inputs.noise_std = dropout_rate, 0.0
     state, step, _, mesh = step_parts(config, store, partial(create_state, seed=0))
     source = WindowSource(
         store,
@@ -129,6 +129,16 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(store):
     (whole, loss), (accumulated, loss_accumulated) = results
     assert loss == pytest.approx(loss_accumulated, rel=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), whole, accumulated)
+
+
+def test_the_number_of_a_step_fixes_its_dropout(store):
+    state, step, batch, mesh = small_step(store, dropout_rate=0.5)
+    losses = []
+    for number in (3, 3, 4):
+        copied = jax.tree.map(np.array, state).replace(step=np.int32(number))
+        with jax.set_mesh(mesh):
+            losses.append(float(step(copied, batch)[1]["loss"]))
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_the_plateaus_scale_multiplies_the_update(store):
