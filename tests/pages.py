@@ -27,6 +27,7 @@ _MASKS = (
     (re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]\d+)?([:×]\d[\d.]*)*"), "0"),
     (re.compile(r"[━─]+"), "─"),
     (re.compile(r"(0 x 0, )+"), ""),  # a list of counts
+    (re.compile(r"(?<=0s) \(0\)"), ""),  # pytest, above a minute: in minutes too
     (re.compile(r" <|(?<=│) *-(?= *│)"), " "),  # the best row of a table; no value
     (re.compile(r"\s+"), " "),
 )
