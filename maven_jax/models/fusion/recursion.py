@@ -10,13 +10,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.models.causal_conv import on_one_processor
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
+
+# So few steps are written out on a processor, where a loop's stacks of what its gradient needs cost
+# more than the loop saves. The program of more steps is a loop of one, however many they are.
+_FEW = 2
 
 
 class Recursion(nn.Module):
     """`JointCorrelation` l times, the joint features built anew from each step's result.
 
-    One scan: size of the program and time to compile it do not depend on l. Weights of steps of
+    One scan: size of the program and time to compile it do not grow with l. Weights of steps of
     their own are stacked along a leading axis l (logical name "layers"); the parameters' names are
     `step/…` in both cases. Source: RJCA (Praveen et al., 2023/24), RJCMA (ABAW6, 2024); the papers
     give each step its own weights.
@@ -83,11 +88,12 @@ class Recursion(nn.Module):
                 "metadata_params": {nn.PARTITION_NAME: "layers"},
             }
         )
+        few = self.num_steps <= _FEW and on_one_processor()
         scan = nn.scan(
             body,
             split_rngs={"params": not self.share_weights, "dropout": True},
             length=self.num_steps,
-            unroll=self.num_steps if self.unroll else 1,
+            unroll=self.num_steps if self.unroll or few else 1,
             **axes,
         )
         _, later = scan(self._step(), first, None)

@@ -344,7 +344,7 @@ def test_the_program_does_not_grow_with_the_number_of_steps(share_weights):
         args = (parameters(module, x), x, jnp.ones((2, T), bool), weights_like(module, x))
         return len(run(module, tuple(x)).lower(*args).as_text().splitlines())
 
-    assert lines(9, False) == lines(2, False)
+    assert lines(9, False) == lines(3, False) <= lines(2, False)
     # Unrolled, it does: each step of its own weights is cut out of the stack, at least.
     assert lines(9, True) > lines(2, True) + 7
 
