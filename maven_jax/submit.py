@@ -272,14 +272,16 @@ def parser() -> Parser:
     p = Parser(
         prog="maven-jax submit",
         description="Write the challenge's file: a row for each image of the organisers' template, "
-        "in its order. Several --workdir are joined. --check FILE looks at any such file instead.",
+        "in its order. Several runs are joined. --check FILE looks at any such file instead.",
     )
     p.add_argument(
         "--workdir",
-        action="append",
+        nargs="+",
+        action="extend",
         type=Path,
         default=[],
-        help="run (or bundle) whose predictions are written; repeat for an ensemble",
+        metavar="W",
+        help="run (or bundle) whose predictions are written; several are an ensemble",
     )
     p.add_argument("--template", type=Path, required=True, help="the organisers' list of rows")
     p.add_argument("--out", type=Path, help="file to write")

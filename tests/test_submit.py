@@ -125,7 +125,7 @@ def test_ensembles_smooth_each_run_by_its_own_widths(runs, store, template, tmp_
         tuned = Smoothing(widths, open_model(copy).step, "validation", store.fingerprint)
         write_json(copy / "smoothing.json", tuned.to_json())
         copies.append(copy)
-    both = [w for copy in copies for w in ("--workdir", str(copy))]
+    both = ["--workdir", *map(str, copies)]
     given = ["--template", str(template)]
     assert main(["submit", *both, *given, "--out", str(tmp_path / "both.csv")]) == 0
     joined = values_of(tmp_path / "both.csv")
