@@ -227,9 +227,9 @@ def test_threads_count_for_themselves():
             time.sleep(0.05)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
     with clock("main"):
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
     assert clock.seconds["work"] >= 2 * 0.05

@@ -15,10 +15,13 @@ from maven_jax.show.page import write_page
 
 
 def requests(chromium) -> list[str]:
-    """The addresses that the page has asked for since it was opened."""
+    """The addresses that the page has asked for since it was opened.
+
+    The browser's own first page may still be loading meanwhile: it does not count.
+    """
     messages = (json.loads(row["message"])["message"] for row in chromium.get_log("performance"))
     sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [params["request"]["url"] for params in sent]
+    return [p["request"]["url"] for p in sent if not p["documentURL"].startswith("chrome:")]
 
 
 def check(state: dict, prediction, time_s: float) -> None:
