@@ -55,7 +55,7 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     """What a run wrote of itself: its resolved config, and the whole record.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its model is a file that came along in the workdir.
     """
     path = workdir / CONFIG_FILE
     if not path.exists():
@@ -72,7 +72,20 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
                     f"{path}: written before config.{section}.{key} came to be; train it again, "
                     "or evaluate it with the version that it names"
                 )
+    _refuse_code_inside(workdir, config)
     return config, record
+
+
+def _refuse_code_inside(workdir: Path, config: Config) -> None:
+    """Opening a folder that somebody else packed must not run what he put into it."""
+    model = config.get("model", {})
+    for name in (str(model.get("name", "")), str(model.get("fusion", {}).get("name", ""))):
+        file = registry.file_of(name)
+        if registry.of_own_file(name) and file.is_relative_to(workdir.resolve()):
+            raise UserError(
+                f"{workdir / CONFIG_FILE}: the model's code lies in the workdir itself ({name}), "
+                "which is not run; if it is yours, keep it elsewhere and name it there"
+            )
 
 
 def open_store(config: Config) -> Store:

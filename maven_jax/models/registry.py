@@ -46,6 +46,11 @@ def of_own_file(name: str) -> bool:
     return ".py:" in name
 
 
+def file_of(name: str) -> Path:
+    """The file that a name `path/to/file.py:Class` means from where we are, links followed."""
+    return Path(name.rpartition(":")[0]).resolve()
+
+
 def model_class(name: str) -> type[nn.Module]:
     """The class of a model.
 
