@@ -77,7 +77,7 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def _refuse_code_inside(workdir: Path, config: Config) -> None:
-    """Opening a folder that somebody else packed must not run what he put into it."""
+    """Opening a folder that somebody else packed must not run what lies in it."""
     model = config.get("model", {})
     for name in (str(model.get("name", "")), str(model.get("fusion", {}).get("name", ""))):
         file = registry.file_of(name)
