@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
-from maven_jax.models.embed import EmbedModalities, over_frames
-from maven_jax.models.heads import RegressionHead
+from maven_jax.layers.heads import RegressionHead
+from maven_jax.layers.modalities import EmbedModalities, over_frames
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
-from maven_jax.models.heads import RegressionHead
-from maven_jax.models.unimodal import TemporalKind, TemporalModel, channels_of, observed_frames
+from maven_jax.layers.heads import RegressionHead
+from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of, observed_frames
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
+from maven_jax.layers.linear import dense, uniform_by_fan_in
+from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of, observed_frames
 from maven_jax.models.fusion.leader_follower import LeaderFollowerAttention
-from maven_jax.models.layers import dense, uniform_by_fan_in
-from maven_jax.models.unimodal import TemporalKind, TemporalModel, channels_of, observed_frames
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 

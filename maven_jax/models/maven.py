@@ -10,11 +10,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from maven_jax.encoders.beit import BeitStack
-from maven_jax.models.attention import MultiHeadAttention
-from maven_jax.models.embed import EmbedModalities, over_frames
+from maven_jax.layers.attention import MultiHeadAttention
+from maven_jax.layers.heads import RegressionHead, masked_mean_over_frames, repeat_over_frames
+from maven_jax.layers.linear import dense, layer_norm
+from maven_jax.layers.modalities import EmbedModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
-from maven_jax.models.heads import RegressionHead, masked_mean_over_frames, repeat_over_frames
-from maven_jax.models.layers import dense, layer_norm
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.batch_norm import MaskedBatchNorm
+from maven_jax.layers.batch_norm import MaskedBatchNorm
+from maven_jax.layers.heads import TanhHead
+from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of, observed_frames
 from maven_jax.models.fusion.recursion import Recursion
-from maven_jax.models.heads import TanhHead
-from maven_jax.models.unimodal import TemporalKind, TemporalModel, channels_of, observed_frames
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_models import random_params
 
-from maven_jax.models.attention import MultiHeadAttention
+from maven_jax.layers.attention import MultiHeadAttention
 
 
 def setup(b=3, q=5, s=7, d=12, heads=3, rate=0.0, **attributes):

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from maven_jax.models.batch_norm import MaskedBatchNorm
+from maven_jax.layers.batch_norm import MaskedBatchNorm
 
 C = 5
 # Run as a script, on as many devices as XLA_FLAGS make: output and statistics of one batch.
 ON_DEVICES = """
 import json
 import jax, jax.numpy as jnp, numpy as np
-from maven_jax.models.batch_norm import MaskedBatchNorm
+from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.sharding import batch_sharding, make_mesh, place_batch
 from tests.models.test_batch_norm import fresh, uneven_batch
 

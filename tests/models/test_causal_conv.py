@@ -9,8 +9,8 @@ import pytest
 from small_models import FAST_COMPILE
 
 from benchmarks.side_by_side import counted_flops
-from maven_jax.models import causal_conv as module
-from maven_jax.models.causal_conv import MOST_TAPS, causal_conv
+from maven_jax.kernels import causal_conv as module
+from maven_jax.kernels.causal_conv import MOST_TAPS, causal_conv
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4), compiler_options=FAST_COMPILE)

@@ -11,8 +11,8 @@ from flax import linen as nn
 from reference_temporal import TorchResidualBlstm, TorchTcn, array, lstm_params
 from small_models import FAST_COMPILE, random_params
 
-from maven_jax.models.temporal import Blstm, CausalConv, ResidualBlstm, Tcn, l2_normalize
-from maven_jax.models.unimodal import TemporalModel, channels_of
+from maven_jax.layers.lstm import Blstm, CausalConv, ResidualBlstm, Tcn, l2_normalize
+from maven_jax.layers.temporal import TemporalModel, channels_of
 
 B, T, C = 3, 9, 6
 LENGTHS = (9, 5, 1)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.layers import dense
-from maven_jax.models.temporal import Blstm
+from maven_jax.layers.linear import dense
+from maven_jax.layers.lstm import Blstm
 
 
 def weighted_sum(

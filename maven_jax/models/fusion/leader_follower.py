@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.layers import dense, uniform_by_fan_in
+from maven_jax.layers.linear import dense, uniform_by_fan_in
 
 
 class LeaderFollowerAttention(nn.Module):

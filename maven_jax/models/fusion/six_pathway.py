@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.dropout import Dropout
-from maven_jax.models.attention import MultiHeadAttention
-from maven_jax.models.layers import layer_norm
+from maven_jax.layers.attention import MultiHeadAttention
+from maven_jax.layers.dropout import Dropout
+from maven_jax.layers.linear import layer_norm
 
 
 class SixPathwayFusion(nn.Module):

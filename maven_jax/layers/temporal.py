@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.temporal import Blstm, Tcn
+from maven_jax.layers.lstm import Blstm, Tcn
 from maven_jax.types import Features, ModalityMasks
 
 TemporalKind = Literal["tcn", "blstm", "none"]

@@ -16,9 +16,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.dropout import Dropout
-from maven_jax.models.causal_conv import causal_conv
-from maven_jax.models.layers import dense, uniform_by_fan_in
+from maven_jax.kernels.causal_conv import causal_conv
+from maven_jax.layers.dropout import Dropout
+from maven_jax.layers.linear import dense, uniform_by_fan_in
 
 
 class CausalConv(nn.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.dropout import Dropout
+from maven_jax.layers.dropout import Dropout
 
 
 class MultiHeadAttention(nn.Module):

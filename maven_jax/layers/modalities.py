@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.models.layers import XAVIER, dense
+from maven_jax.layers.linear import XAVIER, dense
 from maven_jax.types import Features, ModalityMasks
 
 

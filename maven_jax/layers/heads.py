@@ -11,10 +11,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax import circumplex
-from maven_jax.dropout import Dropout
-from maven_jax.models.batch_norm import MaskedBatchNorm
-from maven_jax.models.embed import DenseOverModalities
-from maven_jax.models.layers import dense, uniform_by_fan_in
+from maven_jax.layers.batch_norm import MaskedBatchNorm
+from maven_jax.layers.dropout import Dropout
+from maven_jax.layers.linear import dense, uniform_by_fan_in
+from maven_jax.layers.modalities import DenseOverModalities
 from maven_jax.types import AROUSAL, VALENCE, Prediction
 
 _COLUMN = {"valence": VALENCE, "arousal": AROUSAL}
