@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax.data.pipeline import WindowSource, ordered_batches, train_iterator
-from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.data.windows import Windows, make_windows
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 DIMS = {"visual": 49 * 512, "audio": 512}
 FPS, LENGTH, STRIDE, BATCH = 30.0, 16, 32, 8

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax.data.pipeline import WindowSource, train_iterator
-from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.data.windows import make_windows
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 DIMS = {"visual": 1024, "audio": 768, "text": 768}
 FPS, VIDEO_FRAMES, LENGTH, BATCH, NUM_THREADS = 30.0, 3000, 100, 32, 2

@@ -23,10 +23,10 @@ from data_prep.device import Clock
 from data_prep.durable import write_file
 from data_prep.extract import FrameCount, encode_videos, open_encoders, time_table
 from data_prep.prepare import open_writer
-from data_prep.store_writer import StoreWriter
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.progress import say
+from maven_jax.store.writer import StoreWriter
 
 Shard = tuple[str, int]
 

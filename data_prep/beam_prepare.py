@@ -27,10 +27,10 @@ from data_prep import beam_pipeline
 from data_prep.beam_job import Job, JobFiles
 from data_prep.check import VideoCheck
 from data_prep.prepare import begin
-from data_prep.store_writer import StoreWriter
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import Meter, meter, say
+from maven_jax.store.reader import Store
+from maven_jax.store.writer import StoreWriter
 
 POLL_S = 1.0
 

@@ -32,13 +32,13 @@ from data_prep.encode_visual import CropEncoder, FaceEncoder, RawCrops, VisualEn
 from data_prep.faces import Crops
 from data_prep.media import open_audio
 from data_prep.per_frame import Track, on_frames
-from data_prep.store_writer import StoreWriter
 from data_prep.transcripts import read_transcript
 from maven_jax import recipes
 from maven_jax.compilation import keep_compiled
-from maven_jax.data.store import Frames, ModalitySpec
 from maven_jax.errors import UserError
 from maven_jax.progress import Meter, format_duration, meter, say
+from maven_jax.store.reader import Frames, ModalitySpec
+from maven_jax.store.writer import StoreWriter
 
 MODALITIES = ("visual", "audio", "text")
 BLOCK_FRAMES = 512

@@ -40,10 +40,10 @@ from data_prep.import_files import (
 )
 from data_prep.import_grid import Grid, read_grids
 from data_prep.problems import NOTE, REPAIRED, UNUSABLE, InputError, Problem, from_error, relative
-from data_prep.store_writer import PlannedVideo, StoreWriter
-from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.errors import UserError
 from maven_jax.progress import console, meter, say
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 BLOCK_FRAMES = 2000
 # Rows of the table, in this order.

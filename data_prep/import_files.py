@@ -16,8 +16,8 @@ import numpy as np
 
 from data_prep.import_grid import parse_number
 from data_prep.problems import InputError, printable, read_text
-from data_prep.store_plan import check_modality_name
 from maven_jax.errors import UserError
+from maven_jax.store.plan import check_modality_name
 
 SUFFIXES = (".npy", ".csv")
 RATE_FILE = "rate.txt"

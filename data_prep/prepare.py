@@ -20,13 +20,13 @@ from data_prep.corpus import SPLITS, scan
 from data_prep.problems import UNUSABLE
 from maven_jax import recipes
 from maven_jax.command_line import Parser, positive
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
+from maven_jax.store.reader import Store
 
 if TYPE_CHECKING:
     from data_prep.extract import Encoders
-    from data_prep.store_writer import StoreWriter
+    from maven_jax.store.writer import StoreWriter
 
 MODALITIES = ("visual", "audio", "text")
 
@@ -182,7 +182,7 @@ def open_writer(
     Raises:
         UserError: the recipe's `chunk_frames` or `shard_bytes`, or see `StoreWriter`.
     """
-    from data_prep.store_writer import PlannedVideo, StoreWriter
+    from maven_jax.store.writer import PlannedVideo, StoreWriter
 
     return StoreWriter(
         out,

@@ -15,9 +15,7 @@ from jax.sharding import Mesh
 
 from maven_jax import hosts, recipes
 from maven_jax.data.folds import fold_entries, fold_statistics
-from maven_jax.data.moments import Moments
 from maven_jax.data.pipeline import WindowSource, to_batch
-from maven_jax.data.store import Store, VideoEntry
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
 from maven_jax.errors import UserError, did_you_mean
@@ -28,6 +26,8 @@ from maven_jax.recipes import Config
 from maven_jax.scoring import DIMENSIONS
 from maven_jax.sharding import Rules, logical_rules, make_mesh
 from maven_jax.steps import make_predict_step
+from maven_jax.store.moments import Moments
+from maven_jax.store.reader import Store, VideoEntry
 from maven_jax.types import Batch
 
 SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax import recipes, train
-from maven_jax.data.store import Frames, ModalitySpec
 from maven_jax.evaluate import evaluate
 from maven_jax.progress import console
 from maven_jax.recipes import Config
+from maven_jax.store.reader import Frames, ModalitySpec
 
 _WIDTHS = {"visual": 8, "audio": 6}
 _FPS = 25.0
@@ -27,7 +27,7 @@ def write_store(path: Path, *, videos: int, frames: int, seed: int) -> None:
         frames: of each.
         seed: of everything that is drawn.
     """
-    from data_prep.store_writer import PlannedVideo, StoreWriter
+    from maven_jax.store.writer import PlannedVideo, StoreWriter
 
     rng = np.random.default_rng(seed)
     names = [("train", i) for i in range(videos)] + [("validation", i) for i in range(videos // 2)]

@@ -14,13 +14,13 @@ from jax.sharding import PartitionSpec as P
 
 from maven_jax.data.pipeline import Source, WindowSource, number_iterator, to_batch, train_iterator
 from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout, room
-from maven_jax.data.store import Store
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.sharding import batch_sharding, place_batch, process_rows
 from maven_jax.state import TrainState
+from maven_jax.store.reader import Store
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 

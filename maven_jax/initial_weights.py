@@ -12,11 +12,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from maven_jax import assembly, bundle, recipes
 from maven_jax.checkpoint import Checkpoints
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.state import Weights, count_parameters
+from maven_jax.store.reader import Store
 
 Flat = dict[str, Any]
 

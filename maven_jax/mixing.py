@@ -7,11 +7,11 @@ from typing import Any
 from maven_jax import assembly, recipes
 from maven_jax.data.mixture import PARTS, Mixture
 from maven_jax.data.pipeline import WindowSource
-from maven_jax.data.store import Store
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import say
 from maven_jax.recipes import Config
+from maven_jax.store.reader import Store
 
 MAX_WEIGHT = 1000
 

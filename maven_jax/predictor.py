@@ -36,12 +36,12 @@ from data_prep.speech_to_text import transcribe
 from data_prep.track_faces import ChosenFace
 from data_prep.transcripts import Segment, Word, read_transcript
 from maven_jax import recipes
-from maven_jax.data.store import ModalitySpec, VideoEntry
 from maven_jax.errors import UserError
 from maven_jax.prediction import VideoPrediction
 from maven_jax.progress import meter, say
 from maven_jax.reel import Reel
 from maven_jax.smoothing import box_filter, check_smooth_frames
+from maven_jax.store.reader import ModalitySpec, VideoEntry
 from maven_jax.trained import TrainedModel, open_model
 from maven_jax.windowed_model import WindowedModel
 

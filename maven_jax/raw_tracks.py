@@ -9,10 +9,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool
 
 from maven_jax import assembly
-from maven_jax.data.store import Store, VideoEntry
 from maven_jax.inference import Track
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, from_json
+from maven_jax.store.reader import Store, VideoEntry
 from maven_jax.trained import TrainedModel
 
 _BLOCK_FRAMES = 10_000

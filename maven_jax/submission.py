@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from maven_jax.data.store import VideoEntry
 from maven_jax.errors import UserError
 from maven_jax.inference import Track
 from maven_jax.scoring import DIMENSIONS
+from maven_jax.store.reader import VideoEntry
 
 HEADER = "image_location,valence,arousal"
 # ABAW6's template has 927,210 rows, of some 40 bytes each when filled in.

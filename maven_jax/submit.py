@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from maven_jax.command_line import Parser
 from maven_jax.compilation import keep_compiled
-from maven_jax.data.store import Store
 from maven_jax.ensemble import METHODS, VideoTable, combine
 from maven_jax.errors import UserError
 from maven_jax.inference import Track
@@ -23,6 +22,7 @@ from maven_jax.recipes import from_json
 from maven_jax.report.tables import print_scores
 from maven_jax.scoring import DIMENSIONS, score
 from maven_jax.smoothing import box_filter
+from maven_jax.store.reader import Store
 from maven_jax.submission import (
     Template,
     check_submission,

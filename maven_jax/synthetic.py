@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from maven_jax import recipes
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.progress import say
+from maven_jax.store.reader import Store
 
 
 def ensure_store(

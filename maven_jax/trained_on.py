@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from maven_jax.assembly import split_entries, training_moments
-from maven_jax.data.store import ModalitySpec, Store
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
+from maven_jax.store.reader import ModalitySpec, Store
 
 
 @dataclass(frozen=True)

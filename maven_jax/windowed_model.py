@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Float32
 
 from maven_jax import recipes
 from maven_jax.data.pipeline import FrameStore, WindowSource, to_batch
-from maven_jax.data.store import VideoEntry
 from maven_jax.data.windows import make_windows
 from maven_jax.errors import UserError
 from maven_jax.progress import meter
 from maven_jax.state import Weights
+from maven_jax.store.reader import VideoEntry
 from maven_jax.trained import TrainedModel
 from maven_jax.types import Batch
 

@@ -16,9 +16,9 @@ import jax
 
 from maven_jax import __version__
 from maven_jax.assembly import CONFIG_FILE, feature_kinds
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
+from maven_jax.store.reader import Store
 from maven_jax.trained_on import TrainedOn
 from maven_jax.writers import write_json
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.store_writer import PlannedVideo, StoreWriter
-from maven_jax.data.store import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 
 def write_small_store(

@@ -13,8 +13,8 @@ import pytest
 from maven_jax import assembly, train
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import WindowSource, to_batch
-from maven_jax.data.store import Store
 from maven_jax.state import create_state
+from maven_jax.store.reader import Store
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 from tests.test_train import step_parts

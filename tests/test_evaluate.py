@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from maven_jax import assembly, train
-from maven_jax.data.store import Store, VideoEntry
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
 from maven_jax.inference import Predictor, Track
 from maven_jax.report.evaluation import file_stem, write_track
 from maven_jax.scoring import score
 from maven_jax.state import Weights
+from maven_jax.store.reader import Store, VideoEntry
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

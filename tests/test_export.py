@@ -11,11 +11,11 @@ import pytest
 
 from maven_jax import recipes
 from maven_jax.bundle import Bundle, write_bundle
-from maven_jax.data.store import ModalitySpec
 from maven_jax.export import _noise, largest_difference
 from maven_jax.model_card import model_card
 from maven_jax.program import export_program
 from maven_jax.state import Weights
+from maven_jax.store.reader import ModalitySpec
 from maven_jax.trained import TrainedModel, arrays_of, open_model
 from maven_jax.trained_on import TrainedOn
 

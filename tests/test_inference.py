@@ -11,13 +11,13 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from maven_jax import assembly, inference
-from maven_jax.data.store import Store
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.inference import Predictor, Track
 from maven_jax.sharding import batch_sharding, make_mesh
 from maven_jax.smoothing import box_filter
 from maven_jax.state import Weights, create_weights
+from maven_jax.store.reader import Store
 from tests.compilations import counted
 from tests.processes import run_processes
 from tests.recipes_for_tests import small_recipe

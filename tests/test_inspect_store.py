@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax import inspect_store
 from maven_jax.__main__ import main
-from maven_jax.data.store import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 
 @pytest.fixture(scope="module")

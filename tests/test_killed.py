@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from maven_jax.checkpoint import Checkpoints
-from maven_jax.data.store import Store
+from maven_jax.store.reader import Store
 from maven_jax.writers import read_metrics
 from tests.stores import write_small_store
 

@@ -16,10 +16,10 @@ import pytest
 
 from maven_jax import train
 from maven_jax.checkpoint import Checkpoints
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.optimizer import Plateau
 from maven_jax.stages import Groups, StageControl
+from maven_jax.store.reader import Store
 from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store

@@ -15,7 +15,6 @@ import pytest
 from maven_jax import assembly, recipes, train
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
 from maven_jax.feeding import Streamed
@@ -23,6 +22,7 @@ from maven_jax.losses import make_loss
 from maven_jax.optimizer import make_optimizer
 from maven_jax.state import abstract_state, create_state
 from maven_jax.steps import make_train_step
+from maven_jax.store.reader import Store
 from maven_jax.writers import read_metrics
 from tests.compilations import counted
 from tests.recipes_for_tests import small_recipe

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from maven_jax.data.moments import Moments, RunningMoments
-from maven_jax.data.store import Store, VideoEntry
 from maven_jax.errors import UserError
+from maven_jax.store.moments import Moments, RunningMoments
+from maven_jax.store.reader import Store, VideoEntry
 
 NUM_SLICES = 5
 NUM_FOLDS = 1 + NUM_SLICES

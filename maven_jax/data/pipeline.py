@@ -10,9 +10,9 @@ import grain
 import jax
 import numpy as np
 
-from maven_jax.data.store import ModalitySpec, VideoEntry, mask_field
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
+from maven_jax.store.reader import ModalitySpec, VideoEntry, mask_field
 from maven_jax.types import Batch
 
 

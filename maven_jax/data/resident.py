@@ -21,10 +21,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from maven_jax.data.pipeline import WindowSource
-from maven_jax.data.store import Store, VideoEntry
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import meter
+from maven_jax.store.reader import Store, VideoEntry
 from maven_jax.types import Batch
 
 # Beside the features: targets, their mask.

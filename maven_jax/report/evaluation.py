@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from maven_jax.data.store import Store
 from maven_jax.inference import Track
 from maven_jax.report import plots
 from maven_jax.report.tables import shown
 from maven_jax.scoring import DIMENSIONS
+from maven_jax.store.reader import Store
 from maven_jax.writers import write_json
 
 _PLOTTED = 3  # best and worst videos of which a curve is drawn

@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax.data.folds import NUM_FOLDS, fold_entries, fold_statistics
-from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.errors import UserError
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 # Sorted as a corpus is: the second face of a video need not stand beside the first.
 TRAIN = ["a", "a1", "a_right", "b", "c_left", "c_right", "d", "e", "f", "g", "h", "i", "j"]

@@ -7,8 +7,8 @@ import pytest
 
 from maven_jax.data.mixture import Mixture
 from maven_jax.data.pipeline import WindowSource, train_iterator
-from maven_jax.data.store import Store
 from maven_jax.data.windows import make_windows
+from maven_jax.store.reader import Store
 from tests.stores import write_small_store
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from maven_jax.data.records import decode
+from maven_jax.store.records import decode
 
 ARRAYS = {
     "visual": (np.dtype(np.float16), (40, 7)),

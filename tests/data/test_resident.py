@@ -13,9 +13,9 @@ import pytest
 
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout
-from maven_jax.data.store import Store
 from maven_jax.data.windows import make_windows
 from maven_jax.sharding import make_mesh
+from maven_jax.store.reader import Store
 from tests.stores import write_small_store
 
 KINDS = {
@@ -68,7 +68,7 @@ def test_mean_vectors_are_those_of_the_store(store):
 
 PROGRAM = """
 import sys
-from maven_jax.data.store import Store
+from maven_jax.store.reader import Store
 from tests.data.test_resident import assert_same_batches
 store = Store(sys.argv[1])
 for data, model in ((8, 1), (4, 2), (1, 8)):

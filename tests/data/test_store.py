@@ -10,9 +10,9 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from data_prep.store_writer import PlannedVideo, StoreWriter
-from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.errors import UserError
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests.stores import write_small_store
 
 DIMS = {"visual": 5, "word_2": 3}
@@ -250,7 +250,7 @@ def test_windows_of_many_videos_are_read_as_if_one_by_one(written, monkeypatch):
 
     monkeypatch.setattr(store, "_fetch", counted)
     for limit in (2**28, 1):
-        monkeypatch.setattr("maven_jax.data.store.FETCH_BYTES", limit)
+        monkeypatch.setattr("maven_jax.store.reader.FETCH_BYTES", limit)
         fetched.clear()
         together = store.read_many(spans, ["word_2"])
         assert len(fetched) == (2 if limit > 1 else 9)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maven_jax.data.store import VideoEntry
 from maven_jax.data.windows import (
     Windows,
     dense_bounds,
@@ -13,6 +12,7 @@ from maven_jax.data.windows import (
     sliding_bounds,
 )
 from maven_jax.errors import UserError
+from maven_jax.store.reader import VideoEntry
 from tests.stores import write_small_store
 
 

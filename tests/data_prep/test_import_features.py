@@ -7,8 +7,8 @@ import pytest
 
 from data_prep import import_features
 from data_prep.import_files import FeatureRows
-from maven_jax.data.store import Frames, Store
 from maven_jax.errors import UserError
+from maven_jax.store.reader import Frames, Store
 
 
 def save(path: Path, values: np.ndarray) -> Path:

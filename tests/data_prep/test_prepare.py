@@ -34,11 +34,11 @@ from data_prep.extract import (
     extract,
     open_encoders,
 )
-from data_prep.store_writer import PlannedVideo, StoreWriter
 from maven_jax import recipes
 from maven_jax.__main__ import main
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
+from maven_jax.store.reader import Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests import corpora
 
 SECONDS = 1.6

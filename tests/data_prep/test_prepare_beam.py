@@ -17,8 +17,8 @@ import pytest
 from data_prep import prepare
 from maven_jax import recipes
 from maven_jax.__main__ import main
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
+from maven_jax.store.reader import Store
 from tests import corpora
 
 with contextlib.suppress(UserError):

@@ -11,8 +11,8 @@ from data_prep.corpus import scan
 from data_prep.extract import KINDS
 from maven_jax import recipes
 from maven_jax.__main__ import main
-from maven_jax.data.store import Store
 from maven_jax.errors import UserError
+from maven_jax.store.reader import Store
 from tests import corpora
 
 FRAMES = 30

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.store_plan import check_modality_name, dataset_identity, make_plan
-from data_prep.store_writer import PlannedVideo, StoreWriter
-from maven_jax.data.moments import RunningMoments
-from maven_jax.data.store import Frames, ModalitySpec, Store
 from maven_jax.errors import UserError
+from maven_jax.store.moments import RunningMoments
+from maven_jax.store.plan import check_modality_name, dataset_identity, make_plan
+from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 LENGTHS = {"one": 30, "two/../x": 45, "three": 12, "four": 20}
 SPLITS = {"one": "train", "two/../x": "train", "three": "train", "four": "validation"}

@@ -3,7 +3,7 @@
 A store is a TFDS folder (`tfds.builder_from_directory(path).as_data_source(split)` opens it too)
 with `store.json` beside TFDS's own metadata. If it was written to `ROOT/NAME/1.0.0`, TFDS finds it
 by name as well: `tfds.data_source(NAME, split=..., data_dir=ROOT)`, or `tfds.load` where TensorFlow
-is installed. `data_prep.store_writer` writes it.
+is installed. `maven_jax.store.writer` writes it.
 
 One record is one chunk of `chunk_frames` consecutive frames of one video, the last one padded with
 zeros. A video's records follow each other, so a window costs exactly the records it overlaps.
@@ -23,9 +23,9 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 
-from maven_jax.data.moments import Moments
-from maven_jax.data.records import decode
 from maven_jax.errors import UserError
+from maven_jax.store.moments import Moments
+from maven_jax.store.records import decode
 
 FORMAT = "maven_jax feature store"
 FORMAT_VERSION = 1

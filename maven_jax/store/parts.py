@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from data_prep.store_plan import PlannedVideo
-from maven_jax.data.moments import RunningMoments
-from maven_jax.data.store import TARGETS, Frames, ModalitySpec, mask_field, record_arrays
 from maven_jax.errors import UserError
+from maven_jax.store.moments import RunningMoments
+from maven_jax.store.plan import PlannedVideo
+from maven_jax.store.reader import TARGETS, Frames, ModalitySpec, mask_field, record_arrays
 
 # One record per group, so that one can be read without its neighbours. zstd at level 1 takes
 # a third off (text vectors repeat within a segment) and still inflates at over 2 GB/s a core.
@@ -29,7 +29,7 @@ PART_OPTIONS = "group_size:1,uncompressed"
 def record_features(
     chunk_frames: int, modalities: Mapping[str, ModalitySpec]
 ) -> tfds.features.FeaturesDict:
-    """TFDS description of a record (`maven_jax.data.store` says what the fields mean)."""
+    """TFDS description of a record (`maven_jax.store.reader` says what the fields mean)."""
     fields: dict[str, Any] = {
         "video": tfds.features.Text(),
         "chunk": tfds.features.Scalar(np.int32),

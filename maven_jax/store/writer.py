@@ -39,22 +39,23 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_prep.durable import publish, sync_directory, temporary_beside, write_file
-from data_prep.store_parts import (
+from maven_jax.errors import UserError
+from maven_jax.store.moments import RunningMoments
+from maven_jax.store.parts import (
     PART_OPTIONS,
     SHARD_OPTIONS,
     RecordFile,
     VideoWriter,
     record_features,
 )
-from data_prep.store_plan import (
+from maven_jax.store.plan import (
     Plan,
     PlannedVideo,
     check_same_plan,
     dataset_identity,
     make_plan,
 )
-from maven_jax.data.moments import RunningMoments
-from maven_jax.data.store import (
+from maven_jax.store.reader import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_FOLDER,
@@ -66,7 +67,6 @@ from maven_jax.data.store import (
     file_key,
     video_file,
 )
-from maven_jax.errors import UserError
 
 __all__ = ["PlannedVideo", "StoreWriter"]
 

@@ -23,7 +23,7 @@ def decode(record: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
     """The video and chunk of a record and views of these of its arrays.
 
     Args:
-        record: as `data_prep.store_parts.RecordSerializer` makes it.
+        record: as `maven_jax.store.parts.RecordSerializer` makes it.
         arrays: field -> dtype and shape.
 
     Raises:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from maven_jax.data.store import PLAN_FILE, RECORD_FIELDS, ModalitySpec
 from maven_jax.errors import UserError
+from maven_jax.store.reader import PLAN_FILE, RECORD_FIELDS, ModalitySpec
 
 PLAN_VERSION = 1
 SPLIT_ORDER = ("train", "validation", "test")
