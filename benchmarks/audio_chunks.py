@@ -19,9 +19,9 @@ import numpy as np
 
 from data_prep.device import Clock, DeviceFunction
 from data_prep.encode_audio import AudioEncoder
-from data_prep.media import open_audio
 from data_prep.model_files import RANDOM
 from maven_jax import recipes
+from maven_jax.media.container import open_audio
 
 
 class Beginning:

@@ -36,7 +36,7 @@ from pathlib import Path
 from data_prep.check_report import CorpusReport
 from data_prep.check_video import VideoCheck, check_video
 from data_prep.corpus import Corpus, Video
-from data_prep.problems import UNUSABLE, Problem, printable, relative
+from maven_jax.media.problems import UNUSABLE, Problem, printable, relative
 from maven_jax.progress import meter
 
 __all__ = ["CorpusReport", "VideoCheck", "check", "check_video"]

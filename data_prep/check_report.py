@@ -10,7 +10,7 @@ from rich.table import Table
 
 from data_prep.check_video import VideoCheck
 from data_prep.corpus import SPLITS, Corpus
-from data_prep.problems import NOTE, REPAIRED, UNUSABLE, Problem, relative
+from maven_jax.media.problems import NOTE, REPAIRED, UNUSABLE, Problem, relative
 from maven_jax.progress import console, say
 
 

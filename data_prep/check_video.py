@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.annotations import Annotation, read_annotation
 from data_prep.corpus import Video
-from data_prep.faces import CROP_SIZE, Crops, check_crop, crop_name
-from data_prep.media import MediaInfo, mean_fps, median_interval, open_audio, probe
-from data_prep.problems import (
+from maven_jax.media.annotations import Annotation, read_annotation
+from maven_jax.media.container import MediaInfo, mean_fps, median_interval, open_audio, probe
+from maven_jax.media.crops import CROP_SIZE, Crops, check_crop, crop_name
+from maven_jax.media.problems import (
     NOTE,
     REPAIRED,
     UNUSABLE,
@@ -25,7 +25,7 @@ from data_prep.problems import (
     printable,
     relative,
 )
-from data_prep.transcripts import parse_transcript
+from maven_jax.media.transcripts import parse_transcript
 
 SOUND_TOLERANCE_S = 0.5
 # An annotation this much longer than its video, by share and by frames, is another recording's.

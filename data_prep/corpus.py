@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_prep.media import MEDIA_SUFFIXES, has_audio
-from data_prep.problems import NOTE, UNUSABLE, InputError, Problem, printable, relative
-from data_prep.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.errors import UserError
+from maven_jax.media.container import MEDIA_SUFFIXES, has_audio
+from maven_jax.media.problems import NOTE, UNUSABLE, InputError, Problem, printable, relative
+from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 
 __all__ = ["SPLITS", "Corpus", "Problem", "Video", "scan"]
 

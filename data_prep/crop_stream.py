@@ -13,7 +13,7 @@ from data_prep.device import Clock
 
 
 class CropFolder(Protocol):
-    """What is needed of a video's crops (`data_prep.faces.Crops`)."""
+    """What is needed of a video's crops (`maven_jax.media.crops.Crops`)."""
 
     @property
     def existing(self) -> Any:

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_prep.ahead import Ahead
-from data_prep.align import AlignedStream, crossfade, overlapping
 from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
 from data_prep.model_files import identity, open_encoder, read_preprocessor
 from maven_jax.convert.huggingface import LoadedEncoder
 from maven_jax.errors import UserError
+from maven_jax.media.align import AlignedStream, crossfade, overlapping
 
 # The variance floor of `transformers.Wav2Vec2FeatureExtractor`.
 NORMALISE_EPSILON = 1e-7
@@ -31,7 +31,7 @@ Chunks = tuple[Sequence[tuple[int, int]], tuple[np.ndarray, ...]]
 
 
 class Sound(Protocol):
-    """What is needed of a video's sound (`data_prep.media.AudioSource`)."""
+    """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
 
     @property
     def start_s(self) -> float:

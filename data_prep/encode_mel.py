@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_prep.ahead import Ahead
-from data_prep.align import EPSILON_S
 from data_prep.device import Clock, DeviceFunction, buckets
 from data_prep.log_mel import Mel, MelStream, TsavMel, VggishMel
 from data_prep.model_files import identity, open_encoder, plain_identity
 from data_prep.per_frame import Batch, FrameTrack, in_batches, on_frames, run_ahead
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.media.align import EPSILON_S
 
 MAX_BLOCK = 512
 # The first column of an example of n columns, counted from the one at the frame's time.
@@ -32,7 +32,7 @@ _FIRST: Mapping[str, Callable[[int], int]] = {
 
 
 class Sound(Protocol):
-    """What is needed of a video's sound (`data_prep.media.AudioSource`)."""
+    """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
 
     @property
     def start_s(self) -> float:

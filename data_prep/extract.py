@@ -21,7 +21,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_prep.ahead import Ahead
-from data_prep.annotations import read_annotation
 from data_prep.check import VideoCheck
 from data_prep.device import Clock
 from data_prep.encode_audio import AudioEncoder
@@ -29,13 +28,14 @@ from data_prep.encode_clips import ClipEncoder
 from data_prep.encode_mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
 from data_prep.encode_text import BertEncoder, HeldTrack, TextEncoder, TextTrack
 from data_prep.encode_visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
-from data_prep.faces import Crops
-from data_prep.media import open_audio
 from data_prep.per_frame import Track, on_frames
-from data_prep.transcripts import read_transcript
 from maven_jax import recipes
 from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError
+from maven_jax.media.annotations import read_annotation
+from maven_jax.media.container import open_audio
+from maven_jax.media.crops import Crops
+from maven_jax.media.transcripts import read_transcript
 from maven_jax.progress import Meter, format_duration, meter, say
 from maven_jax.store.reader import Frames, ModalitySpec
 from maven_jax.store.writer import StoreWriter

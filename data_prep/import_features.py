@@ -39,8 +39,16 @@ from data_prep.import_files import (
     read_csv,
 )
 from data_prep.import_grid import Grid, read_grids
-from data_prep.problems import NOTE, REPAIRED, UNUSABLE, InputError, Problem, from_error, relative
 from maven_jax.errors import UserError
+from maven_jax.media.problems import (
+    NOTE,
+    REPAIRED,
+    UNUSABLE,
+    InputError,
+    Problem,
+    from_error,
+    relative,
+)
 from maven_jax.progress import console, meter, say
 from maven_jax.store.reader import Frames, ModalitySpec, Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter

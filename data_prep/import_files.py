@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.import_grid import parse_number
-from data_prep.problems import InputError, printable, read_text
 from maven_jax.errors import UserError
+from maven_jax.media.problems import InputError, printable, read_text
 from maven_jax.store.plan import check_modality_name
 
 SUFFIXES = (".npy", ".csv")

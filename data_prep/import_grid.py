@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import corpus
-from data_prep.annotations import NOT_ANNOTATED, read_annotation
 from data_prep.check_video import FOREIGN_FRAMES, FOREIGN_SHARE
-from data_prep.media import mean_fps, median_interval, probe
-from data_prep.problems import (
+from maven_jax.errors import UserError
+from maven_jax.media.annotations import NOT_ANNOTATED, read_annotation
+from maven_jax.media.container import mean_fps, median_interval, probe
+from maven_jax.media.problems import (
     NOTE,
     REPAIRED,
     UNUSABLE,
@@ -34,7 +35,6 @@ from data_prep.problems import (
     read_text,
     relative,
 )
-from maven_jax.errors import UserError
 
 LAYOUT = (
     "expected ROOT/annotations/{train,validation,test}/<video>.csv with the columns "

@@ -27,18 +27,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float64
 
-from data_prep import find_faces
-from data_prep.annotations import NOT_ANNOTATED, write_annotation
 from data_prep.corpus import ANNOTATIONS, SPLIT_FOLDERS, name_fault
-from data_prep.cut_faces import cut_faces
-from data_prep.find_faces import Detector
 from data_prep.import_files import FeatureRows
 from data_prep.import_grid import read_timed
-from data_prep.media import MEDIA_SUFFIXES, MediaInfo, median_interval, probe
-from data_prep.problems import InputError, printable
-from data_prep.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.media import find_faces
+from maven_jax.media.annotations import NOT_ANNOTATED, write_annotation
+from maven_jax.media.container import MEDIA_SUFFIXES, MediaInfo, median_interval, probe
+from maven_jax.media.cut_faces import cut_faces
+from maven_jax.media.find_faces import Detector
+from maven_jax.media.problems import InputError, printable
+from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.progress import meter, say
 
 LAYOUT = "expected MINE/annotations/{train,validation}/<video>.csv and MINE/videos/<video>.mp4"

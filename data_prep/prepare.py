@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 
 from data_prep.check import CorpusReport, VideoCheck, check
 from data_prep.corpus import SPLITS, scan
-from data_prep.problems import UNUSABLE
 from maven_jax import recipes
 from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError
+from maven_jax.media.problems import UNUSABLE
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
 

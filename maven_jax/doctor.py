@@ -123,8 +123,8 @@ def check_decoder(place: Path) -> Result:
     """Encodes a clip of known pictures, times and sound, and decodes it as `prepare` does."""
     path = place / "clip.mp4"
     try:
-        from data_prep import sample_clip
-        from data_prep.sample_clip import FRAMES, SECONDS, TIMES_S
+        from maven_jax.media import sample_clip
+        from maven_jax.media.sample_clip import FRAMES, SECONDS, TIMES_S
 
         sample_clip.write_clip(path)
         times_s, brightness, samples_s = sample_clip.decode_clip(path)

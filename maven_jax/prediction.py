@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
 from data_prep.durable import publish, temporary_beside
-from data_prep.transcripts import Word
 from maven_jax.errors import UserError
+from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
 
 __all__ = ["VideoPrediction", "Word"]

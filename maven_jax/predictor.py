@@ -21,22 +21,22 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from ml_collections import ConfigDict
 
-from data_prep.align import segment_ids
 from data_prep.check_video import VideoCheck
 from data_prep.corpus import Video
-from data_prep.cut_faces import cut_faces
 from data_prep.device import Clock
 from data_prep.encode_text import timed_words
 from data_prep.extract import Encoders, VideoReader, open_encoders, peak_memory_mib
-from data_prep.faces import Crops
-from data_prep.find_faces import open_detector
-from data_prep.material import Material, open_material
-from data_prep.media import open_audio
-from data_prep.speech_to_text import transcribe
-from data_prep.track_faces import ChosenFace
-from data_prep.transcripts import Segment, Word, read_transcript
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.media.align import segment_ids
+from maven_jax.media.container import open_audio
+from maven_jax.media.crops import Crops
+from maven_jax.media.cut_faces import cut_faces
+from maven_jax.media.find_faces import open_detector
+from maven_jax.media.recording import Material, open_material
+from maven_jax.media.speech_to_text import transcribe
+from maven_jax.media.track_faces import ChosenFace
+from maven_jax.media.transcripts import Segment, Word, read_transcript
 from maven_jax.prediction import VideoPrediction
 from maven_jax.progress import meter, say
 from maven_jax.reel import Reel

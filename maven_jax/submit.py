@@ -254,7 +254,7 @@ def read_labels(folder: Path, template: Template) -> Labels:
     Raises:
         UserError: no such folder, or none of the videos is annotated there.
     """
-    from data_prep.annotations import read_annotation
+    from maven_jax.media.annotations import read_annotation
 
     if not folder.is_dir():
         raise UserError(f"--annotations {folder}: no such folder")

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import data_prep
-from data_prep import sample_clip
 from maven_jax import compilation, doctor, doctor_run
 from maven_jax.__main__ import main
+from maven_jax.media import sample_clip
 from maven_jax.progress import console
 
 
@@ -112,7 +112,7 @@ def test_packages_that_cannot_be_loaded_are_named(tmp_path, monkeypatch):
         result = doctor.check_faces(tmp_path)
     assert "OpenCV cannot be loaded: ModuleNotFoundError" in result.found
     assert result.advice.startswith("pip install 'opencv")
-    monkeypatch.setitem(sys.modules, "data_prep.sample_clip", None)
+    monkeypatch.setitem(sys.modules, "maven_jax.media.sample_clip", None)
     monkeypatch.delattr(data_prep, "sample_clip")
     result = doctor.check_decoder(tmp_path)
     assert "cannot be written and read: ModuleNotFoundError" in result.found

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from data_prep.faces import CROP_SIZE, Crops
-from data_prep.media import DECODER_ERRORS, container_start_s, opened, video_stream
-from data_prep.pictures import upright
-from data_prep.problems import InputError
+from maven_jax.media.container import DECODER_ERRORS, container_start_s, opened, video_stream
+from maven_jax.media.crops import CROP_SIZE, Crops
+from maven_jax.media.pictures import upright
+from maven_jax.media.problems import InputError
 from maven_jax.prediction import VideoPrediction
 
 # A third more in the page, and as much again in the browser's memory.

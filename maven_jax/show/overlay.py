@@ -12,16 +12,16 @@ import av.container
 import av.stream
 
 from data_prep.durable import publish, temporary_beside
-from data_prep.media import (
+from maven_jax.errors import UserError
+from maven_jax.media.container import (
     DECODER_ERRORS,
     MediaInfo,
     container_start_s,
     opened,
     probe,
 )
-from data_prep.pictures import pictures
-from data_prep.problems import InputError
-from maven_jax.errors import UserError
+from maven_jax.media.pictures import pictures
+from maven_jax.media.problems import InputError
 from maven_jax.prediction import VideoPrediction
 from maven_jax.show.panel import Panel
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from data_prep import align
+from maven_jax.media import align
 
 
 def track(start_s, count, step_s):

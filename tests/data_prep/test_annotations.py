@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from data_prep.annotations import read_annotation
-from data_prep.problems import InputError
 from maven_jax.errors import UserError
+from maven_jax.media.annotations import read_annotation
+from maven_jax.media.problems import InputError
 
 HEADER = b"valence,arousal\n"
 
@@ -94,7 +94,7 @@ def test_missing_folder_and_oversized_files(tmp_path, write, monkeypatch):
         read_annotation(tmp_path / "absent.txt")
     with pytest.raises(InputError, match="cannot be read"):
         read_annotation(tmp_path)
-    monkeypatch.setattr("data_prep.annotations.MAX_BYTES", 20)
+    monkeypatch.setattr("maven_jax.media.annotations.MAX_BYTES", 20)
     with pytest.raises(InputError, match="too many for an annotation"):
         read_annotation(write(HEADER + b"0.1,0.2\n"))
 

@@ -9,8 +9,8 @@ import pytest
 
 from data_prep.check import check_video
 from data_prep.corpus import name_fault, scan
-from data_prep.problems import NOTE, UNUSABLE
 from maven_jax.errors import UserError
+from maven_jax.media.problems import NOTE, UNUSABLE
 from tests.corpora import write_crops, write_tiny_corpus, write_video, write_wav
 
 ANNOTATIONS = "annotations/VA_Estimation_Challenge"

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.cut_faces import cut_faces
-from data_prep.faces import Crops
-from data_prep.find_faces import TEMPLATE, Face, HaarDetector, YuNetDetector, alignment, cut
-from data_prep.media import probe
-from data_prep.pictures import pictures
 from data_prep.synth_plan import plan_corpus
 from data_prep.synth_scene import direct, draw_frame
-from data_prep.track_faces import Tracker, choose
 from maven_jax.errors import UserError
+from maven_jax.media.container import probe
+from maven_jax.media.crops import Crops
+from maven_jax.media.cut_faces import cut_faces
+from maven_jax.media.find_faces import TEMPLATE, Face, HaarDetector, YuNetDetector, alignment, cut
+from maven_jax.media.pictures import pictures
+from maven_jax.media.track_faces import Tracker, choose
 from tests import corpora
 
 GREY = np.zeros((90, 160, 3), np.uint8)

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.align import spread_words
 from data_prep.device import Clock
 from data_prep.encode_audio import AudioEncoder
 from data_prep.encode_text import BertEncoder, TextEncoder
 from data_prep.encode_visual import VisualEncoder
 from data_prep.lexicon_tokenizer import lexicon_tokenizer
 from data_prep.synth_words import LEXICON
-from data_prep.transcripts import Segment, Word
 from maven_jax.errors import UserError
+from maven_jax.media.align import spread_words
+from maven_jax.media.transcripts import Segment, Word
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

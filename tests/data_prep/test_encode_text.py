@@ -8,8 +8,8 @@ from data_prep.device import Clock
 from data_prep.encode_text import TextEncoder, words_of
 from data_prep.lexicon_tokenizer import lexicon_tokenizer
 from data_prep.synth_words import LEXICON
-from data_prep.transcripts import Segment, Word
 from maven_jax import recipes
+from maven_jax.media.transcripts import Segment, Word
 
 
 def tiny():

@@ -17,9 +17,9 @@ from transformers import ViTImageProcessorPil
 
 from data_prep.device import Clock, DeviceFunction, DeviceTime, bucket_of, buckets
 from data_prep.encode_visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
-from data_prep.faces import Crops
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.errors import UserError
+from maven_jax.media.crops import Crops
 
 
 def picture(seed):
@@ -270,7 +270,7 @@ import json, sys, numpy as np, jax
 from pathlib import Path
 from data_prep.device import Clock
 from data_prep.encode_visual import VisualEncoder
-from data_prep.faces import Crops
+from maven_jax.media.crops import Crops
 assert len(jax.local_devices()) == 4
 visual = VisualEncoder(**json.loads(sys.argv[3]), batch_size=6)
 blocks = list(visual.encode(Crops(Path(sys.argv[1])), 40, Clock()))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.faces import Crops, check_crop, jpeg_fault
+from maven_jax.media.crops import Crops, check_crop, jpeg_fault
 from tests.corpora import write_crops
 
 
@@ -99,7 +99,7 @@ def test_what_is_no_file_does_not_hang(tmp_path, monkeypatch):
     np.testing.assert_array_equal(crops.existing, [1])
     assert isinstance(check_crop(tmp_path / "00001.jpg"), str)
     assert "cannot be read" in check_crop(tmp_path / "absent.jpg")
-    monkeypatch.setattr("data_prep.faces.MAX_BYTES", 100)
+    monkeypatch.setattr("maven_jax.media.crops.MAX_BYTES", 100)
     assert "more than 100 bytes" in check_crop(tmp_path / "00002.jpg")
 
 

@@ -10,8 +10,8 @@ from data_prep.corpus import scan
 from data_prep.device import Clock
 from data_prep.encode_text import TextEncoder
 from data_prep.extract import Encoders, VideoReader, open_encoders
-from data_prep.transcripts import Segment
 from maven_jax import recipes
+from maven_jax.media.transcripts import Segment
 from tests import corpora
 from tests.compilations import counted
 

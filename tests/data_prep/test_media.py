@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import media
-from data_prep.media import container_start_s, frame_times, has_audio, open_audio, probe, spread
-from data_prep.problems import InputError
+from maven_jax.media import container as media
+from maven_jax.media.container import (
+    container_start_s,
+    frame_times,
+    has_audio,
+    open_audio,
+    probe,
+    spread,
+)
+from maven_jax.media.problems import InputError
 from tests.corpora import tone, write_video, write_wav
 
 

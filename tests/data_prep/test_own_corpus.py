@@ -7,12 +7,12 @@ import os
 import numpy as np
 import pytest
 
-from data_prep.annotations import read_annotation, write_annotation
 from data_prep.corpus import ANNOTATIONS, scan
-from data_prep.find_faces import Face
 from data_prep.own_corpus import find_videos, make_corpus, per_frame
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
+from maven_jax.media.annotations import read_annotation, write_annotation
+from maven_jax.media.find_faces import Face
 from tests.corpora import write_rated_videos, write_video
 
 FRAMES = 30

@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers
 
-from data_prep.media import open_audio
-from data_prep.speech_to_text import in_windows, transcribe
-from data_prep.transcripts import Segment
 from maven_jax.errors import UserError
+from maven_jax.media.container import open_audio
+from maven_jax.media.speech_to_text import in_windows, transcribe
+from maven_jax.media.transcripts import Segment
 from tests import corpora
 
 

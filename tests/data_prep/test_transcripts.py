@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from data_prep.problems import InputError
-from data_prep.transcripts import Segment, Word, parse_transcript, read_transcript
+from maven_jax.media.problems import InputError
+from maven_jax.media.transcripts import Segment, Word, parse_transcript, read_transcript
 
 TWO = (Segment(0.0, 2.5, "hello there"), Segment(62.0, 3723.25, "and bye"))
 
@@ -144,9 +144,9 @@ def test_hostile_sizes_end_soon(write, monkeypatch):
         vtt = f"WEBVTT\n\n00:00.000 --> 00:01.000\n{text}\n"
         with pytest.raises(InputError, match="too many for a segment"):
             read_transcript(write(".vtt", vtt))
-    monkeypatch.setattr("data_prep.transcripts.MAX_SEGMENTS", 2)
+    monkeypatch.setattr("maven_jax.media.transcripts.MAX_SEGMENTS", 2)
     with pytest.raises(InputError, match="3 segments are too many"):
         read_transcript(write(".txt", "[0s - 1s] a\n" * 3))
-    monkeypatch.setattr("data_prep.transcripts.MAX_BYTES", 10)
+    monkeypatch.setattr("maven_jax.media.transcripts.MAX_BYTES", 10)
     with pytest.raises(InputError, match="too many for a transcript"):
         read_transcript(write(".txt", "[0s - 1s] a\n" * 3))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.find_faces import TEMPLATE, YuNetDetector, alignment
+from maven_jax.media.find_faces import TEMPLATE, YuNetDetector, alignment
 
 SIDE = 40
 # Eyes, nose and mouth around the middle of a face of that side.

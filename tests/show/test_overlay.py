@@ -10,8 +10,8 @@ import pytest
 from clips import TAIL_S, write_clip
 from predictions import prediction_of, stepped
 
-from data_prep.media import open_audio, probe
 from maven_jax.errors import UserError
+from maven_jax.media.container import open_audio, probe
 from maven_jax.show.overlay import write_overlay
 from maven_jax.show.panel import Panel
 

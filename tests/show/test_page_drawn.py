@@ -12,7 +12,7 @@ from browsed import PATIENCE_S, opened, settled
 from clips import write_clip
 from predictions import HOSTILE, prediction_of, stepped, without_frames
 
-from data_prep.media import probe
+from maven_jax.media.container import probe
 from maven_jax.prediction import VideoPrediction, Word
 from maven_jax.show import embed
 from maven_jax.show.page import write_page

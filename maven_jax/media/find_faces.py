@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_prep.faces import CROP_SIZE
 from maven_jax.errors import UserError
+from maven_jax.media.crops import CROP_SIZE
 
 Picture = UInt8[np.ndarray, "h w 3"]
 

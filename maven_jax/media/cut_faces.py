@@ -12,11 +12,11 @@ from pathlib import Path
 
 import cv2
 
-from data_prep.faces import crop_name
-from data_prep.find_faces import Detector, Face, cut
-from data_prep.media import MediaInfo
-from data_prep.pictures import pictures
-from data_prep.track_faces import ChosenFace, Tracker, choose
+from maven_jax.media.container import MediaInfo
+from maven_jax.media.crops import crop_name
+from maven_jax.media.find_faces import Detector, Face, cut
+from maven_jax.media.pictures import pictures
+from maven_jax.media.track_faces import ChosenFace, Tracker, choose
 
 JPEG_QUALITY = 95
 # Of a crowd, those in front.

@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from data_prep.problems import NOTE, REPAIRED, Fix, InputError
+from maven_jax.media.problems import NOTE, REPAIRED, Fix, InputError
 
 MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 # What a demuxer may be: a playlist or a concatenation script under the name of a video could

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.media import frame_times, open_audio, opened, video_stream
+from maven_jax.media.container import frame_times, open_audio, opened, video_stream
 
 # Frames are not equally long: only a reader that takes the container's times gets these.
 _STEPS_MS = (40, 40, 20, 80, 33, 47)

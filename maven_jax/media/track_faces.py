@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from data_prep.find_faces import Face, overlap
 from maven_jax.errors import UserError
+from maven_jax.media.find_faces import Face, overlap
 
 # Two boxes of one person in neighbouring pictures overlap by more of their union than this.
 _LEAST_OVERLAP = 0.3

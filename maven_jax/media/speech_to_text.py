@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.encode_audio import Sound
-from data_prep.transcripts import Segment
 from maven_jax.errors import UserError
+from maven_jax.media.transcripts import Segment
 from maven_jax.progress import say
 
 _RATE_HZ = 16000

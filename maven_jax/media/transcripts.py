@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from data_prep.problems import NOTE, REPAIRED, Fix, InputError, printable, read_text
+from maven_jax.media.problems import NOTE, REPAIRED, Fix, InputError, printable, read_text
 
 # In this order when a video has several.
 TRANSCRIPT_SUFFIXES = (".json", ".vtt", ".srt", ".txt")

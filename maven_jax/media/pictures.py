@@ -9,7 +9,7 @@ import av
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_prep.media import (
+from maven_jax.media.container import (
     DECODER_ERRORS,
     MediaInfo,
     container_start_s,

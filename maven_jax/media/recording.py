@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.faces import Crops
-from data_prep.media import MediaInfo, has_audio, mean_fps, open_audio, probe
-from data_prep.problems import InputError
 from maven_jax.errors import UserError
+from maven_jax.media.container import MediaInfo, has_audio, mean_fps, open_audio, probe
+from maven_jax.media.crops import Crops
+from maven_jax.media.problems import InputError
 
 # Rows per second of a sound without pictures, where nobody says otherwise.
 SOUND_FPS = 30.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_prep.problems import NOTE, Fix, InputError, printable, read_text
+from maven_jax.media.problems import NOTE, Fix, InputError, printable, read_text
 
 HEADER = ("valence", "arousal")
 NOT_ANNOTATED = -5.0
