@@ -17,10 +17,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from data_prep.device import Clock, DeviceFunction
-from data_prep.encode_audio import AudioEncoder
-from data_prep.model_files import RANDOM
 from maven_jax import recipes
+from maven_jax.features.device import Clock, DeviceFunction
+from maven_jax.features.model_files import RANDOM
+from maven_jax.features.waveform import AudioEncoder
 from maven_jax.media.container import open_audio
 
 

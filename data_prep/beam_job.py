@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.check import VideoCheck
-from data_prep.device import Clock
 from data_prep.durable import write_file
 from data_prep.extract import FrameCount, encode_videos, open_encoders, time_table
 from data_prep.prepare import open_writer
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock
 from maven_jax.progress import say
 from maven_jax.store.writer import StoreWriter
 

@@ -20,18 +20,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_prep.ahead import Ahead
 from data_prep.check import VideoCheck
-from data_prep.device import Clock
-from data_prep.encode_audio import AudioEncoder
-from data_prep.encode_clips import ClipEncoder
-from data_prep.encode_mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
-from data_prep.encode_text import BertEncoder, HeldTrack, TextEncoder, TextTrack
-from data_prep.encode_visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
-from data_prep.per_frame import Track, on_frames
 from maven_jax import recipes
 from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError
+from maven_jax.features.ahead import Ahead
+from maven_jax.features.clips import ClipEncoder
+from maven_jax.features.device import Clock
+from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
+from maven_jax.features.per_frame import Track, on_frames
+from maven_jax.features.text import BertEncoder, HeldTrack, TextEncoder, TextTrack
+from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
+from maven_jax.features.waveform import AudioEncoder
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.container import open_audio
 from maven_jax.media.crops import Crops

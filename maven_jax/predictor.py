@@ -23,11 +23,11 @@ from ml_collections import ConfigDict
 
 from data_prep.check_video import VideoCheck
 from data_prep.corpus import Video
-from data_prep.device import Clock
-from data_prep.encode_text import timed_words
 from data_prep.extract import Encoders, VideoReader, open_encoders, peak_memory_mib
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock
+from maven_jax.features.text import timed_words
 from maven_jax.media.align import segment_ids
 from maven_jax.media.container import open_audio
 from maven_jax.media.crops import Crops

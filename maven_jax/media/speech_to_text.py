@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.encode_audio import Sound
 from maven_jax.errors import UserError
+from maven_jax.features.waveform import Sound
 from maven_jax.media.transcripts import Segment
 from maven_jax.progress import say
 

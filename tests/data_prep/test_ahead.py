@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from data_prep.ahead import Ahead
+from maven_jax.features.ahead import Ahead
 
 
 def test_items_come_in_order_and_from_another_thread():
@@ -93,7 +93,7 @@ def test_a_process_that_ends_waits_until_the_thread_has_stopped():
     """Else the interpreter goes while the thread is in a library's code, and the process aborts."""
     program = """
 import time
-from data_prep.ahead import Ahead
+from maven_jax.features.ahead import Ahead
 
 def items():
     try:

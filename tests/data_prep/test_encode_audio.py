@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from transformers import Wav2Vec2FeatureExtractor
 
-from data_prep.device import Clock
-from data_prep.encode_audio import AudioEncoder, WaveStatistics, cut
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock
+from maven_jax.features.waveform import AudioEncoder, WaveStatistics, cut
 
 RATE = 16000
 

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from data_prep.device import Clock
-from data_prep.encode_clips import ClipEncoder, clips_of, nearest_frames
+from maven_jax.features.clips import ClipEncoder, clips_of, nearest_frames
+from maven_jax.features.device import Clock
 
 
 class Pictures:

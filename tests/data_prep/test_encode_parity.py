@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.device import Clock
-from data_prep.encode_audio import AudioEncoder
-from data_prep.encode_text import BertEncoder, TextEncoder
-from data_prep.encode_visual import VisualEncoder
-from data_prep.lexicon_tokenizer import lexicon_tokenizer
 from data_prep.synth_words import LEXICON
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock
+from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
+from maven_jax.features.text import BertEncoder, TextEncoder
+from maven_jax.features.visual import VisualEncoder
+from maven_jax.features.waveform import AudioEncoder
 from maven_jax.media.align import spread_words
 from maven_jax.media.transcripts import Segment, Word
 

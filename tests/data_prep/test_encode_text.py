@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tokenizers import processors
 
-from data_prep.device import Clock
-from data_prep.encode_text import TextEncoder, words_of
-from data_prep.lexicon_tokenizer import lexicon_tokenizer
 from data_prep.synth_words import LEXICON
 from maven_jax import recipes
+from maven_jax.features.device import Clock
+from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
+from maven_jax.features.text import TextEncoder, words_of
 from maven_jax.media.transcripts import Segment, Word
 
 

@@ -15,10 +15,10 @@ import PIL.Image
 import pytest
 from transformers import ViTImageProcessorPil
 
-from data_prep.device import Clock, DeviceFunction, DeviceTime, bucket_of, buckets
-from data_prep.encode_visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock, DeviceFunction, DeviceTime, bucket_of, buckets
+from maven_jax.features.visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
 from maven_jax.media.crops import Crops
 
 
@@ -268,8 +268,8 @@ def test_a_device_is_busy_from_a_computations_beginning_to_its_end_whoever_reads
 DEVICES = """
 import json, sys, numpy as np, jax
 from pathlib import Path
-from data_prep.device import Clock
-from data_prep.encode_visual import VisualEncoder
+from maven_jax.features.device import Clock
+from maven_jax.features.visual import VisualEncoder
 from maven_jax.media.crops import Crops
 assert len(jax.local_devices()) == 4
 visual = VisualEncoder(**json.loads(sys.argv[3]), batch_size=6)

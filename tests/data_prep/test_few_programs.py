@@ -7,10 +7,10 @@ import pytest
 
 from data_prep.check import check
 from data_prep.corpus import scan
-from data_prep.device import Clock
-from data_prep.encode_text import TextEncoder
 from data_prep.extract import Encoders, VideoReader, open_encoders
 from maven_jax import recipes
+from maven_jax.features.device import Clock
+from maven_jax.features.text import TextEncoder
 from maven_jax.media.transcripts import Segment
 from tests import corpora
 from tests.compilations import counted

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from data_prep.device import Clock
-from data_prep.encode_mel import MelExamples, RawMel
-from data_prep.log_mel import MelStream, TsavMel, VggishMel
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock
+from maven_jax.features.log_mel import MelStream, TsavMel, VggishMel
+from maven_jax.features.mel import MelExamples, RawMel
 
 KINDS = [VggishMel, TsavMel]
 

@@ -23,7 +23,6 @@ from data_prep import extract as extract_module
 from data_prep import prepare
 from data_prep.check import check
 from data_prep.corpus import scan
-from data_prep.device import Clock
 from data_prep.extract import (
     BLOCK_FRAMES,
     KINDS,
@@ -37,6 +36,7 @@ from data_prep.extract import (
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock
 from maven_jax.store.reader import Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests import corpora

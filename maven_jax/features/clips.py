@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.crop_stream import CropFolder, decoded
-from data_prep.device import Clock, DeviceFunction, buckets
-from data_prep.encode_visual import normalised, resized
-from data_prep.model_files import identity, open_encoder
-from data_prep.per_frame import in_batches, on_frames, run_ahead
+from maven_jax.features.crop_stream import CropFolder, decoded
+from maven_jax.features.device import Clock, DeviceFunction, buckets
+from maven_jax.features.model_files import identity, open_encoder
+from maven_jax.features.per_frame import in_batches, on_frames, run_ahead
+from maven_jax.features.visual import normalised, resized
 
 
 def nearest_frames(times_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:

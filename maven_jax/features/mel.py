@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.ahead import Ahead
-from data_prep.device import Clock, DeviceFunction, buckets
-from data_prep.log_mel import Mel, MelStream, TsavMel, VggishMel
-from data_prep.model_files import identity, open_encoder, plain_identity
-from data_prep.per_frame import Batch, FrameTrack, in_batches, on_frames, run_ahead
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.features.ahead import Ahead
+from maven_jax.features.device import Clock, DeviceFunction, buckets
+from maven_jax.features.log_mel import Mel, MelStream, TsavMel, VggishMel
+from maven_jax.features.model_files import identity, open_encoder, plain_identity
+from maven_jax.features.per_frame import Batch, FrameTrack, in_batches, on_frames, run_ahead
 from maven_jax.media.align import EPSILON_S
 
 MAX_BLOCK = 512

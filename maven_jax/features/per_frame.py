@@ -9,7 +9,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from data_prep.device import Clock, DeviceFunction, bucket_of, pad_rows
+from maven_jax.features.device import Clock, DeviceFunction, bucket_of, pad_rows
 
 # What is fed or made for some frames: their indices (n,), increasing, and one row for each.
 Batch = tuple[np.ndarray, np.ndarray]

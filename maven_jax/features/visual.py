@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from data_prep.crop_stream import CropFolder, decoded
-from data_prep.device import Clock, DeviceFunction, buckets
-from data_prep.model_files import identity, open_encoder, plain_identity, read_preprocessor
-from data_prep.per_frame import in_batches, on_frames, run_ahead
 from maven_jax.errors import UserError
+from maven_jax.features.crop_stream import CropFolder, decoded
+from maven_jax.features.device import Clock, DeviceFunction, buckets
+from maven_jax.features.model_files import identity, open_encoder, plain_identity, read_preprocessor
+from maven_jax.features.per_frame import in_batches, on_frames, run_ahead
 
 
 class ImagePreprocessor:

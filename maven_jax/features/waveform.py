@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.ahead import Ahead
-from data_prep.device import Clock, DeviceFunction, bucket_of, buckets
-from data_prep.model_files import identity, open_encoder, read_preprocessor
 from maven_jax.convert.huggingface import LoadedEncoder
 from maven_jax.errors import UserError
+from maven_jax.features.ahead import Ahead
+from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets
+from maven_jax.features.model_files import identity, open_encoder, read_preprocessor
 from maven_jax.media.align import AlignedStream, crossfade, overlapping
 
 # The variance floor of `transformers.Wav2Vec2FeatureExtractor`.

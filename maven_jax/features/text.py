@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
-from data_prep.lexicon_tokenizer import lexicon_tokenizer
-from data_prep.model_files import identity, open_encoder, read_tokenizer, tokenizer_sha256
 from maven_jax.errors import UserError
+from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
+from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
+from maven_jax.features.model_files import identity, open_encoder, read_tokenizer, tokenizer_sha256
 from maven_jax.media.align import crossfade, overlapping, segment_ids, spread_words
 from maven_jax.media.transcripts import Segment
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data_prep.device import Clock
+from maven_jax.features.device import Clock
 
 
 class CropFolder(Protocol):
