@@ -36,7 +36,7 @@ from maven_jax.errors import UserError, did_you_mean
 from maven_jax.losses import make_loss
 from maven_jax.optimizer import make_optimizer
 from maven_jax.progress import console, say
-from maven_jax.sharding import place_batch
+from maven_jax.runtime.sharding import place_batch
 from maven_jax.state import count_parameters, create_state
 from maven_jax.steps import make_train_step
 

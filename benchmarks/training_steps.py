@@ -41,7 +41,7 @@ from maven_jax.losses import make_loss
 from maven_jax.models import registry
 from maven_jax.optimizer import make_optimizer
 from maven_jax.recipes import Config
-from maven_jax.sharding import place_batch
+from maven_jax.runtime.sharding import place_batch
 from maven_jax.state import TrainState, create_state
 from maven_jax.steps import make_predict_step, make_train_step
 from maven_jax.types import Batch

@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 
 from data_prep.check import VideoCheck
 from maven_jax import recipes
-from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError
 from maven_jax.features.ahead import Ahead
 from maven_jax.features.clips import ClipEncoder
@@ -37,6 +36,7 @@ from maven_jax.media.container import open_audio
 from maven_jax.media.crops import Crops
 from maven_jax.media.transcripts import read_transcript
 from maven_jax.progress import Meter, format_duration, meter, say
+from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.store.reader import Frames, ModalitySpec
 from maven_jax.store.writer import StoreWriter
 

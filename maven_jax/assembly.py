@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from maven_jax import hosts, recipes
+from maven_jax import recipes
 from maven_jax.data.folds import fold_entries, fold_statistics
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
@@ -23,8 +23,9 @@ from maven_jax.inference import Predictor
 from maven_jax.models import registry
 from maven_jax.progress import say
 from maven_jax.recipes import Config
+from maven_jax.runtime import hosts
+from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
 from maven_jax.scoring import DIMENSIONS
-from maven_jax.sharding import Rules, logical_rules, make_mesh
 from maven_jax.steps import make_predict_step
 from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store, VideoEntry

@@ -18,8 +18,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from maven_jax import integrity
 from maven_jax.errors import UserError, disk_refusal
-from maven_jax.hosts import agree, is_writer
 from maven_jax.progress import say
+from maven_jax.runtime.hosts import agree, is_writer
 from maven_jax.state import TrainState, Weights
 
 SCORE = "ccc"

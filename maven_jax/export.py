@@ -12,11 +12,11 @@ import numpy as np
 
 from maven_jax.bundle import Bundle, digests, refuse_own_file, write_bundle
 from maven_jax.command_line import Parser
-from maven_jax.compilation import keep_compiled
 from maven_jax.errors import UserError
 from maven_jax.model_card import model_card
 from maven_jax.program import check_platforms, export_program, open_program
 from maven_jax.progress import say
+from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.trained import TrainedModel, arrays_of, open_model
 from maven_jax.types import Batch
 from maven_jax.writers import appearing_whole

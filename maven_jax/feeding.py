@@ -18,7 +18,7 @@ from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
-from maven_jax.sharding import batch_sharding, place_batch, process_rows
+from maven_jax.runtime.sharding import batch_sharding, place_batch, process_rows
 from maven_jax.state import TrainState
 from maven_jax.store.reader import Store
 

@@ -27,7 +27,7 @@ from maven_jax.errors import UserError
 from maven_jax.losses import make_loss
 from maven_jax.optimizer import Plateau, make_optimizer
 from maven_jax.recipes import Config
-from maven_jax.sharding import Rules
+from maven_jax.runtime.sharding import Rules
 from maven_jax.state import (
     TrainState,
     Weights,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.sharding import Rules, tree_shardings
+from maven_jax.runtime.sharding import Rules, tree_shardings
 from maven_jax.types import Batch
 
 

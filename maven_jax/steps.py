@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from maven_jax.data.transforms import InputTransform
-from maven_jax.sharding import Rules, batch_sharding
+from maven_jax.runtime.sharding import Rules, batch_sharding
 from maven_jax.state import TrainState, Weights
 from maven_jax.types import Batch, Prediction
 

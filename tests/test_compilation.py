@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from maven_jax.compilation import cache_folder
+from maven_jax.runtime.compilation import cache_folder
 
 PROGRAM = """
 import jax
 import jax.numpy as jnp
-from maven_jax import compilation
+from maven_jax.runtime import compilation
 compilation.keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))

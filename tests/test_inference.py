@@ -14,7 +14,7 @@ from maven_jax import assembly, inference
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.inference import Predictor, Track
-from maven_jax.sharding import batch_sharding, make_mesh
+from maven_jax.runtime.sharding import batch_sharding, make_mesh
 from maven_jax.smoothing import box_filter
 from maven_jax.state import Weights, create_weights
 from maven_jax.store.reader import Store

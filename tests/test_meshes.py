@@ -23,7 +23,7 @@ from jax.sharding import AbstractMesh
 from maven_jax import recipes
 from maven_jax.encoders.registry import KINDS
 from maven_jax.models import registry
-from maven_jax.sharding import logical_rules, tree_shardings
+from maven_jax.runtime.sharding import logical_rules, tree_shardings
 from maven_jax.writers import read_metrics
 from tests.processes import run_processes
 from tests.stores import write_small_store
@@ -158,7 +158,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from maven_jax.losses import make_loss
 from maven_jax.layers.batch_norm import MaskedBatchNorm
-from maven_jax.sharding import make_mesh
+from maven_jax.runtime.sharding import make_mesh
 from maven_jax.types import Prediction
 
 rng = np.random.default_rng(0)

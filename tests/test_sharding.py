@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from maven_jax import assembly, recipes
 from maven_jax.errors import UserError
-from maven_jax.sharding import _sharding, logical_rules, make_mesh, process_rows
+from maven_jax.runtime.sharding import _sharding, logical_rules, make_mesh, process_rows
 from tests.processes import run_processes
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
@@ -36,7 +36,7 @@ def test_a_batch_must_split_over_the_data_axis():
 ON_LAYOUTS = """
 import json, numpy as np
 from jax.sharding import AxisType, Mesh
-from maven_jax.sharding import batch_sharding, gather_rows, place_batch, process_rows, rows_here
+from maven_jax.runtime.sharding import batch_sharding, gather_rows, place_batch, process_rows, rows_here
 
 devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
 found = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maven_jax.watchdog import SILENCE_S, Court, Status, Watchdog
+from maven_jax.runtime.watchdog import SILENCE_S, Court, Status, Watchdog
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 10.0
@@ -110,7 +110,7 @@ def test_who_says_nothing_is_dead_and_old_news_do_not_count():
 def test_a_process_that_stands_still_is_ended_with_a_line():
     code = """
 import sys, time
-from maven_jax.watchdog import Watchdog
+from maven_jax.runtime.watchdog import Watchdog
 watchdog = Watchdog(1.2)
 watchdog.start()
 for step in range(3):

@@ -14,7 +14,7 @@ import pytest
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout
 from maven_jax.data.windows import make_windows
-from maven_jax.sharding import make_mesh
+from maven_jax.runtime.sharding import make_mesh
 from maven_jax.store.reader import Store
 from tests.stores import write_small_store
 

@@ -13,7 +13,7 @@ from maven_jax.convert.huggingface import load_encoder, random_encoder
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError
-from maven_jax.sharding import logical_rules, make_mesh, tree_shardings
+from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
 
 # Compiling takes longer than running here.
 FAST_COMPILE = {"xla_backend_optimization_level": 0}

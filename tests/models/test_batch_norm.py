@@ -21,7 +21,7 @@ ON_DEVICES = """
 import json
 import jax, jax.numpy as jnp, numpy as np
 from maven_jax.layers.batch_norm import MaskedBatchNorm
-from maven_jax.sharding import batch_sharding, make_mesh, place_batch
+from maven_jax.runtime.sharding import batch_sharding, make_mesh, place_batch
 from tests.models.test_batch_norm import fresh, uneven_batch
 
 def loss(x, mask):

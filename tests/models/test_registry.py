@@ -10,7 +10,7 @@ from small_models import CONCAT, RJCMA, SMALL, random_batch, small_model
 
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create, model_class
-from maven_jax.sharding import logical_rules, make_mesh, tree_shardings
+from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
 
 
 def test_unknown_names_get_a_suggestion():

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from maven_jax import progress
 from maven_jax.errors import UserError, explain
-from maven_jax.watchdog import SILENCE_S, Watchdog
+from maven_jax.runtime.watchdog import SILENCE_S, Watchdog
 
 # The runtime's own limit for a process that says nothing: the last resort behind the watchdog, for
 # it ends the others with a stack trace. Half of it is how often it hears of a process, so that it
