@@ -19,13 +19,13 @@ from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.inference import Predictor
+from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.evaluation.split_predictor import Predictor
 from maven_jax.models import registry
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
-from maven_jax.scoring import DIMENSIONS
 from maven_jax.steps import make_predict_step
 from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store, VideoEntry

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.evaluation.tables import shown
 from maven_jax.progress import console, say
-from maven_jax.report.tables import shown
 
 
 def read_scores(workdir: Path, split: str) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rich.table import Table
 from maven_jax.command_line import Parser
 from maven_jax.compare import read_scores
 from maven_jax.errors import UserError
-from maven_jax.inference import Track
+from maven_jax.evaluation.report import file_stem, write_report
+from maven_jax.evaluation.scores import DIMENSIONS, score
+from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.tables import print_scores, shown
 from maven_jax.progress import console, say
-from maven_jax.report.evaluation import file_stem, write_report
-from maven_jax.report.tables import print_scores, shown
-from maven_jax.scoring import DIMENSIONS, score
 from maven_jax.store.reader import VideoEntry
 
 # The CSVs' decimals: targets of one annotation differ by no more.

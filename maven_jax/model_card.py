@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maven_jax.report.tables import shown
+from maven_jax.evaluation.tables import shown
 from maven_jax.state import count_parameters
 from maven_jax.trained import TrainedModel
 

@@ -26,6 +26,7 @@ from data_prep.corpus import Video
 from data_prep.extract import Encoders, VideoReader, open_encoders, peak_memory_mib
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
 from maven_jax.features.device import Clock
 from maven_jax.features.text import timed_words
 from maven_jax.media.align import segment_ids
@@ -40,7 +41,6 @@ from maven_jax.media.transcripts import Segment, Word, read_transcript
 from maven_jax.prediction import VideoPrediction
 from maven_jax.progress import meter, say
 from maven_jax.reel import Reel
-from maven_jax.smoothing import box_filter, check_smooth_frames
 from maven_jax.store.reader import ModalitySpec, VideoEntry
 from maven_jax.trained import TrainedModel, open_model
 from maven_jax.windowed_model import WindowedModel

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from maven_jax.errors import UserError
-from maven_jax.inference import Track
-from maven_jax.scoring import DIMENSIONS
+from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.evaluation.split_predictor import Track
 from maven_jax.store.reader import VideoEntry
 
 HEADER = "image_location,valence,arousal"

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from maven_jax.command_line import Parser
 from maven_jax.ensemble import METHODS, VideoTable, combine
 from maven_jax.errors import UserError
-from maven_jax.inference import Track
+from maven_jax.evaluation.scores import DIMENSIONS, score
+from maven_jax.evaluation.smoothing import box_filter
+from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.tables import print_scores
 from maven_jax.progress import say
 from maven_jax.raw_tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
 from maven_jax.recipes import from_json
-from maven_jax.report.tables import print_scores
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.scoring import DIMENSIONS, score
-from maven_jax.smoothing import box_filter
 from maven_jax.store.reader import Store
 from maven_jax.submission import (
     Template,

@@ -19,6 +19,7 @@ from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError
+from maven_jax.evaluation.scores import score
 from maven_jax.initial_weights import init_from, start_from
 from maven_jax.optimizer import Plateau
 from maven_jax.progress import format_duration, say, timed
@@ -28,7 +29,6 @@ from maven_jax.reporter import Reporter
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog
-from maven_jax.scoring import score
 from maven_jax.stages import Stage, StageBuilder, StageControl
 from maven_jax.state import count_parameters
 from maven_jax.writers import MetricWriter, SilentWriter, read_metrics, write_json
@@ -273,7 +273,7 @@ def main(argv: list[str]) -> int:
         if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
             return 0
         from maven_jax.evaluate import evaluate
-        from maven_jax.report import plots
+        from maven_jax.evaluation import plots
 
         scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
         if hosts.is_writer():

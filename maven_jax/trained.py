@@ -20,9 +20,9 @@ from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError
+from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
 from maven_jax.recipes import Config
 from maven_jax.runtime.sharding import logical_rules
-from maven_jax.smoothing import Smoothing, read_smoothing
 from maven_jax.state import Weights, init_weights
 from maven_jax.steps import predict_function
 from maven_jax.trained_on import TrainedOn

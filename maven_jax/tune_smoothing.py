@@ -19,13 +19,13 @@ from rich.table import Table
 from maven_jax.bundle import is_bundle
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
-from maven_jax.inference import Track
+from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.evaluation.smoothing import WIDTHS_FILE, Smoothing, box_filter
+from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.tables import shown
 from maven_jax.progress import console, say
 from maven_jax.raw_tracks import open_features, raw_tracks, say_label
-from maven_jax.report.tables import shown
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.scoring import DIMENSIONS
-from maven_jax.smoothing import WIDTHS_FILE, Smoothing, box_filter
 from maven_jax.trained import open_model
 from maven_jax.writers import write_json
 

@@ -20,9 +20,9 @@ from maven_jax.bundle import PARTS, digests
 from maven_jax.convert.released import write_workdir
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
+from maven_jax.evaluation.smoothing import Smoothing
 from maven_jax.export import export
 from maven_jax.program import open_program
-from maven_jax.smoothing import Smoothing
 from maven_jax.trained import arrays_of, open_model
 from maven_jax.tune_smoothing import tune_smoothing
 from maven_jax.writers import write_json

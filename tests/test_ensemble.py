@@ -12,9 +12,9 @@ import pytest
 from maven_jax.__main__ import main
 from maven_jax.ensemble import ccc_centring, ensemble, pairwise_ccc
 from maven_jax.errors import UserError
-from maven_jax.inference import Track
-from maven_jax.report.evaluation import write_report
-from maven_jax.scoring import DIMENSIONS, score
+from maven_jax.evaluation.report import write_report
+from maven_jax.evaluation.scores import DIMENSIONS, score
+from maven_jax.evaluation.split_predictor import Track
 from maven_jax.store.reader import VideoEntry
 
 LENGTHS = {"a": 60, "b": 45, "odd name/1": 30}

@@ -14,9 +14,9 @@ import pytest
 from maven_jax import assembly, train
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
-from maven_jax.inference import Predictor, Track
-from maven_jax.report.evaluation import file_stem, write_track
-from maven_jax.scoring import score
+from maven_jax.evaluation.report import file_stem, write_track
+from maven_jax.evaluation.scores import score
+from maven_jax.evaluation.split_predictor import Predictor, Track
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store, VideoEntry
 from tests.recipes_for_tests import small_recipe

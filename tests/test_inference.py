@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from maven_jax import assembly, inference
+from maven_jax import assembly
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
-from maven_jax.inference import Predictor, Track
+from maven_jax.evaluation import split_predictor as inference
+from maven_jax.evaluation.smoothing import box_filter
+from maven_jax.evaluation.split_predictor import Predictor, Track
 from maven_jax.runtime.sharding import batch_sharding, make_mesh
-from maven_jax.smoothing import box_filter
 from maven_jax.state import Weights, create_weights
 from maven_jax.store.reader import Store
 from tests.compilations import counted

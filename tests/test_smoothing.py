@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.smoothing import box_filter, check_smooth_frames
+from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
 
 
 def naive(values: np.ndarray, width: int) -> np.ndarray:

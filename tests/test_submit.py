@@ -12,8 +12,8 @@ import pytest
 from maven_jax import train
 from maven_jax.__main__ import main
 from maven_jax.evaluate import evaluate
+from maven_jax.evaluation.smoothing import Smoothing, box_filter
 from maven_jax.raw_tracks import fill_gaps, observed_frames
-from maven_jax.smoothing import Smoothing, box_filter
 from maven_jax.store.reader import Store
 from maven_jax.trained import open_model
 from maven_jax.writers import write_json

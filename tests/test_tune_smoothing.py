@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.inference import Track
-from maven_jax.scoring import score
-from maven_jax.smoothing import Smoothing, as_widths, box_filter, read_smoothing
+from maven_jax.evaluation.scores import score
+from maven_jax.evaluation.smoothing import Smoothing, as_widths, box_filter, read_smoothing
+from maven_jax.evaluation.split_predictor import Track
 from maven_jax.submission import bare_entry
 from maven_jax.tune_smoothing import ccc_of, sums, tune
 from maven_jax.writers import write_json

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
+from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.prediction import VideoPrediction, Word
-from maven_jax.scoring import DIMENSIONS
 from maven_jax.show import look
 
 _WORD_ROWS = 3

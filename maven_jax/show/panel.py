@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.prediction import VideoPrediction
-from maven_jax.scoring import DIMENSIONS
 from maven_jax.show import look
 
 _LEAST_WIDTH = 480  # pixels; smaller videos are enlarged, so that the strip can be read

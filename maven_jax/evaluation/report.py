@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from maven_jax.inference import Track
-from maven_jax.report import plots
-from maven_jax.report.tables import shown
-from maven_jax.scoring import DIMENSIONS
+from maven_jax.evaluation import plots
+from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.tables import shown
 from maven_jax.store.reader import Store
 from maven_jax.writers import write_json
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maven_jax.ccc import CccState, ccc_video_mean
-from maven_jax.inference import Track
+from maven_jax.evaluation.split_predictor import Track
 
 # In the order of the columns of predictions and targets.
 DIMENSIONS = ("valence", "arousal")
