@@ -28,12 +28,12 @@ from jax.sharding import AxisType, Mesh
 
 from maven_jax import assembly, recipes
 from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.losses import make_loss
 from maven_jax.models import registry
-from maven_jax.optimizer import make_optimizer
 from maven_jax.runtime.sharding import batch_sharding, logical_rules
 from maven_jax.state import abstract_state, count_parameters
-from maven_jax.steps import make_train_step
+from maven_jax.training.losses import make_loss
+from maven_jax.training.optimizer import make_optimizer
+from maven_jax.training.step import make_train_step
 from maven_jax.types import Batch
 
 # Widths of the features that each recipe's encoders give.

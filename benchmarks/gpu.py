@@ -39,14 +39,15 @@ from torch.utils._pytree import tree_map
 from benchmarks import encoders, training_steps
 from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
-from maven_jax import assembly, feeding, recipes
+from maven_jax import assembly, recipes
 from maven_jax.command_line import Parser
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import say, timed
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.stages import StageBuilder
+from maven_jax.training import feed as feeding
+from maven_jax.training.stages import StageBuilder
 
 # Dense bfloat16 FLOP/s that NVIDIA states, by a part of JAX's name of the device.
 STATED = {"H200": 989e12, "H100": 989e12, "A100": 312e12}

@@ -33,12 +33,12 @@ import jax.numpy as jnp
 
 from maven_jax import assembly, recipes
 from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.losses import make_loss
 from maven_jax.models import registry
 from maven_jax.models.fusion.recursion import Recursion
-from maven_jax.optimizer import make_optimizer
 from maven_jax.state import abstract_state
-from maven_jax.steps import make_train_step
+from maven_jax.training.losses import make_loss
+from maven_jax.training.optimizer import make_optimizer
+from maven_jax.training.step import make_train_step
 from maven_jax.types import Batch
 
 WIDTHS = {"visual": 256, "audio": 128, "text": 128}

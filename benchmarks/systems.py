@@ -33,12 +33,12 @@ from rich.table import Table
 from maven_jax import assembly, recipes
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.losses import make_loss
-from maven_jax.optimizer import make_optimizer
 from maven_jax.progress import console, say
 from maven_jax.runtime.sharding import place_batch
 from maven_jax.state import count_parameters, create_state
-from maven_jax.steps import make_train_step
+from maven_jax.training.losses import make_loss
+from maven_jax.training.optimizer import make_optimizer
+from maven_jax.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)

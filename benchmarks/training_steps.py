@@ -36,14 +36,14 @@ from maven_jax.convert.released import NETWORKS, check_tensors, fill, network_sh
 from maven_jax.convert.released_tables import Piece, Table
 from maven_jax.convert.tensor_files import read_file
 from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.initial_weights import put_weights
-from maven_jax.losses import make_loss
 from maven_jax.models import registry
-from maven_jax.optimizer import make_optimizer
 from maven_jax.recipes import Config
 from maven_jax.runtime.sharding import place_batch
 from maven_jax.state import TrainState, create_state
-from maven_jax.steps import make_predict_step, make_train_step
+from maven_jax.training.initial_weights import put_weights
+from maven_jax.training.losses import make_loss
+from maven_jax.training.optimizer import make_optimizer
+from maven_jax.training.step import make_predict_step, make_train_step
 from maven_jax.types import Batch
 from tests.convert import reference_maven, reference_rjca, reference_rjcma
 

@@ -26,9 +26,9 @@ from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
-from maven_jax.steps import make_predict_step
 from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.training.step import make_predict_step
 from maven_jax.types import Batch
 
 SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")

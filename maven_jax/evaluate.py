@@ -18,13 +18,13 @@ from maven_jax.evaluation.report import frame_times, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores
-from maven_jax.initial_weights import put_weights
 from maven_jax.progress import say, timed
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters, create_weights
 from maven_jax.store.reader import Store
+from maven_jax.training.initial_weights import put_weights
 
 
 def evaluate(

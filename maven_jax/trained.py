@@ -24,8 +24,8 @@ from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
 from maven_jax.recipes import Config
 from maven_jax.runtime.sharding import logical_rules
 from maven_jax.state import Weights, init_weights
-from maven_jax.steps import predict_function
 from maven_jax.trained_on import TrainedOn
+from maven_jax.training.step import predict_function
 from maven_jax.types import Batch
 
 

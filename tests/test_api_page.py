@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.prepare import prepare
-from maven_jax import recipes, train
+from maven_jax import recipes
 from maven_jax.progress import console
+from maven_jax.training import train
 from tests import corpora
 from tests.recipes_for_tests import small_recipe
 

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import assembly, train
+from maven_jax import assembly
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.state import create_state
 from maven_jax.store.reader import Store
+from maven_jax.training import train
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 from tests.test_train import step_parts

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from maven_jax import train
 from maven_jax.data.folds import fold_entries
+from maven_jax.training import train
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

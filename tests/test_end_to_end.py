@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import recipes, train
+from maven_jax import recipes
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
@@ -17,9 +17,10 @@ from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
 from maven_jax.models import registry
 from maven_jax.models.end_to_end import face_images, log_mel_examples
-from maven_jax.stages import Groups
 from maven_jax.store.reader import Frames, ModalitySpec, Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
+from maven_jax.training import train
+from maven_jax.training.stages import Groups
 from tests.recipes_for_tests import small_recipe
 
 SIDE, CROP, COLUMNS, BANDS = 10, 8, 8, 8

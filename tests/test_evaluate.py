@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import assembly, train
+from maven_jax import assembly
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
 from maven_jax.evaluation.report import file_stem, write_track
@@ -19,6 +19,7 @@ from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Predictor, Track
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.training import train
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maven_jax import recipes, train
+from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.export import export
 from maven_jax.media import find_faces
 from maven_jax.trained import arrays_of, open_model
+from maven_jax.training import train
 from maven_jax.writers import write_json
 from tests.corpora import write_rated_videos
 from tests.recipes_for_tests import small_recipe

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import circumplex, losses
+from maven_jax import circumplex
 from maven_jax.ccc import CccState
 from maven_jax.errors import UserError
+from maven_jax.training import losses
 from maven_jax.types import Prediction
 
 ALL = {"ccc": 1.0, "ccc_batch": 0.5, "mse": 0.1, "polar_mse": 0.2, "polar_mse_unwrapped": 0.3}

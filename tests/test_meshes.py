@@ -156,7 +156,7 @@ GLOBAL = """
 import json
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
-from maven_jax.losses import make_loss
+from maven_jax.training.losses import make_loss
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.runtime.sharding import make_mesh
 from maven_jax.types import Prediction

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from maven_jax import assembly, mixing, train, workdir
+from maven_jax import assembly, workdir
 from maven_jax.errors import UserError
 from maven_jax.store.reader import Store
+from maven_jax.training import mixing, train
 from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store

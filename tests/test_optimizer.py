@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.optimizer import Plateau, kernels_only, make_optimizer, schedule
+from maven_jax.training.optimizer import Plateau, kernels_only, make_optimizer, schedule
 
 
 def optimizer(**changes):

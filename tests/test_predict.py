@@ -13,11 +13,12 @@ import maven_jax
 from data_prep.prepare import prepare
 from data_prep.synth_plan import plan_corpus
 from data_prep.synth_scene import direct, draw_frame
-from maven_jax import recipes, train
+from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
 from maven_jax.predictor import load
+from maven_jax.training import train
 from tests import corpora
 from tests.recipes_for_tests import small_recipe
 

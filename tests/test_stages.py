@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import train
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.errors import UserError
-from maven_jax.optimizer import Plateau
-from maven_jax.stages import Groups, StageControl
 from maven_jax.store.reader import Store
+from maven_jax.training import train
+from maven_jax.training.optimizer import Plateau
+from maven_jax.training.stages import Groups, StageControl
 from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
@@ -135,7 +135,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from typing import Any
-from maven_jax import train
+from maven_jax.training import train
 from tests.recipes_for_tests import small_recipe
 from tests.test_stages import STAGED
 config = small_recipe(Path(sys.argv[1]), "quickstart:concat", checkpoint__every_steps=1, **STAGED)

@@ -12,17 +12,18 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import assembly, recipes, train
+from maven_jax import assembly, recipes
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.evaluate import evaluate
-from maven_jax.feeding import Streamed
-from maven_jax.losses import make_loss
-from maven_jax.optimizer import make_optimizer
 from maven_jax.state import abstract_state, create_state
-from maven_jax.steps import make_train_step
 from maven_jax.store.reader import Store
+from maven_jax.training import train
+from maven_jax.training.feed import Streamed
+from maven_jax.training.losses import make_loss
+from maven_jax.training.optimizer import make_optimizer
+from maven_jax.training.step import make_train_step
 from maven_jax.writers import read_metrics
 from tests.compilations import counted
 from tests.recipes_for_tests import small_recipe
@@ -319,7 +320,7 @@ def test_patience_ends_the_run(store, tmp_path):
 
 PROGRAM = """
 import sys
-from maven_jax import train
+from maven_jax.training import train
 from maven_jax.evaluate import evaluate
 from pathlib import Path
 from tests.compilations import counted

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maven_jax.losses import make_loss
 from maven_jax.models.registry import create
+from maven_jax.training.losses import make_loss
 
 WIDTHS = {"visual": 10, "audio": 6, "text": 7}
 

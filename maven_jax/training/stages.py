@@ -24,8 +24,6 @@ from jax.sharding import Mesh
 from maven_jax import assembly, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
-from maven_jax.losses import make_loss
-from maven_jax.optimizer import Plateau, make_optimizer
 from maven_jax.recipes import Config
 from maven_jax.runtime.sharding import Rules
 from maven_jax.state import (
@@ -36,7 +34,9 @@ from maven_jax.state import (
     draw_state,
     state_of,
 )
-from maven_jax.steps import make_train_step
+from maven_jax.training.losses import make_loss
+from maven_jax.training.optimizer import Plateau, make_optimizer
+from maven_jax.training.step import make_train_step
 from maven_jax.types import Batch
 
 

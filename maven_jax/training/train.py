@@ -13,24 +13,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import assembly, feeding, mixing, recipes
+from maven_jax import assembly, recipes
 from maven_jax import workdir as workdirs
 from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
-from maven_jax.initial_weights import init_from, start_from
-from maven_jax.optimizer import Plateau
 from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
-from maven_jax.reporter import NonFiniteLoss as NonFiniteLoss
-from maven_jax.reporter import Reporter
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog
-from maven_jax.stages import Stage, StageBuilder, StageControl
 from maven_jax.state import count_parameters
+from maven_jax.training import feed as feeding
+from maven_jax.training import mixing
+from maven_jax.training.initial_weights import init_from, start_from
+from maven_jax.training.optimizer import Plateau
+from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
+from maven_jax.training.reporter import Reporter
+from maven_jax.training.stages import Stage, StageBuilder, StageControl
 from maven_jax.writers import MetricWriter, SilentWriter, read_metrics, write_json
 
 # Its presence says that a run is complete, evaluation included.
