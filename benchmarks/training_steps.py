@@ -32,12 +32,12 @@ from maven_jax import assembly, recipes
 from maven_jax.convert import released_tables
 from maven_jax.convert.conversions import norm
 from maven_jax.convert.loaded import nested
-from maven_jax.convert.released import NETWORKS, check_tensors, fill, network_shapes
 from maven_jax.convert.released_tables import Piece, Table
 from maven_jax.convert.tensor_files import read_file
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.models import registry
 from maven_jax.recipes import Config
+from maven_jax.runs.released import NETWORKS, check_tensors, fill, network_shapes
 from maven_jax.runtime.sharding import place_batch
 from maven_jax.state import TrainState, create_state
 from maven_jax.training.initial_weights import put_weights

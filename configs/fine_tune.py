@@ -24,7 +24,7 @@ from maven_jax import recipes
 def get_config(arg: str = "maven") -> ConfigDict:
     start = Path(arg or "maven")
     if (start / "config.json").is_file():
-        from maven_jax.trained import read_config
+        from maven_jax.runs.trained_model import read_config
 
         c = read_config(start)
         init = {"/": str(start)}

@@ -15,7 +15,7 @@ COMMANDS = {
     "prepare": ("data_prep.prepare", "check a corpus and encode it into a feature store"),
     "inspect": ("maven_jax.inspect_store", "show what a feature store holds"),
     "train": ("maven_jax.training.train", "train a model by a recipe, then evaluate it"),
-    "evaluate": ("maven_jax.evaluate", "score a trained model: CCC, predictions, plots"),
+    "evaluate": ("maven_jax.runs.evaluate", "score a trained model: CCC, predictions, plots"),
     "predict": ("maven_jax.predict", "predict your own videos, sounds or face crops"),
     "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
     "export": ("maven_jax.export", "write a trained model as one portable folder"),

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax import recipes
-from maven_jax.evaluate import evaluate
 from maven_jax.progress import console
 from maven_jax.recipes import Config
+from maven_jax.runs.evaluate import evaluate
 from maven_jax.store.reader import Frames, ModalitySpec
 from maven_jax.training import train
 

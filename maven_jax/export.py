@@ -10,16 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax.bundle import Bundle, digests, refuse_own_file, write_bundle
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
-from maven_jax.model_card import model_card
-from maven_jax.program import check_platforms, export_program, open_program
 from maven_jax.progress import say
+from maven_jax.runs.bundle import Bundle, digests, refuse_own_file, write_bundle
+from maven_jax.runs.metrics import appearing_whole
+from maven_jax.runs.model_card import model_card
+from maven_jax.runs.program import check_platforms, export_program, open_program
+from maven_jax.runs.trained_model import TrainedModel, arrays_of, open_model
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.trained import TrainedModel, arrays_of, open_model
 from maven_jax.types import Batch
-from maven_jax.writers import appearing_whole
 
 # Two compilations of one function may order sums differently; float32 over a few hundred terms.
 _SAME = 1e-5

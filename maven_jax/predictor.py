@@ -41,8 +41,8 @@ from maven_jax.media.transcripts import Segment, Word, read_transcript
 from maven_jax.prediction import VideoPrediction
 from maven_jax.progress import meter, say
 from maven_jax.reel import Reel
+from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.reader import ModalitySpec, VideoEntry
-from maven_jax.trained import TrainedModel, open_model
 from maven_jax.windowed_model import WindowedModel
 
 # What makes the features of two encoders the same; their versions and places do not.

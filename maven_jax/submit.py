@@ -19,8 +19,9 @@ from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores
 from maven_jax.progress import say
-from maven_jax.raw_tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
 from maven_jax.recipes import from_json
+from maven_jax.runs.tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
+from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.store.reader import Store
 from maven_jax.submission import (
@@ -30,7 +31,6 @@ from maven_jax.submission import (
     read_template,
     write_submission,
 )
-from maven_jax.trained import TrainedModel, open_model
 
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]
 

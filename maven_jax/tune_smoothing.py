@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Float64, Int
 from rich.table import Table
 
-from maven_jax.bundle import is_bundle
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import DIMENSIONS
@@ -24,10 +23,11 @@ from maven_jax.evaluation.smoothing import WIDTHS_FILE, Smoothing, box_filter
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import shown
 from maven_jax.progress import console, say
-from maven_jax.raw_tracks import open_features, raw_tracks, say_label
+from maven_jax.runs.bundle import is_bundle
+from maven_jax.runs.metrics import write_json
+from maven_jax.runs.tracks import open_features, raw_tracks, say_label
+from maven_jax.runs.trained_model import open_model
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.trained import open_model
-from maven_jax.writers import write_json
 
 # Frames. RJCA takes 20 and 50, a frame-level model gained most at 101 (spec, section 0).
 WIDTHS = (0, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)

@@ -14,9 +14,9 @@ from maven_jax.data.pipeline import FrameStore, WindowSource, to_batch
 from maven_jax.data.windows import make_windows
 from maven_jax.errors import UserError
 from maven_jax.progress import meter
+from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import Weights
 from maven_jax.store.reader import VideoEntry
-from maven_jax.trained import TrainedModel
 from maven_jax.types import Batch
 
 

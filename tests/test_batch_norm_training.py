@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from maven_jax import assembly
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import WindowSource, to_batch
+from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.state import create_state
 from maven_jax.store.reader import Store
 from maven_jax.training import train

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from maven_jax import recipes
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
 from maven_jax.errors import UserError
-from maven_jax.evaluate import evaluate
 from maven_jax.models import registry
 from maven_jax.models.end_to_end import face_images, log_mel_examples
+from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.evaluate import evaluate
 from maven_jax.store.reader import Frames, ModalitySpec, Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from maven_jax.training import train

@@ -13,10 +13,10 @@ import pytest
 
 from maven_jax import assembly
 from maven_jax.errors import UserError
-from maven_jax.evaluate import evaluate
 from maven_jax.evaluation.report import file_stem, write_track
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Predictor, Track
+from maven_jax.runs.evaluate import evaluate
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store, VideoEntry
 from maven_jax.training import train

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from maven_jax import recipes
-from maven_jax.bundle import Bundle, write_bundle
 from maven_jax.export import _noise, largest_difference
-from maven_jax.model_card import model_card
-from maven_jax.program import export_program
+from maven_jax.runs.bundle import Bundle, write_bundle
+from maven_jax.runs.model_card import model_card
+from maven_jax.runs.program import export_program
+from maven_jax.runs.trained_model import TrainedModel, arrays_of, open_model
+from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.state import Weights
 from maven_jax.store.reader import ModalitySpec
-from maven_jax.trained import TrainedModel, arrays_of, open_model
-from maven_jax.trained_on import TrainedOn
 
 WINDOW = {"data.window.length": 20, "data.window.hop": 20, "eval.hop": 20}
 SYSTEMS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {

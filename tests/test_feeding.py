@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from maven_jax.errors import UserError
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
 from maven_jax.training import feed as feeding
 from maven_jax.training import train
-from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

@@ -14,9 +14,9 @@ from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.export import export
 from maven_jax.media import find_faces
-from maven_jax.trained import arrays_of, open_model
+from maven_jax.runs.metrics import write_json
+from maven_jax.runs.trained_model import arrays_of, open_model
 from maven_jax.training import train
-from maven_jax.writers import write_json
 from tests.corpora import write_rated_videos
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store

@@ -11,8 +11,8 @@ import pytest
 
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.runtime import hosts
-from maven_jax.writers import read_metrics
 from tests.process_groups import Group
 from tests.stores import write_small_store
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax.checkpoint import Checkpoints
+from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
-from maven_jax.writers import read_metrics
 from tests.stores import write_small_store
 
 KILLS = 20

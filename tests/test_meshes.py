@@ -23,8 +23,8 @@ from jax.sharding import AbstractMesh
 from maven_jax import recipes
 from maven_jax.encoders.registry import KINDS
 from maven_jax.models import registry
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.runtime.sharding import logical_rules, tree_shardings
-from maven_jax.writers import read_metrics
 from tests.processes import run_processes
 from tests.stores import write_small_store
 

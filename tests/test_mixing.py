@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from maven_jax import assembly, workdir
+from maven_jax import assembly
 from maven_jax.errors import UserError
+from maven_jax.runs import workdir
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
 from maven_jax.training import mixing, train
-from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

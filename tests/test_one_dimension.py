@@ -11,10 +11,10 @@ import pytest
 from maven_jax import assembly
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
-from maven_jax.evaluate import evaluate
 from maven_jax.evaluation import plots
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.training import train
-from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

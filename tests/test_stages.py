@@ -14,13 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.errors import UserError
+from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
 from maven_jax.training import train
 from maven_jax.training.optimizer import Plateau
 from maven_jax.training.stages import Groups, StageControl
-from maven_jax.writers import read_metrics
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.evaluate import evaluate
 from maven_jax.evaluation.smoothing import Smoothing, box_filter
-from maven_jax.raw_tracks import fill_gaps, observed_frames
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.metrics import write_json
+from maven_jax.runs.tracks import fill_gaps, observed_frames
+from maven_jax.runs.trained_model import open_model
 from maven_jax.store.reader import Store
-from maven_jax.trained import open_model
 from maven_jax.training import train
-from maven_jax.writers import write_json
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

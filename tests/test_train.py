@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from maven_jax import assembly, recipes
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
-from maven_jax.evaluate import evaluate
+from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.state import abstract_state, create_state
 from maven_jax.store.reader import Store
 from maven_jax.training import train
@@ -24,7 +25,6 @@ from maven_jax.training.feed import Streamed
 from maven_jax.training.losses import make_loss
 from maven_jax.training.optimizer import make_optimizer
 from maven_jax.training.step import make_train_step
-from maven_jax.writers import read_metrics
 from tests.compilations import counted
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
@@ -321,7 +321,7 @@ def test_patience_ends_the_run(store, tmp_path):
 PROGRAM = """
 import sys
 from maven_jax.training import train
-from maven_jax.evaluate import evaluate
+from maven_jax.runs.evaluate import evaluate
 from pathlib import Path
 from tests.compilations import counted
 from tests.recipes_for_tests import small_recipe

@@ -8,7 +8,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from maven_jax.errors import UserError, explain
-from maven_jax.writers import MetricWriter, read_metrics
+from maven_jax.runs.metrics import MetricWriter, read_metrics
 
 
 def events_in(folder) -> list[Event]:

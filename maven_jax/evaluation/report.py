@@ -16,8 +16,8 @@ from maven_jax.evaluation import plots
 from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import shown
+from maven_jax.runs.metrics import write_json
 from maven_jax.store.reader import Store
-from maven_jax.writers import write_json
 
 _PLOTTED = 3  # best and worst videos of which a curve is drawn
 _TIME_CHUNK = 20_000

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from maven_jax import assembly, bundle, recipes
-from maven_jax.checkpoint import Checkpoints
+from maven_jax import assembly, recipes
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
+from maven_jax.runs import bundle
+from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.state import Weights, count_parameters
 from maven_jax.store.reader import Store
 
@@ -37,7 +38,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         checkpoints.close()
         return saved
     if bundle.is_bundle(folder):
-        from maven_jax.trained import open_model
+        from maven_jax.runs.trained_model import open_model
 
         model = open_model(folder)
         return {"params": model.weights.params, "model_state": model.weights.model_state}

@@ -12,7 +12,7 @@ from maven_jax.assembly import trained_dimensions
 from maven_jax.errors import UserError
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import Config
-from maven_jax.writers import MetricWriter, SilentWriter
+from maven_jax.runs.metrics import MetricWriter, SilentWriter
 
 
 class NonFiniteLoss(UserError):

@@ -14,14 +14,15 @@ import jax
 import numpy as np
 
 from maven_jax import assembly, recipes
-from maven_jax import workdir as workdirs
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
 from maven_jax.progress import format_duration, say, timed
 from maven_jax.recipes import Config
+from maven_jax.runs import workdir as workdirs
+from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.metrics import MetricWriter, SilentWriter, read_metrics, write_json
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog
@@ -33,7 +34,6 @@ from maven_jax.training.optimizer import Plateau
 from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
 from maven_jax.training.reporter import Reporter
 from maven_jax.training.stages import Stage, StageBuilder, StageControl
-from maven_jax.writers import MetricWriter, SilentWriter, read_metrics, write_json
 
 # Its presence says that a run is complete, evaluation included.
 FINISHED_FILE = "finished.json"
@@ -274,8 +274,8 @@ def main(argv: list[str]) -> int:
         hosts.agree(0)  # the others wait for the store
         if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
             return 0
-        from maven_jax.evaluate import evaluate
         from maven_jax.evaluation import plots
+        from maven_jax.runs.evaluate import evaluate
 
         scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
         if hosts.is_writer():

@@ -14,8 +14,8 @@ import torch
 
 from maven_jax import assembly, recipes
 from maven_jax.__main__ import main
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.models import registry
+from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.types import Prediction
 
 # Models run once or twice: compiling them well takes longer than running them does.

@@ -13,7 +13,7 @@ import pytest
 
 from launch import sweep
 from maven_jax.errors import UserError
-from maven_jax.writers import read_metrics
+from maven_jax.runs.metrics import read_metrics
 from tests.slurm.cluster import Cluster
 from tests.stores import write_small_store
 

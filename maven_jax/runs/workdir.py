@@ -18,9 +18,9 @@ from maven_jax import __version__
 from maven_jax.assembly import CONFIG_FILE, feature_kinds
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
+from maven_jax.runs.metrics import write_json
+from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.store.reader import Store
-from maven_jax.trained_on import TrainedOn
-from maven_jax.writers import write_json
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # What may change when a run continues: they say where and how fast it runs, not what it computes.

@@ -4,7 +4,7 @@
     config.json            the resolved recipe
     metrics.json           scores by split
     weights.safetensors    float32: params/…, state/…, statistics/{mean,std}/<modality>
-    predictor.stablehlo    optional: the predictor as a program, see `maven_jax.program`
+    predictor.stablehlo    optional: the predictor as a program, see `maven_jax.runs.program`
     MODEL_CARD.md          for people
     seal.json              bytes and sha256 of each of them
 
@@ -31,8 +31,8 @@ from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
 from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config
-from maven_jax.trained_on import TrainedOn
-from maven_jax.writers import write_json
+from maven_jax.runs.metrics import write_json
+from maven_jax.runs.trained_on import TrainedOn
 
 FORMAT, FORMAT_VERSION = "maven_jax bundle", 2
 BUNDLE_FILE = "bundle.json"

@@ -12,8 +12,8 @@ from maven_jax import assembly
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, from_json
+from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.store.reader import Store, VideoEntry
-from maven_jax.trained import TrainedModel
 
 _BLOCK_FRAMES = 10_000
 

@@ -15,16 +15,17 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
-from maven_jax import assembly, bundle
-from maven_jax.checkpoint import Checkpoints
+from maven_jax import assembly
 from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
 from maven_jax.recipes import Config
+from maven_jax.runs import bundle
+from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.runtime.sharding import logical_rules
 from maven_jax.state import Weights, init_weights
-from maven_jax.trained_on import TrainedOn
 from maven_jax.training.step import predict_function
 from maven_jax.types import Batch
 

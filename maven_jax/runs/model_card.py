@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maven_jax.evaluation.tables import shown
+from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import count_parameters
-from maven_jax.trained import TrainedModel
 
 # As their pages on the hub say (read in 2026); whoever passes them on reads the pages again.
 _LICENCES = {
@@ -75,9 +75,7 @@ def _use(program: bool) -> str:
         "`maven_jax.load(THIS_FOLDER)` is the same in Python."
     )
     if program:
-        text += (
-            " `predictor.stablehlo` needs JAX alone: `maven_jax/program.py` says how it is called."
-        )
+        text += " `predictor.stablehlo` needs JAX alone: `maven_jax/runs/program.py` says how it is called."
     return text
 
 

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from maven_jax import assembly
-from maven_jax.checkpoint import Checkpoints
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.evaluation.report import frame_times, write_report
@@ -19,6 +18,7 @@ from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores
 from maven_jax.progress import say, timed
+from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog

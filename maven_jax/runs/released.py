@@ -28,7 +28,7 @@ from maven_jax.convert.tensor_files import Tensors
 from maven_jax.errors import UserError
 from maven_jax.models import registry
 from maven_jax.recipes import Config
-from maven_jax.writers import write_json
+from maven_jax.runs.metrics import write_json
 
 _VERSIONS = ("jax", "flax", "orbax-checkpoint", "numpy")
 
