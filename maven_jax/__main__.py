@@ -19,10 +19,13 @@ COMMANDS = {
     "predict": ("maven_jax.predict", "predict your own videos, sounds or face crops"),
     "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
     "export": ("maven_jax.export", "write a trained model as one portable folder"),
-    "ensemble": ("maven_jax.ensemble", "make one of the predictions of several runs"),
+    "ensemble": ("maven_jax.challenge.ensemble", "make one of the predictions of several runs"),
     "doctor": ("maven_jax.doctor", "check this machine: devices, decoding, disk, a tiny training"),
-    "tune-smoothing": ("maven_jax.tune_smoothing", "choose box filters by validation predictions"),
-    "submit": ("maven_jax.submit", "write or check the challenge's file"),
+    "tune-smoothing": (
+        "maven_jax.challenge.tune_smoothing",
+        "choose box filters by validation predictions",
+    ),
+    "submit": ("maven_jax.challenge.submit", "write or check the challenge's file"),
     "bench": ("maven_jax.bench", "measure this machine beside PyTorch, NumPy and raw reads"),
     "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
 }

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from maven_jax import export as export_module
 from maven_jax import integrity
 from maven_jax.__main__ import main
+from maven_jax.challenge.tune_smoothing import tune_smoothing
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing
 from maven_jax.export import export
@@ -26,7 +27,6 @@ from maven_jax.runs.program import open_program
 from maven_jax.runs.released import write_workdir
 from maven_jax.runs.trained_model import arrays_of, open_model
 from maven_jax.training import train
-from maven_jax.tune_smoothing import tune_smoothing
 from tests.recipes_for_tests import small_recipe
 from tests.stores import write_small_store
 

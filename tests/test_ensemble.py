@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.ensemble import ccc_centring, ensemble, pairwise_ccc
+from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import write_report
 from maven_jax.evaluation.scores import DIMENSIONS, score

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.errors import UserError
-from maven_jax.submission import (
+from maven_jax.challenge.template import (
     HEADER,
     check_submission,
     labelled_tracks,
     read_template,
     write_submission,
 )
+from maven_jax.errors import UserError
 
 # Two faces of one video, frames that do not begin at 1, and videos that take turns.
 LOCATIONS = [

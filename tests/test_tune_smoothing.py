@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from maven_jax.challenge.template import bare_entry
+from maven_jax.challenge.tune_smoothing import ccc_of, sums, tune
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import Smoothing, as_widths, box_filter, read_smoothing
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.runs.metrics import write_json
-from maven_jax.submission import bare_entry
-from maven_jax.tune_smoothing import ccc_of, sums, tune
 
 WIDTHS = (0, 5, 21, 61, 201)
 

@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from maven_jax.challenge.ensemble import METHODS, VideoTable, combine
+from maven_jax.challenge.template import (
+    Template,
+    check_submission,
+    labelled_tracks,
+    read_template,
+    write_submission,
+)
 from maven_jax.command_line import Parser
-from maven_jax.ensemble import METHODS, VideoTable, combine
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import DIMENSIONS, score
 from maven_jax.evaluation.smoothing import box_filter
@@ -24,13 +31,6 @@ from maven_jax.runs.tracks import fill_gaps, observed_frames, open_features, raw
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.store.reader import Store
-from maven_jax.submission import (
-    Template,
-    check_submission,
-    labelled_tracks,
-    read_template,
-    write_submission,
-)
 
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]
 
