@@ -13,8 +13,8 @@ from maven_jax.errors import UserError, explain
 from maven_jax.progress import say
 
 if TYPE_CHECKING:
-    from maven_jax.prediction import VideoPrediction
-    from maven_jax.predictor import Predictor
+    from maven_jax.video.prediction import VideoPrediction
+    from maven_jax.video.predictor import Predictor
 
 
 def parser() -> Parser:
@@ -140,8 +140,8 @@ def _free_name(prediction: VideoPrediction, taken: set[str]) -> str:
 def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, faces: int) -> None:
     """Writes a prediction's files and shows its summary."""
     # Matplotlib takes its time; mistakes should not wait for it.
-    from maven_jax.show.circumplex_path import plot_path
-    from maven_jax.show.curve import plot_prediction
+    from maven_jax.video.show.circumplex_path import plot_path
+    from maven_jax.video.show.curve import plot_prediction
 
     out: Path = args.out
     written = [out / f"{name}{end}" for end in (".csv", ".png", "_circumplex.png")]
@@ -152,12 +152,12 @@ def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, fac
         written.append(out / f"{name}.json")
         prediction.write_json(written[-1])
     if args.html:
-        from maven_jax.show.page import write_page
+        from maven_jax.video.show.page import write_page
 
         written.append(out / f"{name}.html")
         write_page(prediction, written[-1], prediction.source)
     if args.overlay is not None:
-        from maven_jax.show.overlay import write_overlay
+        from maven_jax.video.show.overlay import write_overlay
 
         path = args.overlay
         several = len(args.media) > 1 or faces > 1
@@ -186,7 +186,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out {args.out}: a folder is wanted, this is a file")
     if args.workers is not None and args.workers < 1:
         raise UserError("--workers: at least 1 is wanted")
-    from maven_jax.predictor import load
+    from maven_jax.video.predictor import load
 
     predictor = load(args.checkpoint, which=args.step, encoders=encoders, workers=args.workers)
     failed = predict_all(args, predictor)

@@ -16,9 +16,9 @@ from data_prep.synth_scene import direct, draw_frame
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
-from maven_jax.predictor import load
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.training import train
+from maven_jax.video.predictor import load
 from tests import corpora
 from tests.recipes_for_tests import small_recipe
 

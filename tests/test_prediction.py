@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.prediction import VideoPrediction, Word
+from maven_jax.video.prediction import VideoPrediction, Word
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_json_has_no_nan_and_everything_else(prediction):
 
 def test_files_of_long_videos_are_written_in_pieces(prediction, tmp_path, monkeypatch):
     prediction.to_csv(tmp_path / "whole.csv")
-    monkeypatch.setattr("maven_jax.prediction._ROWS", 2)
+    monkeypatch.setattr("maven_jax.video.prediction._ROWS", 2)
     prediction.to_csv(tmp_path / "pieces.csv")
     assert (tmp_path / "pieces.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     prediction.write_json(tmp_path / "new" / "clip.json")

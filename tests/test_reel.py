@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maven_jax.reel import Reel
 from maven_jax.store.reader import Frames, ModalitySpec, VideoEntry
+from maven_jax.video.reel import Reel
 
 
 def blocks(sizes):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax.evaluation.smoothing import box_filter
-from maven_jax.prediction import VideoPrediction, Word
+from maven_jax.video.prediction import VideoPrediction, Word
 
 HOSTILE = (
     "$\\frac$ </script x></script><script>window.hurt=1</script>"

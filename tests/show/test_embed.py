@@ -10,8 +10,8 @@ from clips import write_clip
 from predictions import prediction_of
 
 from maven_jax.errors import UserError
-from maven_jax.show import embed
-from maven_jax.show.embed import embeddable
+from maven_jax.video.show import embed
+from maven_jax.video.show.embed import embeddable
 
 
 def pictures_in(found: embed.Embedded) -> list[np.ndarray]:

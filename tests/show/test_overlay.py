@@ -12,8 +12,8 @@ from predictions import prediction_of, stepped
 
 from maven_jax.errors import UserError
 from maven_jax.media.container import open_audio, probe
-from maven_jax.show.overlay import write_overlay
-from maven_jax.show.panel import Panel
+from maven_jax.video.show.overlay import write_overlay
+from maven_jax.video.show.panel import Panel
 
 # Unevenly spaced, and the first not at once.
 _TIMES_S = np.cumsum([0.2, *([0.04] * 20), *([0.1, 0.021] * 10), *([0.05] * 8)]).round(3)
@@ -156,7 +156,7 @@ def test_a_failure_on_the_way_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("maven_jax.show.panel.Panel.drawn", full)
+    monkeypatch.setattr("maven_jax.video.show.panel.Panel.drawn", full)
     with pytest.raises(OSError, match="No space"):
         write_overlay(prediction_of(5, 25), clip, tmp_path / "out" / "o.mp4")
     assert list((tmp_path / "out").iterdir()) == []

@@ -11,7 +11,7 @@ from browsed import PATIENCE_S, opened, settled
 from clips import write_clip
 from predictions import HOSTILE, prediction_of
 
-from maven_jax.show.page import write_page
+from maven_jax.video.show.page import write_page
 
 
 def requests(chromium) -> list[str]:

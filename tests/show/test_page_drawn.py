@@ -13,9 +13,9 @@ from clips import write_clip
 from predictions import HOSTILE, prediction_of, stepped, without_frames
 
 from maven_jax.media.container import probe
-from maven_jax.prediction import VideoPrediction, Word
-from maven_jax.show import embed
-from maven_jax.show.page import write_page
+from maven_jax.video.prediction import VideoPrediction, Word
+from maven_jax.video.show import embed
+from maven_jax.video.show.page import write_page
 
 # Where a column of the canvas has a dimension's colour: the middles of the runs of such pixels.
 _LEVELS = """

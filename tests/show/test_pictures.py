@@ -11,10 +11,10 @@ from matplotlib import colormaps, image
 from matplotlib.colors import to_rgb
 from predictions import HOSTILE, prediction_of, stepped, without_frames
 
-from maven_jax.prediction import Word
-from maven_jax.show import look
-from maven_jax.show.circumplex_path import plot_path
-from maven_jax.show.curve import plot_prediction
+from maven_jax.video.prediction import Word
+from maven_jax.video.show import look
+from maven_jax.video.show.circumplex_path import plot_path
+from maven_jax.video.show.curve import plot_prediction
 
 WRITERS = (plot_prediction, plot_path)
 

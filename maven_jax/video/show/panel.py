@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from maven_jax.evaluation.scores import DIMENSIONS
-from maven_jax.prediction import VideoPrediction
-from maven_jax.show import look
+from maven_jax.video.prediction import VideoPrediction
+from maven_jax.video.show import look
 
 _LEAST_WIDTH = 480  # pixels; smaller videos are enlarged, so that the strip can be read
 _STRIP = 0.19  # height of the strip, as a share of the width

@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from maven_jax.evaluation.scores import DIMENSIONS
-from maven_jax.prediction import VideoPrediction, Word
-from maven_jax.show import look
+from maven_jax.video.prediction import VideoPrediction, Word
+from maven_jax.video.show import look
 
 _WORD_ROWS = 3
 _WORD_SIZE = 7.5  # points

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Float64
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from maven_jax.prediction import VideoPrediction, Word
+from maven_jax.video.prediction import VideoPrediction, Word
 
 VALENCE_COLOUR, AROUSAL_COLOUR = "#1f7a99", "#c4761a"
 INK, MUTED, SHADE, ALARM = "#22292e", "#78838a", "#dfe3e6", "#b3261e"

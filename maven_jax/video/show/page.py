@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.durable import write_file
-from maven_jax.prediction import VideoPrediction
-from maven_jax.show import embed, look
+from maven_jax.video.prediction import VideoPrediction
+from maven_jax.video.show import embed, look
 
 # In this order: each uses what those before it define.
 _SCRIPTS = ("data.js", "stage.js", "curves.js", "circle.js", "texts.js", "page.js")

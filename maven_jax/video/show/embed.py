@@ -16,7 +16,7 @@ from maven_jax.media.container import DECODER_ERRORS, container_start_s, opened,
 from maven_jax.media.crops import CROP_SIZE, Crops
 from maven_jax.media.pictures import upright
 from maven_jax.media.problems import InputError
-from maven_jax.prediction import VideoPrediction
+from maven_jax.video.prediction import VideoPrediction
 
 # A third more in the page, and as much again in the browser's memory.
 EMBEDDED_BYTES = 32 << 20

@@ -22,8 +22,8 @@ from maven_jax.media.container import (
 )
 from maven_jax.media.pictures import pictures
 from maven_jax.media.problems import InputError
-from maven_jax.prediction import VideoPrediction
-from maven_jax.show.panel import Panel
+from maven_jax.video.prediction import VideoPrediction
+from maven_jax.video.show.panel import Panel
 
 # Of the picture: visually near lossless, files of about the original's size.
 _QUALITY = {"crf": "20", "preset": "veryfast"}

@@ -11,8 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from maven_jax.prediction import VideoPrediction
-from maven_jax.show import look
+from maven_jax.video.prediction import VideoPrediction
+from maven_jax.video.show import look
 
 _COLOURS = "viridis"
 

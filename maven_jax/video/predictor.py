@@ -38,12 +38,12 @@ from maven_jax.media.recording import Material, open_material
 from maven_jax.media.speech_to_text import transcribe
 from maven_jax.media.track_faces import ChosenFace
 from maven_jax.media.transcripts import Segment, Word, read_transcript
-from maven_jax.prediction import VideoPrediction
 from maven_jax.progress import meter, say
-from maven_jax.reel import Reel
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.reader import ModalitySpec, VideoEntry
-from maven_jax.windowed_model import WindowedModel
+from maven_jax.video.prediction import VideoPrediction
+from maven_jax.video.reel import Reel
+from maven_jax.video.window_mean import WindowedModel
 
 # What makes the features of two encoders the same; their versions and places do not.
 _IDENTITY = ("encoder", "sha256", "feature", "dtype", "preprocessing")
