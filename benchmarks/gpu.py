@@ -39,7 +39,8 @@ from torch.utils._pytree import tree_map
 from benchmarks import encoders, training_steps
 from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.command_line import Parser
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.data.pipeline import WindowSource, to_batch

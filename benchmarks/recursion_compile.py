@@ -31,7 +31,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.models import registry
 from maven_jax.models.fusion.recursion import Recursion

@@ -30,7 +30,8 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import console, say

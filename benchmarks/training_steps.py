@@ -28,7 +28,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.side_by_side import Row, compare, matmul_peak, product_flops
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.convert import released_tables
 from maven_jax.convert.conversions import norm
 from maven_jax.convert.loaded import nested

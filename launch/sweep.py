@@ -34,7 +34,8 @@ from typing import Any
 
 from rich.table import Table
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, format_duration, say

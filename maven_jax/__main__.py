@@ -13,21 +13,24 @@ COMMANDS = {
     "synth": ("data_prep.synth", "write a synthetic corpus in Aff-Wild2's layout"),
     "corpus": ("data_prep.own_corpus", "make a corpus of your own videos and ratings"),
     "prepare": ("data_prep.prepare", "check a corpus and encode it into a feature store"),
-    "inspect": ("maven_jax.inspect_store", "show what a feature store holds"),
+    "inspect": ("maven_jax.commands.inspect_store", "show what a feature store holds"),
     "train": ("maven_jax.training.train", "train a model by a recipe, then evaluate it"),
     "evaluate": ("maven_jax.runs.evaluate", "score a trained model: CCC, predictions, plots"),
-    "predict": ("maven_jax.predict", "predict your own videos, sounds or face crops"),
-    "convert": ("maven_jax.convert.command", "convert released PyTorch weights"),
-    "export": ("maven_jax.export", "write a trained model as one portable folder"),
+    "predict": ("maven_jax.commands.predict", "predict your own videos, sounds or face crops"),
+    "convert": ("maven_jax.commands.convert", "convert released PyTorch weights"),
+    "export": ("maven_jax.commands.export", "write a trained model as one portable folder"),
     "ensemble": ("maven_jax.challenge.ensemble", "make one of the predictions of several runs"),
-    "doctor": ("maven_jax.doctor", "check this machine: devices, decoding, disk, a tiny training"),
+    "doctor": (
+        "maven_jax.commands.doctor",
+        "check this machine: devices, decoding, disk, a tiny training",
+    ),
     "tune-smoothing": (
         "maven_jax.challenge.tune_smoothing",
         "choose box filters by validation predictions",
     ),
     "submit": ("maven_jax.challenge.submit", "write or check the challenge's file"),
-    "bench": ("maven_jax.bench", "measure this machine beside PyTorch, NumPy and raw reads"),
-    "compare": ("maven_jax.compare", "one table of the scores of several workdirs"),
+    "bench": ("benchmarks.command", "measure this machine beside PyTorch, NumPy and raw reads"),
+    "compare": ("maven_jax.commands.compare", "one table of the scores of several workdirs"),
 }
 
 

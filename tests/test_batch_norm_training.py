@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.state import create_state

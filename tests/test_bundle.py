@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from maven_jax import export as export_module
 from maven_jax import integrity
 from maven_jax.__main__ import main
 from maven_jax.challenge.tune_smoothing import tune_smoothing
+from maven_jax.commands import export as export_module
+from maven_jax.commands.export import export
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing
-from maven_jax.export import export
 from maven_jax.runs.bundle import PARTS, digests
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.metrics import write_json

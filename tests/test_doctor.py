@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import data_prep
-from maven_jax import doctor, doctor_run
 from maven_jax.__main__ import main
+from maven_jax.commands import doctor, doctor_run
 from maven_jax.media import sample_clip
 from maven_jax.progress import console
 from maven_jax.runtime import compilation

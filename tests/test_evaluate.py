@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import file_stem, write_track
 from maven_jax.evaluation.scores import score

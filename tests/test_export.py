@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maven_jax import recipes
-from maven_jax.export import _noise, largest_difference
+from maven_jax.commands.export import _noise, largest_difference
 from maven_jax.runs.bundle import Bundle, write_bundle
 from maven_jax.runs.model_card import model_card
 from maven_jax.runs.program import export_program

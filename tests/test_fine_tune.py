@@ -11,8 +11,8 @@ import pytest
 
 from maven_jax import recipes
 from maven_jax.__main__ import main
+from maven_jax.commands.export import export
 from maven_jax.errors import UserError
-from maven_jax.export import export
 from maven_jax.media import find_faces
 from maven_jax.runs.metrics import write_json
 from maven_jax.runs.trained_model import arrays_of, open_model

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maven_jax import inspect_store
 from maven_jax.__main__ import main
+from maven_jax.commands import inspect_store
 from maven_jax.store.reader import Frames, ModalitySpec, Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 

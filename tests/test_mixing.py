@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.errors import UserError
 from maven_jax.runs import workdir
 from maven_jax.runs.metrics import read_metrics

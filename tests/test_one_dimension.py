@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.evaluation import plots

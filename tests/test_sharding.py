@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.runtime.sharding import _sharding, logical_rules, make_mesh, process_rows
 from tests.processes import run_processes

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.runs.checkpoint import Checkpoints

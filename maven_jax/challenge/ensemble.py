@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64
 from rich.table import Table
 
 from maven_jax.command_line import Parser
-from maven_jax.compare import read_scores
+from maven_jax.commands.compare import read_scores
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import file_stem, write_report
 from maven_jax.evaluation.scores import DIMENSIONS, score

@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from maven_jax import __version__, integrity, recipes
-from maven_jax.assembly import check_sections
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
+from maven_jax.experiment import check_sections
 from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config
 from maven_jax.runs.metrics import write_json

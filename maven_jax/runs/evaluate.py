@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.evaluation.report import frame_times, write_report

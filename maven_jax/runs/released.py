@@ -18,7 +18,6 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from maven_jax import __version__, recipes
-from maven_jax.assembly import CONFIG_FILE
 from maven_jax.convert import released_tables
 from maven_jax.convert.backbones import Taken, refuse_problems, take_encoder
 from maven_jax.convert.loaded import nested
@@ -26,6 +25,7 @@ from maven_jax.convert.native import save_encoder
 from maven_jax.convert.released_tables import Table
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.errors import UserError
+from maven_jax.experiment import CONFIG_FILE
 from maven_jax.models import registry
 from maven_jax.recipes import Config
 from maven_jax.runs.metrics import write_json

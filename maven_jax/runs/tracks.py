@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, from_json

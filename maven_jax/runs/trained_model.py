@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
-from maven_jax import assembly
+from maven_jax import experiment as assembly
 from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maven_jax.assembly import split_entries, training_moments
 from maven_jax.errors import UserError
+from maven_jax.experiment import split_entries, training_moments
 from maven_jax.recipes import Config
 from maven_jax.store.reader import ModalitySpec, Store
 

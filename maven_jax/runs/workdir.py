@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from maven_jax import __version__
-from maven_jax.assembly import CONFIG_FILE, feature_kinds
 from maven_jax.errors import UserError
+from maven_jax.experiment import CONFIG_FILE, feature_kinds
 from maven_jax.recipes import Config
 from maven_jax.runs.metrics import write_json
 from maven_jax.runs.trained_on import TrainedOn

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.data.mixture import PARTS, Mixture
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows, make_windows

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from maven_jax.assembly import trained_dimensions
 from maven_jax.errors import UserError
+from maven_jax.experiment import trained_dimensions
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import Config
 from maven_jax.runs.metrics import MetricWriter, SilentWriter

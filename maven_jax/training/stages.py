@@ -21,7 +21,8 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config

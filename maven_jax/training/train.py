@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.command_line import Parser
 from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError

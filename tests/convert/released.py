@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from maven_jax import assembly, recipes
+from maven_jax import experiment as assembly
+from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.models import registry
 from maven_jax.runs.checkpoint import Checkpoints

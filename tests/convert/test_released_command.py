@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maven_jax.convert.command import models, recognise
+from maven_jax.commands.convert import models, recognise
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.convert.tensor_files import read_file
 from tests.convert import reference_maven

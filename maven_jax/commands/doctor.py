@@ -208,7 +208,7 @@ def _cache_in_use() -> str | None:
 
 def check_training(place: Path) -> Result:
     """Writes a store, trains on it, saves, restores and evaluates: with the network barred."""
-    from maven_jax import doctor_run
+    from maven_jax.commands import doctor_run
 
     began, tried = time.monotonic(), []
     with _no_network(tried):

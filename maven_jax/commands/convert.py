@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maven_jax.assembly import CONFIG_FILE
 from maven_jax.command_line import Parser
 from maven_jax.convert.backbones import convert_encoder
 from maven_jax.convert.native import RECORD_FILE
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.experiment import CONFIG_FILE
 from maven_jax.progress import say
 from maven_jax.runs.metrics import appearing_whole
 from maven_jax.runs.released import NETWORKS, convert_network
