@@ -4,7 +4,7 @@
     MINE/videos/**/<video>.{mp4,mov,…}
     MINE/transcripts/<video>.{json,vtt,srt,txt}         optional
 
-becomes a corpus in Aff-Wild2's layout (`data_prep.corpus`), with a face crop for every frame in
+becomes a corpus in Aff-Wild2's layout (`data_prep.corpus.layout`), with a face crop for every frame in
 which a face was found, cut as `maven-jax predict` cuts them. `maven-jax prepare` takes it from
 there.
 
@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float64
 
-from data_prep.corpus import ANNOTATIONS, SPLIT_FOLDERS, name_fault
-from data_prep.import_files import FeatureRows
-from data_prep.import_grid import read_timed
+from data_prep.corpus.layout import ANNOTATIONS, SPLIT_FOLDERS, name_fault
+from data_prep.imports.files import FeatureRows
+from data_prep.imports.grid import read_timed
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.media import find_faces

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from data_prep.check import CorpusReport, VideoCheck, check
-from data_prep.corpus import SPLITS, scan
+from data_prep.corpus.check import CorpusReport, VideoCheck, check
+from data_prep.corpus.layout import SPLITS, scan
 from maven_jax import recipes
 from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError
@@ -25,7 +25,7 @@ from maven_jax.progress import say
 from maven_jax.store.reader import Store
 
 if TYPE_CHECKING:
-    from data_prep.extract import Encoders
+    from data_prep.encode import Encoders
     from maven_jax.store.writer import StoreWriter
 
 MODALITIES = ("visual", "audio", "text")
@@ -110,7 +110,7 @@ def prepare(
         workers=workers,
         limit_videos=limit_videos,
     )
-    from data_prep.extract import extract
+    from data_prep.encode import extract
 
     mine = usable if part is None else usable[part[0] :: part[1]]
     failed = extract(mine, opened, writer)
@@ -149,7 +149,7 @@ def begin(
         run_check(root, assume_fps, workers), allow_missing, limit_videos
     )
     # Imported late: --check-only and mistakes need neither JAX nor TFDS.
-    from data_prep.extract import open_encoders
+    from data_prep.encode import open_encoders
 
     if modalities is None:
         modalities = [name for name in MODALITIES if name in encoders]
@@ -384,7 +384,7 @@ def main(argv: list[str]) -> int:
         limit_videos=args.limit_videos,
     )
     if args.beam:
-        from data_prep import beam_prepare
+        from data_prep.beam import prepare as beam_prepare
 
         store = beam_prepare.prepare(args.root, out, encoders, args.beam_options, **given)
     else:
@@ -401,7 +401,7 @@ def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
             raise UserError(f"--{name.replace('_', '-')} does not go with --features")
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}")
-    from data_prep import import_features
+    from data_prep.imports import features as import_features
 
     _say_store(
         import_features.run(

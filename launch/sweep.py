@@ -152,7 +152,7 @@ def make_stores(runs: Sequence[Run]) -> None:
         config = recipes.load(run.recipe)
         recipes.override(config, run.overrides)
         if config.data.synthetic is not None:
-            from maven_jax.synthetic import ensure_store
+            from data_prep.synth.store import ensure_store
 
             recipes.call(
                 ensure_store, config.data.synthetic, "data.synthetic", store=config.data.store

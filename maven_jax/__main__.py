@@ -10,7 +10,7 @@ from maven_jax.errors import explain
 
 # command: (module with a `main(argv) -> int`, what it does in one line)
 COMMANDS = {
-    "synth": ("data_prep.synth", "write a synthetic corpus in Aff-Wild2's layout"),
+    "synth": ("data_prep.synth.command", "write a synthetic corpus in Aff-Wild2's layout"),
     "corpus": ("data_prep.own_corpus", "make a corpus of your own videos and ratings"),
     "prepare": ("data_prep.prepare", "check a corpus and encode it into a feature store"),
     "inspect": ("maven_jax.commands.inspect_store", "show what a feature store holds"),

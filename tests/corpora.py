@@ -1,7 +1,7 @@
 """Small real corpora for tests, in Aff-Wild2's layout: playable videos, JPEG crops, WAV, text.
 
 Deterministic and quick (a video of one second takes some 20 ms), with nothing to learn in it;
-`data_prep.synth` makes the corpora that models are trained on.
+`data_prep.synth.command` makes the corpora that models are trained on.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 
 import maven_jax
 from data_prep.prepare import prepare
-from data_prep.synth_plan import plan_corpus
-from data_prep.synth_scene import direct, draw_frame
+from data_prep.synth.plan import plan_corpus
+from data_prep.synth.scene import direct, draw_frame
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError

@@ -17,7 +17,7 @@ segment at a time, not sentences of a punctuated recognition.
 
 from ml_collections import ConfigDict
 
-from data_prep.synth_words import LEXICON
+from data_prep.synth.words import LEXICON
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
 from maven_jax.recipes import check_arg
 

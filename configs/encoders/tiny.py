@@ -9,7 +9,7 @@ due to the synthetic corpus; for real faces, voices and words use `base`. The st
 
 from ml_collections import ConfigDict
 
-from data_prep.synth_words import LEXICON
+from data_prep.synth.words import LEXICON
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
 from maven_jax.recipes import check_arg
 

@@ -268,7 +268,7 @@ def main(argv: list[str]) -> int:
         if hosts.is_writer():
             finished.unlink(missing_ok=True)
             if config.data.synthetic is not None:
-                from maven_jax.synthetic import ensure_store
+                from data_prep.synth.store import ensure_store
 
                 section = config.data.synthetic
                 recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)

@@ -1,6 +1,6 @@
 """A trained model on a user's own media: decode, crop, encode, predict window by window, blend.
 
-Features come from the same code as those of training (`data_prep.extract.VideoReader`) and meet the
+Features come from the same code as those of training (`data_prep.encode.VideoReader`) and meet the
 same windows, so a video that is predicted here scores as it would from a feature store. Everything
 streams: face crops go through a folder on disk, features are forgotten once their windows are done.
 """
@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from ml_collections import ConfigDict
 
-from data_prep.check_video import VideoCheck
-from data_prep.corpus import Video
-from data_prep.extract import Encoders, VideoReader, open_encoders, peak_memory_mib
+from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.layout import Video
+from data_prep.encode import Encoders, VideoReader, open_encoders, peak_memory_mib
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames

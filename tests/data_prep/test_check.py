@@ -9,10 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from data_prep import check as check_module
-from data_prep import check_video as check_video_module
-from data_prep.check import _check_safely, check, check_video
-from data_prep.corpus import scan
+from data_prep.corpus import check as check_module
+from data_prep.corpus import check_video as check_video_module
+from data_prep.corpus.check import _check_safely, check, check_video
+from data_prep.corpus.layout import scan
 from maven_jax.errors import UserError
 from maven_jax.media.problems import NOTE, REPAIRED, UNUSABLE
 from tests.corpora import write_crops, write_tiny_corpus, write_video, write_wav

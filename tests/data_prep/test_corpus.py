@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from data_prep.check import check_video
-from data_prep.corpus import name_fault, scan
+from data_prep.corpus.check import check_video
+from data_prep.corpus.layout import name_fault, scan
 from maven_jax.errors import UserError
 from maven_jax.media.problems import NOTE, UNUSABLE
 from tests.corpora import write_crops, write_tiny_corpus, write_video, write_wav

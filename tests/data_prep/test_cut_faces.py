@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.synth_plan import plan_corpus
-from data_prep.synth_scene import direct, draw_frame
+from data_prep.synth.plan import plan_corpus
+from data_prep.synth.scene import direct, draw_frame
 from maven_jax.errors import UserError
 from maven_jax.media.container import probe
 from maven_jax.media.crops import Crops

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.synth_words import LEXICON
+from data_prep.synth.words import LEXICON
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import processors
 
-from data_prep.synth_words import LEXICON
+from data_prep.synth.words import LEXICON
 from maven_jax import recipes
 from maven_jax.features.device import Clock
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer

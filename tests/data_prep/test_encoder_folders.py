@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_prep.extract import open_encoders
+from data_prep.encode import open_encoders
 from maven_jax import recipes
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.check import check
-from data_prep.corpus import scan
-from data_prep.extract import Encoders, VideoReader, open_encoders
+from data_prep.corpus.check import check
+from data_prep.corpus.layout import scan
+from data_prep.encode import Encoders, VideoReader, open_encoders
 from maven_jax import recipes
 from maven_jax.features.device import Clock
 from maven_jax.features.text import TextEncoder

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import import_features
-from data_prep.import_files import FeatureRows
+from data_prep.imports import features as import_features
+from data_prep.imports.files import FeatureRows
 from maven_jax.errors import UserError
 from maven_jax.store.reader import Frames, Store
 

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from data_prep.corpus import ANNOTATIONS, scan
+from data_prep.corpus.layout import ANNOTATIONS, scan
 from data_prep.own_corpus import find_videos, make_corpus, per_frame
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError

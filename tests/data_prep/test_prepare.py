@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import extract as extract_module
+from data_prep import encode as extract_module
 from data_prep import prepare
-from data_prep.check import check
-from data_prep.corpus import scan
-from data_prep.extract import (
+from data_prep.corpus.check import check
+from data_prep.corpus.layout import scan
+from data_prep.encode import (
     BLOCK_FRAMES,
     KINDS,
     MODALITIES,

@@ -22,9 +22,10 @@ from maven_jax.store.reader import Store
 from tests import corpora
 
 with contextlib.suppress(UserError):
-    from data_prep import beam_pipeline, beam_prepare
+    from data_prep.beam import pipeline as beam_pipeline
+    from data_prep.beam import prepare as beam_prepare
 needs_beam = pytest.mark.skipif(
-    "data_prep.beam_prepare" not in sys.modules,
+    "data_prep.beam.prepare" not in sys.modules,
     reason="Apache Beam is not installed: pip install -e '.[beam]' -c constraints.txt",
 )
 # A run takes 30 s on two idle cores, 90 s on very busy ones.
@@ -256,7 +257,7 @@ def test_what_ends_every_video_ends_the_run_in_one_line(place, tmp_path, monkeyp
 
 @needs_beam
 def test_encoders_are_opened_once_in_a_process_of_many_threads(place, tmp_path):
-    from data_prep import beam_job
+    from data_prep.beam import job as beam_job
 
     encoders = recipes.load(str(place / "recipe.py"), group="encoders")
     checks, _, writer = prepare.begin(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep import prepare
-from data_prep.check import check
-from data_prep.corpus import scan
-from data_prep.extract import KINDS
+from data_prep.corpus.check import check
+from data_prep.corpus.layout import scan
+from data_prep.encode import KINDS
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import synth
-from data_prep.synth_words import IRONY, LEXICON
+from data_prep.synth import command as synth
+from data_prep.synth.words import IRONY, LEXICON
 from maven_jax.__main__ import main as command
 from maven_jax.errors import UserError
 

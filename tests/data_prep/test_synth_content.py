@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep.synth_curves import draw_feeling, generator, irony_curve, smooth_noise
-from data_prep.synth_face import Expression, draw_looks, draw_person, make_pose
-from data_prep.synth_plan import plan_corpus, split_sizes
-from data_prep.synth_scene import direct
-from data_prep.synth_voice import draw_timbre, voice_controls
-from data_prep.synth_words import IRONY, LEXICON, NEGATIVE, POSITIVE, choose_word
+from data_prep.synth.curves import draw_feeling, generator, irony_curve, smooth_noise
+from data_prep.synth.face import Expression, draw_looks, draw_person, make_pose
+from data_prep.synth.plan import plan_corpus, split_sizes
+from data_prep.synth.scene import direct
+from data_prep.synth.voice import draw_timbre, voice_controls
+from data_prep.synth.words import IRONY, LEXICON, NEGATIVE, POSITIVE, choose_word
 
 
 def ccc(x, y):
@@ -161,5 +161,5 @@ def test_no_modality_suffices_and_fusing_helps():
 
 
 def test_writing_a_corpus_does_not_import_jax():
-    code = "import sys, data_prep.synth; sys.exit('jax' in sys.modules)"
+    code = "import sys, data_prep.synth.command; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

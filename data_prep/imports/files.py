@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.import_grid import parse_number
+from data_prep.imports.grid import parse_number
 from maven_jax.errors import UserError
 from maven_jax.media.problems import InputError, printable, read_text
 from maven_jax.store.plan import check_modality_name

@@ -33,9 +33,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from data_prep.check_report import CorpusReport
-from data_prep.check_video import VideoCheck, check_video
-from data_prep.corpus import Corpus, Video
+from data_prep.corpus.check_video import VideoCheck, check_video
+from data_prep.corpus.layout import Corpus, Video
+from data_prep.corpus.report import CorpusReport
 from maven_jax.media.problems import UNUSABLE, Problem, printable, relative
 from maven_jax.progress import meter
 

@@ -30,7 +30,7 @@ def ensure_store(
     else:
         return
     from data_prep.prepare import prepare
-    from data_prep.synth import write_corpus
+    from data_prep.synth.command import write_corpus
 
     say(f"making a synthetic corpus of {videos} videos of {seconds:g} s in {root}")
     write_corpus(Path(root), videos=videos, seconds=seconds, seed=seed)

@@ -23,9 +23,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from data_prep import beam_pipeline
-from data_prep.beam_job import Job, JobFiles
-from data_prep.check import VideoCheck
+from data_prep.beam import pipeline as beam_pipeline
+from data_prep.beam.job import Job, JobFiles
+from data_prep.corpus.check import VideoCheck
 from data_prep.prepare import begin
 from maven_jax.errors import UserError
 from maven_jax.progress import Meter, meter, say
@@ -171,7 +171,7 @@ def _run(files: JobFiles, flags: Sequence[str], watch: _Watch, progress: Meter) 
 @contextlib.contextmanager
 def _pipeline(files: JobFiles, flags: Sequence[str]) -> Iterator[subprocess.Popen]:
     """The pipeline's process, in a group with its workers; none of them outlives the block."""
-    command = [sys.executable, "-m", "data_prep.beam_pipeline", str(files.job), *flags]
+    command = [sys.executable, "-m", "data_prep.beam.pipeline", str(files.job), *flags]
     with (
         open(files.log, "wb") as log,
         subprocess.Popen(

@@ -1,6 +1,6 @@
 """Makes a store of features that other programs extracted: `maven-jax prepare --features DIR`.
 
-`data_prep.import_files` says how the features lie in DIR, `data_prep.import_grid` where a video's
+`data_prep.imports.files` says how the features lie in DIR, `data_prep.imports.grid` where a video's
 frames and annotations come from. How rows become frames:
 
 | file | rule |
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from data_prep.import_files import (
+from data_prep.imports.files import (
     TOLERATED_FRAMES,
     TOLERATED_SHARE,
     FeatureRows,
@@ -38,7 +38,7 @@ from data_prep.import_files import (
     open_npy,
     read_csv,
 )
-from data_prep.import_grid import Grid, read_grids
+from data_prep.imports.grid import Grid, read_grids
 from maven_jax.errors import UserError
 from maven_jax.media.problems import (
     NOTE,

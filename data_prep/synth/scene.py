@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_prep.synth_curves import (
+from data_prep.synth.curves import (
     FACE_DELAY_S,
     FACE_NOISE,
     FACE_NOISE_S,
@@ -24,7 +24,7 @@ from data_prep.synth_curves import (
     show,
     smooth_noise,
 )
-from data_prep.synth_face import (
+from data_prep.synth.face import (
     Expression,
     Image,
     Looks,
@@ -34,9 +34,9 @@ from data_prep.synth_face import (
     make_pose,
     room,
 )
-from data_prep.synth_plan import Media
-from data_prep.synth_voice import Timbre, draw_timbre, synthesise
-from data_prep.synth_words import Utterance, ironic_intervals, plan_turns, speak
+from data_prep.synth.plan import Media
+from data_prep.synth.voice import Timbre, draw_timbre, synthesise
+from data_prep.synth.words import Utterance, ironic_intervals, plan_turns, speak
 
 FRAME_WIDTH, FRAME_HEIGHT = 320, 240
 CROP_SIZE = 112

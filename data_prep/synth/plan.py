@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data_prep.synth_curves import generator
+from data_prep.synth.curves import generator
 
 SPLITS = ("train", "validation", "test")
 # Two thirds at 30 fps, as in Aff-Wild2; 0 stands for a variable rate.

@@ -1,6 +1,6 @@
 """The process that runs the pipeline of `prepare --beam`: the only place that imports Beam.
 
-    python -m data_prep.beam_pipeline JOB_FILE [Beam's options]
+    python -m data_prep.beam.pipeline JOB_FILE [Beam's options]
 
 A process of its own, because Beam has no way to stop: when one of the local workers is killed, its
 direct runner waits for that worker's answer for ever. Whoever started this process can end it with
@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.beam_job import JobFiles, Shard, read, worker_of
+from data_prep.beam.job import JobFiles, Shard, read, worker_of
 from maven_jax.errors import UserError, did_you_mean
 
 
@@ -207,6 +207,6 @@ def _one_line(text: str, limit: int = 400) -> str:
 
 if __name__ == "__main__":
     # By its name, so that workers find the classes where they are.
-    from data_prep import beam_pipeline
+    from data_prep.beam import pipeline as beam_pipeline
 
     sys.exit(beam_pipeline.main(sys.argv[1:]))

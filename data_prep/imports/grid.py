@@ -3,7 +3,7 @@
 Two layouts of annotations are read:
 
     ROOT/annotations/{train,validation,test}/<video>.csv    time_s,valence,arousal
-    ROOT/annotations/VA_Estimation_Challenge/…              as in Aff-Wild2 (`data_prep.corpus`)
+    ROOT/annotations/VA_Estimation_Challenge/…              as in Aff-Wild2 (`data_prep.corpus.layout`)
 
 Rows of the first carry their own time; an empty cell or -5 is "not annotated", and a file of the
 test split may have `time_s` alone. Frames of the second get the times of the video file, or are
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import corpus
-from data_prep.check_video import FOREIGN_FRAMES, FOREIGN_SHARE
+from data_prep.corpus import layout as corpus
+from data_prep.corpus.check_video import FOREIGN_FRAMES, FOREIGN_SHARE
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import NOT_ANNOTATED, read_annotation
 from maven_jax.media.container import mean_fps, median_interval, probe

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_prep.check import VideoCheck
+from data_prep.corpus.check import VideoCheck
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.features.ahead import Ahead

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.synth_curves import generator
-from data_prep.synth_plan import Media, Track
-from data_prep.synth_scene import FRAME_HEIGHT, FRAME_WIDTH, Scene, direct, draw_frame
-from data_prep.synth_words import transcript_text
+from data_prep.synth.curves import generator
+from data_prep.synth.plan import Media, Track
+from data_prep.synth.scene import FRAME_HEIGHT, FRAME_WIDTH, Scene, direct, draw_frame
+from data_prep.synth.words import transcript_text
 
 JPEG_QUALITY = 90
 CHALLENGE = Path("annotations/VA_Estimation_Challenge")

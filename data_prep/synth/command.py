@@ -17,8 +17,8 @@ from pathlib import Path
 
 import cv2
 
-from data_prep.synth_files import CHALLENGE, write_media
-from data_prep.synth_plan import SPLITS, Media, plan_corpus, split_sizes
+from data_prep.synth.files import CHALLENGE, write_media
+from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import meter, say

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.check import VideoCheck
+from data_prep.corpus.check import VideoCheck
 from data_prep.durable import write_file
-from data_prep.extract import FrameCount, encode_videos, open_encoders, time_table
+from data_prep.encode import FrameCount, encode_videos, open_encoders, time_table
 from data_prep.prepare import open_writer
 from maven_jax import recipes
 from maven_jax.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.corpus import Video
+from data_prep.corpus.layout import Video
 from maven_jax.media.annotations import Annotation, read_annotation
 from maven_jax.media.container import MediaInfo, mean_fps, median_interval, open_audio, probe
 from maven_jax.media.crops import CROP_SIZE, Crops, check_crop, crop_name

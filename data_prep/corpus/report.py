@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from data_prep.check_video import VideoCheck
-from data_prep.corpus import SPLITS, Corpus
+from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.layout import SPLITS, Corpus
 from maven_jax.media.problems import NOTE, REPAIRED, UNUSABLE, Problem, relative
 from maven_jax.progress import console, say
 

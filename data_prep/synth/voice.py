@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.synth_curves import Shown
+from data_prep.synth.curves import Shown
 
 NUM_HARMONICS = 24
 HOP_S = 0.005  # the controls' step; they are interpolated linearly between
