@@ -22,7 +22,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from benchmarks.side_by_side import Row, compare
 from maven_jax.data.pipeline import WindowSource, train_iterator
 from maven_jax.data.windows import make_windows
-from tests.stores import write_small_store
+from tests.support.stores import write_small_store
 
 WIDTHS = {"visual": 1024, "audio": 768, "text": 768}
 LENGTH, HOP, BATCH, BATCHES, THREADS = 300, 200, 8, 8, 2

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.side_by_side import Row, machine, versions
-from tests.stores import write_small_store
+from tests.support.stores import write_small_store
 
 MAVEN = {"visual": 1024, "audio": 768, "text": 768}
 RJCMA = {"visual": 512, "audio": 128, "text": 768}

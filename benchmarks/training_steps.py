@@ -46,7 +46,7 @@ from maven_jax.training.losses import make_loss
 from maven_jax.training.optimizer import make_optimizer
 from maven_jax.training.step import make_predict_step, make_train_step
 from maven_jax.types import Batch
-from tests.convert import reference_maven, reference_rjca, reference_rjcma
+from tests.support import reference_maven, reference_rjca, reference_rjcma
 
 # What the outputs of both sides may differ by, of the largest output.
 _TOLERANCE = 1e-4

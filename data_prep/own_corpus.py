@@ -4,8 +4,8 @@
     MINE/videos/**/<video>.{mp4,mov,…}
     MINE/transcripts/<video>.{json,vtt,srt,txt}         optional
 
-becomes a corpus in Aff-Wild2's layout (`data_prep.corpus.layout`), with a face crop for every frame in
-which a face was found, cut as `maven-jax predict` cuts them. `maven-jax prepare` takes it from
+becomes a corpus in Aff-Wild2's layout (`data_prep.corpus.layout`), with a face crop for every frame
+in which a face was found, cut as `maven-jax predict` cuts them. `maven-jax prepare` takes it from
 there.
 
 Ratings at any times become one per frame: interpolated linearly between the two rows around it. A

@@ -6,13 +6,11 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from maven_jax.__main__ import COMMANDS, main
-
-ROOT = Path(__file__).parents[1]
+from tests.support.root import ROOT
 
 
 def test_without_arguments_every_command_is_listed_with_a_line(capsys):
@@ -66,7 +64,7 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
         "import maven_jax, data_prep; from maven_jax import recipes;"
         "print(maven_jax.__file__); print(recipes.find('quickstart')[0]);"
         "print(recipes.load('tiny', 'encoders').visual.source);"
-        "from importlib import resources; page = resources.files('maven_jax.show') / 'web';"
+        "from importlib import resources; page = resources.files('maven_jax.video.show') / 'web';"
         "print(*(n for n in ('page.html', 'page.css', 'page.js') if (page / n).is_file()))"
     )
     elsewhere = tmp_path / "elsewhere"

@@ -100,7 +100,7 @@ class Worker:
 
     job: Job
     files: JobFiles
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: Any = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         began = time.monotonic()

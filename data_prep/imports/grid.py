@@ -3,7 +3,7 @@
 Two layouts of annotations are read:
 
     ROOT/annotations/{train,validation,test}/<video>.csv    time_s,valence,arousal
-    ROOT/annotations/VA_Estimation_Challenge/…              as in Aff-Wild2 (`data_prep.corpus.layout`)
+    ROOT/annotations/VA_Estimation_Challenge/…              as in Aff-Wild2 (`corpus.layout`)
 
 Rows of the first carry their own time; an empty cell or -5 is "not annotated", and a file of the
 test split may have `time_s` alone. Frames of the second get the times of the video file, or are

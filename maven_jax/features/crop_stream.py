@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from maven_jax.features.device import Clock
 
 
+@runtime_checkable
 class CropFolder(Protocol):
     """What is needed of a video's crops (`maven_jax.media.crops.Crops`)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ _FIRST: Mapping[str, Callable[[int], int]] = {
 }
 
 
+@runtime_checkable
 class Sound(Protocol):
     """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
 

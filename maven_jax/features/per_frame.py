@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from maven_jax.features.device import Clock, DeviceFunction, bucket_of, pad_rows
 Batch = tuple[np.ndarray, np.ndarray]
 
 
+@runtime_checkable
 class Track(Protocol):
     """Features of a whole video, read once from its first frame to its last."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ NORMALISE_EPSILON = 1e-7
 Chunks = tuple[Sequence[tuple[int, int]], tuple[np.ndarray, ...]]
 
 
+@runtime_checkable
 class Sound(Protocol):
     """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
 

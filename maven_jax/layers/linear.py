@@ -2,8 +2,8 @@
 
 Axis names: "channels" raw features, "embed" widths of the residual stream, "heads" and "head_dim"
 of attention, "mlp" hidden widths, "norm" the vectors of norms, None what is never split.
-`maven_jax.runtime.sharding` lays them on the mesh. Layers ("embed", "mlp") and ("mlp", "embed") in a row
-need one all-reduce between them.
+`maven_jax.runtime.sharding` lays them on the mesh. Layers ("embed", "mlp") and ("mlp", "embed") in
+a row need one all-reduce between them.
 """
 
 from __future__ import annotations

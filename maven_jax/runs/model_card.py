@@ -75,7 +75,10 @@ def _use(program: bool) -> str:
         "`maven_jax.load(THIS_FOLDER)` is the same in Python."
     )
     if program:
-        text += " `predictor.stablehlo` needs JAX alone: `maven_jax/runs/program.py` says how it is called."
+        text += (
+            " `predictor.stablehlo` needs JAX alone: "
+            "`maven_jax/runs/program.py` says how it is called."
+        )
     return text
 
 

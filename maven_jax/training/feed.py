@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -33,6 +33,7 @@ def steps_at_once(config: Config) -> int:
     return 1 if jax.devices()[0].platform == "cpu" else config.train.log_every_steps
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Takes the steps of a run, one or several at a time.
 

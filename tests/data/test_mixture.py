@@ -9,7 +9,7 @@ from maven_jax.data.mixture import Mixture
 from maven_jax.data.pipeline import WindowSource, train_iterator
 from maven_jax.data.windows import make_windows
 from maven_jax.store.reader import Store
-from tests.stores import write_small_store
+from tests.support.stores import write_small_store
 
 
 def write(path, videos: int, seed: int) -> Store:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout
 from maven_jax.data.windows import make_windows
 from maven_jax.runtime.sharding import make_mesh
 from maven_jax.store.reader import Store
-from tests.stores import write_small_store
+from tests.support.stores import write_small_store
 
 KINDS = {
     "sliding": dict(kind="sliding", length=40, hop=25, step_s=None),
@@ -70,6 +69,7 @@ PROGRAM = """
 import sys
 from maven_jax.store.reader import Store
 from tests.data.test_resident import assert_same_batches
+from tests.support.root import ROOT
 store = Store(sys.argv[1])
 for data, model in ((8, 1), (4, 2), (1, 8)):
     assert_same_batches(store, data, model, "sliding", {"audio": 1.0})
@@ -78,7 +78,7 @@ assert_same_batches(store, 8, 1, "dense", {})
 
 
 def test_windows_are_those_of_the_store_on_any_mesh(store):
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     flags = "--xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, "-c", PROGRAM, str(store.path)],

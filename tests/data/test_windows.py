@@ -13,7 +13,7 @@ from maven_jax.data.windows import (
 )
 from maven_jax.errors import UserError
 from maven_jax.store.reader import VideoEntry
-from tests.stores import write_small_store
+from tests.support.stores import write_small_store
 
 
 @pytest.mark.parametrize("frames", [1, 7, 99, 100, 101, 149, 150, 151, 1000])

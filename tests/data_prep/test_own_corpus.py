@@ -13,7 +13,7 @@ from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import read_annotation, write_annotation
 from maven_jax.media.find_faces import Face
-from tests.corpora import write_rated_videos, write_video
+from tests.support.corpora import write_rated_videos, write_video
 
 FRAMES = 30
 

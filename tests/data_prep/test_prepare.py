@@ -39,7 +39,7 @@ from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
 from maven_jax.store.reader import Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
-from tests import corpora
+from tests.support import corpora
 
 SECONDS = 1.6
 

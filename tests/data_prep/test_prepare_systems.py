@@ -13,7 +13,7 @@ from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.store.reader import Store
-from tests import corpora
+from tests.support import corpora
 
 FRAMES = 30
 DIMS = {

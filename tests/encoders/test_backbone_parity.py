@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_backbones as reference
 import torch
 from flax.traverse_util import flatten_dict
 
@@ -14,6 +13,7 @@ from maven_jax.convert.tensor_files import Tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError
 from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
+from tests.support import reference_backbones as reference
 
 # Compiling takes longer than running here.
 FAST_COMPILE = {"xla_backend_optimization_level": 0}

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.root import ROOT
+
 pytestmark = pytest.mark.multiprocess
 
-SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "local.sh"
+SCRIPT = ROOT / "launch" / "local.sh"
 
 
 @pytest.fixture

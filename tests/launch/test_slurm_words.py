@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "slurm.sbatch"
+from tests.support.root import ROOT
+
+SCRIPT = ROOT / "launch" / "slurm.sbatch"
 TASK = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
 
 

@@ -16,11 +16,11 @@ import pytest
 from launch import sweep
 from maven_jax import recipes
 from maven_jax.errors import UserError
-from tests.stores import write_small_store
+from tests.support.stores import write_small_store
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
 from maven_jax import recipes
+from tests.support.root import ROOT
 
 def get_config(arg=""):
     c = recipes.load(f"quickstart:{{arg or 'mean'}}")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "tpu_vm.sh"
+from tests.support.root import ROOT
+
+SCRIPT = ROOT / "launch" / "tpu_vm.sh"
 SLICE = ["--name", "maven", "--zone", "us-west4-a"]
 KIND = ["--type", "v5litepod-16", "--runtime", "v2-alpha-tpuv5-lite"]
 # A path and a value that a careless script would take apart.

@@ -1,8 +1,7 @@
 """`pytest tests/models --recipe FILE.py`: what all models are tested for, of one's own model."""
 
-import small_models
-
 from maven_jax import recipes
+from tests.support import small_models
 
 
 def pytest_addoption(parser):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from reference_temporal import TorchTcn, array, linear
-from small_models import FAST_COMPILE, LATE_FUSION, LFAN, random_batch, random_params
 
 from maven_jax.models.fusion.leader_follower import LeaderFollowerAttention
 from maven_jax.models.registry import create
+from tests.support.reference_temporal import TorchTcn, array, linear
+from tests.support.small_models import FAST_COMPILE, LATE_FUSION, LFAN, random_batch, random_params
 
 WIDTHS = {"visual": 6, "audio": 3, "text": 5}
 K = 4

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import FAST_COMPILE, SMALL, compiled, random_batch, random_params, small_model
+
+from tests.support.small_models import (
+    FAST_COMPILE,
+    SMALL,
+    compiled,
+    random_batch,
+    random_params,
+    small_model,
+)
 
 
 def grouped(name, *values):

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import random_batch, random_params, small_model
 
 from maven_jax.layers.linear import dense
 from maven_jax.layers.modalities import DenseOverModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
 from maven_jax.models.registry import create
+from tests.support.small_models import random_batch, random_params, small_model
 
 FULL = {"visual": 1024, "audio": 768, "text": 768}
 

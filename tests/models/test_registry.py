@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import CONCAT, RJCMA, SMALL, random_batch, small_model
 
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create, model_class
 from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
+from tests.support.small_models import CONCAT, RJCMA, SMALL, random_batch, small_model
 
 
 def test_unknown_names_get_a_suggestion():

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from reference_temporal import TorchPool, TorchRjca, array
-from small_models import FAST_COMPILE, RJCA, random_batch, random_params
 from torch.nn import functional
 
 from maven_jax.models.fusion import audio_guided_pool
 from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
 from maven_jax.models.registry import create
+from tests.support.reference_temporal import TorchPool, TorchRjca, array
+from tests.support.small_models import FAST_COMPILE, RJCA, random_batch, random_params
 
 B, T, POSITIONS, CHANNELS, AUDIO, DIM = 2, 6, 4, 5, 7, 8
 RELEASED = RJCA | {

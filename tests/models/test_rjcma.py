@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from reference_temporal import TorchRjcma, array
-from small_models import FAST_COMPILE, RJCMA, random_batch, random_params
 
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create
+from tests.support.reference_temporal import TorchRjcma, array
+from tests.support.small_models import FAST_COMPILE, RJCMA, random_batch, random_params
 
 B, T = 3, 7
 WIDTHS = {"visual": 10, "audio": 6, "text": 7}

@@ -60,7 +60,7 @@ def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
 
 
 def _template(name: str) -> str:
-    return (resources.files("maven_jax.show") / "web" / name).read_text(encoding="utf-8")
+    return (resources.files("maven_jax.video.show") / "web" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_recursion import recursion as reference
 
 from maven_jax.models.fusion import joint_correlation
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
 from maven_jax.models.fusion.recursion import Recursion
+from tests.support.reference_recursion import recursion as reference
 
 # Not in the order of the alphabet, which is the order in which JAX hands dicts back.
 WIDTHS = {"visual": 6, "audio": 4, "text": 5}

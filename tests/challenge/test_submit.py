@@ -1,0 +1,209 @@
+"""From trained runs to the challenge's file: rows, gaps, smoothing, ensembles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maven_jax.__main__ import main
+from maven_jax.evaluation.smoothing import Smoothing, box_filter
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.metrics import write_json
+from maven_jax.runs.tracks import fill_gaps, observed_frames
+from maven_jax.runs.trained_model import open_model
+from maven_jax.store.reader import Store
+from maven_jax.training import train
+from tests.support.recipes_for_tests import small_recipe
+from tests.support.stores import write_small_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return write_small_store(
+        tmp_path_factory.mktemp("store") / "s",
+        videos=5,
+        frames=120,
+        splits=("train", "validation", "test"),
+        unobserved=0.1,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(store, tmp_path_factory) -> list[Path]:
+    """One run on all modalities, one on the voice alone."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, modalities in (("all", ("visual", "audio", "text")), ("voice", ("audio",))):
+        config = small_recipe(
+            store.path, "quickstart:concat", train__num_epochs=1.0, data__modalities=modalities
+        )
+        train.run(config, folder / name)
+    return [folder / "all", folder / "voice"]
+
+
+@pytest.fixture(scope="module")
+def template(store, tmp_path_factory) -> Path:
+    """The test videos, one row behind the end of the first, every second row of the last."""
+    lines = ["image_location"]
+    *others, last = store.videos("test")
+    for entry in others:
+        more = 1 if entry is others[0] else 0
+        lines += [f"{entry.video}/{i + 1:05d}.jpg" for i in range(entry.num_frames + more)]
+    lines += [f"{last.video}/{i + 1:05d}.jpg" for i in range(0, last.num_frames, 2)]
+    path = tmp_path_factory.mktemp("template") / "template.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def values_of(path: Path) -> dict[str, np.ndarray]:
+    found: dict[str, list[list[float]]] = {}
+    for line in path.read_text().splitlines()[1:]:
+        location, valence, arousal = line.split(",")
+        found.setdefault(location.split("/")[0], []).append([float(valence), float(arousal)])
+    return {video: np.array(rows) for video, rows in found.items()}
+
+
+def evaluated(workdir: Path, video: str) -> np.ndarray:
+    table = np.genfromtxt(workdir / "eval/test" / f"{video}.csv", delimiter=",", names=True)
+    return np.stack([table["valence"], table["arousal"]], 1)
+
+
+def test_rows_are_the_predictions_of_evaluate(runs, store, template, tmp_path, capsys):
+    out = tmp_path / "submission.csv"
+    words = ["--workdir", str(runs[0]), "--template", str(template), "--out", str(out), "--check"]
+    assert main(["submit", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "as the template wants it" in printed
+    assert "submission.csv on the annotated rows" in printed
+    assert "filled: 1 rows are behind the last frame" in printed
+    evaluate(runs[0], "test")
+    found = values_of(out)
+    first, second = store.videos("test")
+    np.testing.assert_allclose(found[first.video][:-1], evaluated(runs[0], first.video), atol=2e-6)
+    np.testing.assert_array_equal(found[first.video][-1], found[first.video][-2])
+    wanted = evaluated(runs[0], second.video)[::2]
+    np.testing.assert_allclose(found[second.video], wanted, atol=2e-6)
+
+
+def test_frames_without_any_observation_are_interpolated_and_counted(
+    runs, store, template, tmp_path, capsys
+):
+    out = tmp_path / "voice.csv"
+    words = ["--workdir", str(runs[1]), "--template", str(template), "--out", str(out)]
+    assert main(["submit", *words]) == 0
+    printed = capsys.readouterr().out
+    evaluate(runs[1], "test")
+    first, second = store.videos("test")
+    known = observed_frames(store, first, ("audio",))
+    unobserved = sum(int((~observed_frames(store, e, ("audio",))).sum()) for e in (first, second))
+    assert unobserved > 5
+    assert f"filled: {unobserved} frames show no modality" in printed
+    raw, found = evaluated(runs[1], first.video), values_of(out)[first.video][:-1]
+    np.testing.assert_allclose(found[known], raw[known], atol=2e-6)
+    gap = int(np.flatnonzero(~known)[0])
+    assert known[gap - 1]
+    before, behind = gap - 1, gap + int(np.flatnonzero(known[gap:])[0])
+    share = (gap - before) / (behind - before)
+    wanted = raw[before] + share * (raw[behind] - raw[before])
+    np.testing.assert_allclose(found[gap], wanted, atol=3e-6)
+
+
+def test_gaps_are_held_at_the_ends():
+    values = np.array([9, 9, 1, 9, 3, 9], np.float32)
+    known = np.array([0, 0, 1, 0, 1, 0], bool)
+    assert fill_gaps(values, known).tolist() == [1, 1, 1, 2, 3, 3]
+    assert fill_gaps(values, np.zeros(6, bool)).tolist() == values.tolist()
+
+
+def test_ensembles_smooth_each_run_by_its_own_widths(runs, store, template, tmp_path):
+    copies = []
+    for run, widths in zip(runs, ((5, 0), (9, 21))):
+        copy = Path(shutil.copytree(run, tmp_path / run.name))
+        tuned = Smoothing(widths, open_model(copy).step, "validation", store.fingerprint)
+        write_json(copy / "smoothing.json", tuned.to_json())
+        copies.append(copy)
+    both = ["--workdir", *map(str, copies)]
+    given = ["--template", str(template)]
+    assert main(["submit", *both, *given, "--out", str(tmp_path / "both.csv")]) == 0
+    joined = values_of(tmp_path / "both.csv")
+    video = store.videos("test")[0].video
+    tracks = []
+    for copy, widths in zip(copies, ((5, 0), (9, 21))):
+        out = tmp_path / f"{copy.name}.csv"
+        words = ["--workdir", str(copy), *given, "--out", str(out), "--smooth", "none"]
+        assert main(["submit", *words]) == 0
+        tracks.append(box_filter(values_of(out)[video][:-1].astype(np.float32), widths))
+    np.testing.assert_allclose(joined[video][:-1], np.mean(tracks, 0), atol=3e-6)
+
+
+def test_tune_smoothing_writes_what_submit_takes(runs, template, tmp_path, capsys):
+    copy = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    assert main(["tune-smoothing", "--workdir", str(copy), "--widths", "0,5,25"]) == 0
+    printed = capsys.readouterr().out
+    assert "chosen on validation itself, so it flatters" in printed
+    assert "to be expected elsewhere" in printed
+    written = json.loads((copy / "smoothing.json").read_text())
+    assert written["valence"] in (0, 5, 25)
+    assert written["scores"]["arousal"]["ccc_tuned"] >= written["scores"]["arousal"]["ccc_raw"]
+    assert written["split"] == "validation"
+    words = ["--workdir", str(copy), "--template", str(template), "--out", str(tmp_path / "s.csv")]
+    assert main(["submit", *words]) == 0
+    widths = f"box filters of {written['valence']} and {written['arousal']} frames"
+    assert f"{widths} (tuned on validation)" in capsys.readouterr().out.replace("\n", " ")
+    write_json(copy / "smoothing.json", written | {"store_fingerprint": "another"})
+    assert main(["submit", *words]) == 0
+    assert "(tuned on validation of another store)" in capsys.readouterr().out.replace("\n", " ")
+    write_json(copy / "smoothing.json", written | {"step": 77})
+    assert main(["submit", *words]) == 2
+    assert "were tuned on step 77, this is step" in capsys.readouterr().err
+    assert main(["submit", *words, "--smooth", "none"]) == 0
+
+
+def test_the_run_of_a_fold_writes_the_videos_of_the_template(runs, store, tmp_path):
+    """Whatever its fold calls validation: the official videos may be among its training ones."""
+    template, files = tmp_path / "template.txt", []
+    template.write_text(
+        "".join(
+            f"{e.video}/{i + 1:05d}.jpg\n"
+            for e in store.videos("validation")
+            for i in range(e.num_frames)
+        )
+    )
+    for fold in (None, 1):
+        run = Path(shutil.copytree(runs[0], tmp_path / f"fold_{fold}"))
+        record = json.loads((run / "config.json").read_text())
+        record["config"]["data"]["fold"] = fold
+        write_json(run / "config.json", record)
+        files.append(tmp_path / f"{fold}.csv")
+        words = ["--workdir", str(run), "--template", str(template), "--out", str(files[-1])]
+        assert main(["submit", *words]) == 0
+    assert files[0].read_text() == files[1].read_text()
+
+
+def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):
+    def refused(*words: object) -> str:
+        assert main(["submit", *map(str, words)]) == 2
+        return capsys.readouterr().err
+
+    out = ("--out", tmp_path / "s.csv")
+    given = ("--workdir", runs[0], *out)
+    foreign = tmp_path / "foreign.txt"
+    foreign.write_text("image_location\nnobody/00001.jpg\n")
+    assert "holds none of the 1 videos" in refused(*given, "--template", foreign)
+    partly = tmp_path / "partly.txt"
+    partly.write_text(template.read_text() + "nobody/00001.jpg\n")
+    assert "1 of the 3 videos" in refused(*given, "--template", partly)
+    assert not (tmp_path / "s.csv").exists()
+    assert main(["submit", *map(str, (*given, "--template", partly, "--allow-missing", 1))]) == 0
+    mean = store.statistics["targets"].mean
+    np.testing.assert_allclose(values_of(tmp_path / "s.csv")["nobody"][0], mean, atol=1e-6)
+    capsys.readouterr()
+    template_words = ("--template", template)
+    assert "tuned, none, or frames" in refused(*given, *template_words, "--smooth", "3,x")
+    assert "goes with --check" in refused(*given, *template_words, "--annotations", tmp_path)
+    assert "the same run twice" in refused("--workdir", runs[0], *given, *template_words)
+    line = refused(*given, *template_words, "--store", tmp_path)
+    assert "not a feature store" in line

@@ -1,0 +1,255 @@
+"""A whole `predict`: the same curve as evaluation of prepared features, and media of all kinds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import maven_jax
+from data_prep.prepare import prepare
+from data_prep.synth.plan import plan_corpus
+from data_prep.synth.scene import direct, draw_frame
+from maven_jax import recipes
+from maven_jax.__main__ import main
+from maven_jax.errors import UserError
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.training import train
+from maven_jax.video.predictor import load
+from tests.support import corpora
+from tests.support.recipes_for_tests import small_recipe
+
+FPS, FRAMES = 25, 60
+FACELESS = (0, 7, 8)
+
+
+def portraits(seed: int) -> list[np.ndarray]:
+    """Pictures of 320 x 240 of a drawn face that moves; nobody is in those of `FACELESS`."""
+    media = [m for m in plan_corpus(8, 0) if len(m.tracks) == 1][seed]
+    scene = direct(media, FRAMES / FPS, seed)
+    shots = scene.shots(np.arange(FRAMES) / FPS)
+    images = [draw_frame(scene, shots, i, np.zeros(1, bool))[:, :, ::-1] for i in range(FRAMES)]
+    for i in FACELESS:
+        images[i] = np.full_like(images[i], 90)
+    return [np.ascontiguousarray(image) for image in images]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Two videos of 60 frames with ratings and words, as users have them."""
+    root = tmp_path_factory.mktemp("mine")
+    names = {"one": "train", "two": "validation"}
+    corpora.write_rated_videos(root, names)
+    (root / "transcripts").mkdir()
+    for seed, (name, split) in enumerate(names.items()):
+        corpora.write_video(
+            root / "videos" / "phone" / f"{name}.mp4",
+            frames=FRAMES,
+            fps=FPS,
+            sound_s=FRAMES / FPS,
+            images=portraits(seed),
+        )
+        rows = np.column_stack([np.arange(FRAMES) / FPS, corpora.smooth_values(FRAMES, seed)])
+        ratings = "".join(f"{t},{v},{a}\n" for t, v, a in rows)
+        path = root / "annotations" / split / f"{name}.csv"
+        path.write_text("time_s,valence,arousal\n" + ratings)
+        lines = [f"[{s:.2f}s - {s + 0.9:.2f}s] words at {s}\n" for s in range(2)]
+        (root / "transcripts" / f"{name}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def corpus(videos, tmp_path_factory):
+    """A corpus made of them, with the faces that the cascade finds."""
+    root = tmp_path_factory.mktemp("corpus")
+    assert main(["corpus", "--from", str(videos), "--out", str(root)]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def workdir(corpus, tmp_path_factory):
+    """A run on it, trained for a few steps and evaluated."""
+    folder = tmp_path_factory.mktemp("run")
+    encoders = recipes.load("tiny", group="encoders")
+    for name in ("visual", "audio", "text"):
+        encoders[name].batch_size = 16 if name != "audio" else 2
+    encoders.visual.batch_buckets = encoders.audio.batch_buckets = 1
+    encoders.text.length_buckets = 1
+    store = prepare(corpus, folder / "store", encoders, workers=1)
+    config = small_recipe(
+        store.path,
+        "quickstart:concat",
+        data__window={"kind": "sliding", "length": 20, "hop": 20, "step_s": None},
+        train__num_epochs=1.0,
+        eval__hop=7,
+        eval__smooth_frames=(0, 0),
+    )
+    train.run(config, folder / "run")
+    evaluate(folder / "run", "validation")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def predictor(workdir):
+    return load(workdir, workers=1)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def curve_of(path: Path) -> np.ndarray:
+    columns = ("time_s", "valence", "arousal")
+    return np.array([[float(row[c] or "nan") for c in columns] for row in rows_of(path)])
+
+
+@pytest.mark.parametrize("own_crops", [False, True])
+def test_a_raw_video_gives_the_curve_of_its_prepared_features(
+    predictor, workdir, videos, corpus, tmp_path, own_crops
+):
+    """Faces are found by the same search in training and here, or given as they were cut then."""
+    found = predictor.predict(
+        videos / "videos" / "phone" / "two.mp4",
+        transcript=videos / "transcripts" / "two.txt",
+        crops=corpus / "cropped_aligned" / "two" if own_crops else None,
+    )
+    found.to_csv(tmp_path / "two.csv")
+    evaluated = curve_of(workdir / "eval" / "validation" / "two.csv")
+    np.testing.assert_allclose(curve_of(tmp_path / "two.csv"), evaluated, atol=1e-4)
+    assert np.ptp(evaluated[:, 1]) > 1e-2
+    faceless = [i for i in range(FRAMES) if not found.observed["visual"][i]]
+    assert set(FACELESS) <= set(faceless)
+    assert len(faceless) < FRAMES / 4
+    np.testing.assert_array_equal(found.face_found, found.observed["visual"])
+    assert np.isnan(found.boxes).all() if own_crops else not np.isnan(found.boxes[20:]).any()
+    assert "untrained encoders" in found.label
+    assert found.words
+
+
+def test_a_contribution_is_what_is_lost_without_the_modality(predictor, videos, corpus, tmp_path):
+    video = videos / "videos" / "phone" / "two.mp4"
+    (tmp_path / "empty").mkdir()
+    crops = corpus / "cropped_aligned" / "two"
+    found = predictor.predict(video, crops=crops, contributions=True)
+    faceless = predictor.predict(video, crops=tmp_path / "empty")
+    assert not faceless.observed["visual"].any()
+    lost = found.contributions["visual"]
+    there = ~np.isnan(faceless.va).any(axis=1)
+    assert there.sum() > FRAMES / 2
+    np.testing.assert_allclose((found.va - lost)[there], faceless.va[there], atol=1e-5)
+    assert np.abs(lost[there]).max() > 1e-3
+
+
+def test_a_folder_of_crops_has_the_rows_that_its_names_say(predictor, corpus):
+    crops = corpus / "cropped_aligned" / "two"
+    found = predictor.predict(crops, fps=FPS)
+    np.testing.assert_allclose(found.time_s, np.arange(FRAMES) / FPS)
+    there = {int(path.stem) - 1 for path in crops.iterdir()}
+    assert set(np.flatnonzero(found.observed["visual"])) == there
+    assert set(found.modalities) == {"visual", ""}
+    with pytest.raises(UserError, match="tells no times; give --fps"):
+        predictor.predict(crops)
+
+
+def test_a_bundle_predicts_what_its_run_does(predictor, workdir, tmp_path):
+    corpora.write_wav(tmp_path / "sound.wav", 1.0)
+    words = ["--checkpoint", str(workdir), "--out", str(tmp_path / "bundle")]
+    assert main(["export", *words, "--platforms", "none"]) == 0
+    found = maven_jax.load(tmp_path / "bundle", workers=1).predict(tmp_path / "sound.wav")
+    wanted = predictor.predict(tmp_path / "sound.wav")
+    np.testing.assert_allclose(found.va, wanted.va, atol=1e-6)
+    assert found.label == wanted.label != ""
+
+
+def test_what_is_missing_is_said_and_marked(predictor, tmp_path):
+    video = tmp_path / "nobody.mp4"
+    corpora.write_video(video, frames=FRAMES, fps=FPS, sound_s=FRAMES / FPS)
+    found = predictor.predict(video, contributions=True)
+    assert any("no face was found" in note for note in found.notes)
+    assert any("no words" in note for note in found.notes)
+    assert set(found.modalities[5:-5]) == {"audio"}  # no feature reaches the first and last frame
+    assert not np.isnan(found.va[5:-5]).any()
+    assert np.isnan(found.contributions["audio"]).all()  # nothing else is there
+    assert not found.contributions["visual"][5:-5].any()
+
+
+def test_frames_that_show_nothing_have_no_value(predictor, tmp_path):
+    corpora.write_video(tmp_path / "mute.mp4", frames=30, fps=25)
+    found = predictor.predict(tmp_path / "mute.mp4", smooth=(3, 5))
+    assert np.isnan(found.va).all()
+    assert np.isnan(found.smoothed).all()
+    assert any("30 frames show nothing" in note for note in found.notes)
+
+
+def test_times_are_the_containers_also_of_a_variable_rate(predictor, tmp_path):
+    ticks = np.cumsum(np.random.default_rng(0).integers(10, 90, 40))
+    times = [int(t - ticks[0]) for t in ticks]
+    corpora.write_video(tmp_path / "v.mkv", frames=40, fps=1000, times=times, sound_s=1.0)
+    found = predictor.predict(tmp_path / "v.mkv")
+    np.testing.assert_allclose(found.time_s, np.array(times) / 1000, atol=1e-3)
+    assert found.observed["audio"].sum() < 40  # the sound ends before the pictures do
+
+
+def test_sound_alone_has_rows_at_the_rate_asked_for(predictor, tmp_path):
+    corpora.write_wav(tmp_path / "sound.wav", 2.0)
+    found = predictor.predict(tmp_path / "sound.wav", fps=10)
+    np.testing.assert_allclose(found.time_s, np.arange(20) / 10)
+    assert set(found.modalities[1:-1]) == {"audio"}
+    assert np.isnan(found.boxes).all()
+
+
+def test_several_files_one_of_them_broken(workdir, videos, tmp_path, capfd):
+    video = videos / "videos" / "phone" / "two.mp4"
+    (tmp_path / "text.mp4").write_text("no video at all\n")
+    out = tmp_path / "out"
+    given = ["predict", str(video), str(tmp_path / "text.mp4"), "--checkpoint", str(workdir)]
+    assert main([*given, "--out", str(out), "--json", "--smooth", "3,5"]) == 2
+    said = capfd.readouterr()
+    assert "text.mp4: cannot be opened (truncated, or not a media file)" in said.err
+    assert "1 of 2 failed" in said.err
+    assert "Traceback" not in said.err
+    assert "MEANINGLESS NUMBERS: features of untrained encoders" in said.out
+    assert sorted(p.name for p in out.iterdir()) == [
+        "two.csv",
+        "two.json",
+        "two.png",
+        "two_circumplex.png",
+    ]
+    rows = rows_of(out / "two.csv")
+    assert len(rows) == FRAMES
+    assert "untrained" in rows[0]["label"]
+    assert rows[30]["valence_smoothed"] != rows[30]["valence"]
+    written = json.loads((out / "two.json").read_text())
+    assert written["facts"]["real_time_factor"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "more", "said"),
+    [
+        ("zero.mp4", b"", [], "zero bytes"),
+        ("x.wav", b"RIFF", [], "cannot be opened"),
+        ("none.mp4", None, [], "no such file"),
+        ("x.mp4", b"x", ["--smooth"], "nobody chose smoothing widths"),
+        ("x.mp4", b"x", ["--smooth", "3"], "two numbers of frames are wanted"),
+        ("x.mp4", b"x", ["--fps", "0"], "a number above 0 is wanted"),
+    ],
+)
+def test_mistakes_end_in_one_line(workdir, tmp_path, capfd, name, content, more, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    given = ["predict", str(tmp_path / name), "--checkpoint", str(workdir)]
+    assert main([*given, "--out", str(tmp_path / "out"), *more]) == 2
+    error = capfd.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_other_encoders_than_those_of_training_are_refused(workdir, tmp_path, capfd):
+    corpora.write_wav(tmp_path / "sound.wav", 1.0)
+    given = ["predict", str(tmp_path / "sound.wav"), "--checkpoint", str(workdir)]
+    assert main([*given, "--out", str(tmp_path / "o"), "--encoders.audio.seed=1"]) == 2
+    assert "the encoder of audio is not the one of training: sha256" in capfd.readouterr().err

@@ -1,0 +1,259 @@
+"""TCN and BLSTM against torch.nn; masked frames; what the program's size depends on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import linen as nn
+
+from maven_jax.layers.lstm import Blstm, CausalConv, ResidualBlstm, Tcn, l2_normalize
+from maven_jax.layers.temporal import TemporalModel, channels_of
+from tests.support.reference_temporal import TorchResidualBlstm, TorchTcn, array, lstm_params
+from tests.support.small_models import FAST_COMPILE, random_params
+
+B, T, C = 3, 9, 6
+LENGTHS = (9, 5, 1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def frames(seed=0, t=T, width=C):
+    return np.random.default_rng(seed).standard_normal((B, t, width)).astype(np.float32)
+
+
+def random_weights(module):
+    """Random parameters for `frames`, near enough to those of a start."""
+    everything = jnp.ones((B, T), bool)
+    return random_params(module, jnp.asarray(frames()), everything, deterministic=True).get(
+        "params", {}
+    )
+
+
+def tail_mask(t=T):
+    return jnp.arange(t) < jnp.array(LENGTHS)[:, None]
+
+
+def apply(module, params, x, mask=None):
+    mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
+    return _apply(module, params, jnp.asarray(x), mask)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILE)
+def _apply(module, params, x, mask):
+    return module.apply({"params": params}, x, mask, deterministic=True)
+
+
+def gradients(module, params, x, mask):
+    """Of the sum of sin(outputs), by parameters and inputs."""
+    return _gradients(module, params, jnp.asarray(x), mask)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILE)
+def _gradients(module, params, x, mask):
+    def loss(params, x):
+        y = module.apply({"params": params}, x, mask, deterministic=True)
+        return jnp.sum(jnp.where(mask[..., None], jnp.sin(y), 0))
+
+    return jax.grad(loss, argnums=(0, 1))(params, x)
+
+
+def close(found, expected, atol=1e-5):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+
+
+def test_tcn_is_torchs_with_all_gradients():
+    peer = TorchTcn(C, (8, 8, 5), kernel_size=3)
+    module, x = Tcn((8, 8, 5), 3, 0.1), frames()
+    inputs = torch.tensor(x, requires_grad=True)
+    output = peer(inputs)
+    close(apply(module, peer.params(), x), array(output))
+    torch.sin(output).sum().backward()
+    by_params, by_x = gradients(module, peer.params(), x, jnp.ones((B, T), bool))
+    close(by_x, inputs.grad)
+    level = peer.levels[2]
+    weight = level.first.parametrizations.weight
+    found = by_params["level_2_conv_1"]
+    close(found["kernel"], weight.original1.grad.permute(2, 1, 0), atol=2e-5)
+    close(found["scale"], weight.original0.grad.ravel(), atol=2e-5)
+    close(by_params["level_2_residual"]["kernel"], level.shortcut.weight.grad[..., 0].T, atol=2e-5)
+
+
+def test_tcn_sees_no_later_frame_and_all_earlier_ones_within_reach():
+    module, x = Tcn((4, 4), 3, 0.1), frames(t=20)
+    params = random_weights(module)
+    moved = apply(module, params, np.where(np.arange(20)[:, None] == 5, x + 1, x))
+    reach = np.abs(moved - apply(module, params, x)).max(axis=(0, 2))
+    # Two convolutions of three taps per level: 1 + 2 · 2 · (1 + 2) frames.
+    assert np.flatnonzero(reach).tolist() == list(range(5, 5 + 12 + 1))
+
+
+def test_weight_norm_changes_nothing_at_the_start():
+    module = CausalConv(5, 3, 2, (None, None))
+    x = jnp.asarray(frames())
+    params = nn.meta.unbox(module.init(jax.random.key(0), x))["params"]
+    norms = np.linalg.norm(params["kernel"].reshape(-1, 5), axis=0)
+    close(params["scale"], norms)
+    doubled = module.apply({"params": params | {"kernel": 2 * params["kernel"]}}, x)
+    close(doubled, module.apply({"params": params}, x))
+
+
+@pytest.mark.parametrize("lengths", [(T,) * B, LENGTHS])
+def test_blstm_is_torchs_with_learned_initial_state(lengths):
+    """Windows shorter than t, NaN behind their end, give what torch gives them alone."""
+    peer = TorchResidualBlstm(C, 8)
+    blstm, residual = Blstm(4, 2, 0.1, True), ResidualBlstm(8, 2, 0.1, True)
+    mask = jnp.arange(T) < jnp.array(lengths)[:, None]
+    x = np.where(mask[..., None], frames(), np.nan)
+    states = apply(blstm, peer.blstm_params(), x, mask)
+    output = apply(residual, peer.params(), x, mask)
+    assert np.isfinite(states).all()
+    assert np.isfinite(output).all()
+    for row, length in enumerate(lengths):
+        alone = torch.tensor(x[row : row + 1, :length])
+        close(states[row, :length], array(peer.states(alone))[0])
+        close(output[row, :length], array(peer(alone))[0])
+
+
+def test_gradients_of_the_blstm_are_torchs():
+    peer = TorchResidualBlstm(C, 8)
+    x = frames()
+    inputs = torch.tensor(x, requires_grad=True)
+    # Padding on torch's side: only the valid frames of each window, one window at a time.
+    for row, length in enumerate(LENGTHS):
+        torch.sin(peer(inputs[row : row + 1, :length])).sum().backward()
+    mask = tail_mask()
+    module = ResidualBlstm(8, 2, 0.1, True)
+    by_params, by_x = gradients(module, peer.params(), x, mask)
+    close(by_x, inputs.grad)
+    found = by_params["blstm"]
+    close(found["initial_state"].reshape(8, 4), peer.initial.grad, atol=2e-5)
+    for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+        layer = found[f"layer_0_{direction}"]
+        recurrent = getattr(peer.lstm, f"weight_hh_l0{suffix}").grad.T
+        close(layer["recurrent"], recurrent, atol=2e-5)
+        close(layer["input"]["bias"], getattr(peer.lstm, f"bias_ih_l0{suffix}").grad, atol=2e-5)
+    poisoned = np.where(mask[..., None], x, np.nan)
+    for a, b in zip(
+        jax.tree.leaves(gradients(module, peer.params(), poisoned, mask)),
+        jax.tree.leaves((by_params, by_x)),
+        strict=True,
+    ):
+        close(a, b)
+
+
+def test_one_way_from_zeros_is_torchs_too():
+    lstm = torch.nn.LSTM(C, 5, 1, batch_first=True)
+    module = Blstm(5, 1, 0.0, learned_initial_state=False, bidirectional=False)
+    x = frames()
+    close(apply(module, lstm_params(lstm), x), array(lstm(torch.tensor(x))[0]))
+
+
+def test_the_state_passes_frames_that_were_not_observed():
+    peer = TorchResidualBlstm(C, 8)
+    seen = [0, 1, 4, 6, 7]
+    mask = jnp.zeros((B, T), bool).at[:, jnp.array(seen)].set(True)
+    x = np.where(mask[..., None], frames(), np.nan)
+    found = apply(Blstm(4, 2, 0.1, True), peer.blstm_params(), x, mask)
+    expected = array(peer.states(torch.tensor(x[:, seen])))
+    close(found[:, jnp.array(seen)], expected)
+    # Forward, a gap holds what came before it; backward, what comes after.
+    close(found[:, 2, :4], found[:, 1, :4])
+    close(found[:, 2, 4:], found[:, 4, 4:])
+
+
+@pytest.mark.parametrize("kind", ["tcn", "blstm", "none"])
+def test_what_lies_under_the_mask_reaches_nothing(kind):
+    module, x, mask = TemporalModel(kind, (6, 4), 3, 0.1), frames(), tail_mask()
+    mask = mask.at[0, 3].set(False)
+    params = random_weights(module)
+    clean = jnp.where(mask[..., None], x, 0)
+    poisoned = jnp.where(mask[..., None], x, jnp.nan)
+    assert np.isfinite(apply(module, params, poisoned, mask)).all()
+    close(apply(module, params, poisoned, mask), apply(module, params, clean, mask))
+    for a, b in zip(
+        jax.tree.leaves(gradients(module, params, poisoned, mask)),
+        jax.tree.leaves(gradients(module, params, clean, mask)),
+        strict=True,
+    ):
+        close(a, b)
+
+
+@pytest.mark.parametrize("kind", ["tcn", "blstm"])
+def test_one_window_of_one_frame(kind):
+    module = TemporalModel(kind, (6, 4), 3, 0.1)
+    x, params = frames()[:1, :1], random_weights(module)
+    alone = apply(module, params, x)
+    assert alone.shape == (1, 1, 4)
+    padded = np.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
+    longer = apply(module, params, padded, jnp.arange(4)[None] < 1)
+    close(longer[:, :1], alone)
+
+
+def test_the_blstms_program_does_not_grow_with_the_window():
+    module = Blstm(4, 2, 0.1, True)
+    params = random_weights(module)
+    short, long = (
+        _gradients.lower(module, params, jnp.asarray(frames(t=t)), jnp.ones((B, t), bool))
+        for t in (7, 210)
+    )
+    assert len(short.as_text().splitlines()) == len(long.as_text().splitlines())
+
+
+def test_dropout_acts_behind_each_convolution_and_between_layers():
+    x, mask = jnp.asarray(frames()), jnp.ones((B, T), bool)
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILE)
+    def dropped(module, params, key):
+        rngs = {"dropout": key}
+        return module.apply({"params": params}, x, mask, deterministic=False, rngs=rngs)
+
+    for module in (Tcn((4,), 3, 0.5), Blstm(4, 2, 0.5, True)):
+        a, b = (dropped(module, random_weights(module), jax.random.key(k)) for k in (1, 2))
+        assert np.abs(a - b).max() > 1e-2
+    one_layer = Blstm(4, 1, 0.5, True)
+    params = random_weights(one_layer)
+    close(dropped(one_layer, params, jax.random.key(1)), apply(one_layer, params, x))
+
+
+def test_bfloat16_is_near_float32():
+    x, mask = frames(), tail_mask()
+    for make in (
+        lambda dtype: Tcn((8, 8), 3, 0.1, dtype=dtype),
+        lambda dtype: ResidualBlstm(8, 2, 0.1, True, dtype=dtype),
+    ):
+        exact, rough = make(jnp.float32), make(jnp.bfloat16)
+        params = random_weights(exact)
+        found = apply(rough, params, x, mask)
+        assert found.dtype == jnp.bfloat16
+        close(found.astype(jnp.float32), apply(exact, params, x, mask), atol=0.05)
+
+
+def test_lengths_become_one_and_zeros_stay():
+    x = jnp.asarray(frames()).at[0, 0].set(0)
+    lengths = jnp.linalg.norm(l2_normalize(x), axis=-1)
+    assert lengths[0, 0] == 0
+    close(lengths.ravel()[1:], 1)
+    gradient = jax.grad(lambda x: l2_normalize(x)[0, 1].sum())(x)
+    assert np.isfinite(gradient).all()
+
+
+def test_what_cannot_be_built_says_so():
+    x, mask = jnp.asarray(frames()), tail_mask()
+
+    def build(module):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), x, mask, deterministic=True))
+
+    with pytest.raises(ValueError, match="out_dim=7"):
+        build(ResidualBlstm(7, 2, 0.1, True))
+    with pytest.raises(ValueError, match="5 wide"):
+        build(TemporalModel("blstm", (5,), 3, 0.1))
+    with pytest.raises(ValueError, match="no widths for modality 'text'"):
+        channels_of({"visual": (4,)}, "text")
+    assert channels_of({"visual": (4,), "*": (3,)}, "text") == (3,)
+    assert channels_of({"visual": (4,), "*": (3,)}, "visual") == (4,)
