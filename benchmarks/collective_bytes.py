@@ -26,8 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.models import registry
 from maven_jax.runtime.sharding import batch_sharding, logical_rules
@@ -276,7 +275,7 @@ def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
     step = make_train_step(
         model,
         recipes.call(make_loss, config.loss, "loss"),
-        assembly.build_transform(config),
+        experiment.build_transform(config),
         tx,
         mesh=mesh,
         rules=rules,

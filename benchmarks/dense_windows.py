@@ -27,7 +27,8 @@ import numpy as np
 
 from maven_jax.data.pipeline import WindowSource, ordered_batches, train_iterator
 from maven_jax.data.windows import Windows, make_windows
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 DIMS = {"visual": 49 * 512, "audio": 512}

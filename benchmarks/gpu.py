@@ -39,8 +39,7 @@ from torch.utils._pytree import tree_map
 from benchmarks import encoders, training_steps
 from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.command_line import Parser
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.data.pipeline import WindowSource, to_batch
@@ -280,8 +279,8 @@ class Epoch:
     """A run of a recipe on a store, as `train.run` puts it together, without its files."""
 
     def __init__(self, config: recipes.Config, store: RandomStore):
-        mesh, rules = assembly.build_mesh(config)
-        windows = assembly.split_windows(store, config, "train", train=True)
+        mesh, rules = experiment.build_mesh(config)
+        windows = experiment.split_windows(store, config, "train", train=True)
         modalities = tuple(config.data.modalities)
         source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
         self.windows = len(windows)
@@ -289,9 +288,9 @@ class Epoch:
         self._feed = feeding.make_feed(config, store, windows, source, mesh)
         builder = StageBuilder(
             config,
-            assembly.build_model(config, store),
+            experiment.build_model(config, store),
             to_batch(source.read([0])),
-            assembly.feature_statistics(store, config),
+            experiment.feature_statistics(store, config),
             mesh,
             rules,
             steps_per_epoch=self.steps,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from maven_jax.store.moments import Moments
-from maven_jax.store.reader import ModalitySpec, Store, VideoEntry, mask_field
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import ModalitySpec, VideoEntry, mask_field
 
 # Different frames that there are; a prime, so that no window length divides it.
 _FRAMES = 997

@@ -31,8 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.models import registry
 from maven_jax.models.fusion.recursion import Recursion
@@ -107,7 +106,7 @@ def lower_training(num_steps: int, share_weights: bool, args: argparse.Namespace
     tx, _ = recipes.call(
         make_optimizer, config.optimizer, "optimizer", steps_per_epoch=10, total_steps=1000
     )
-    mesh, rules = assembly.build_mesh(config)
+    mesh, rules = experiment.build_mesh(config)
 
     def of(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -129,7 +128,7 @@ def lower_training(num_steps: int, share_weights: bool, args: argparse.Namespace
     step = make_train_step(
         model,
         recipes.call(make_loss, config.loss, "loss"),
-        assembly.build_transform(config),
+        experiment.build_transform(config),
         tx,
         mesh=mesh,
         rules=rules,

@@ -30,8 +30,7 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import console, say
@@ -141,26 +140,26 @@ def config_of(row: Row) -> recipes.Config:
 def measure(row: Row, repeats: int = 20) -> float:
     """Training windows per second: the median step on one batch that is already on the device."""
     config = config_of(row)
-    mesh, rules = assembly.build_mesh(config)
-    store = assembly.open_store(config)
+    mesh, rules = experiment.build_mesh(config)
+    store = experiment.open_store(config)
     modalities = tuple(config.data.modalities)
-    windows = assembly.split_windows(store, config, config.data.train_split, train=True)
+    windows = experiment.split_windows(store, config, config.data.train_split, train=True)
     source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
     size = config.train.batch_size
     rows = [source[i] for i in np.linspace(0, len(windows) - 1, size).astype(int)]
     example = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
-    model = assembly.build_model(config, store)
+    model = experiment.build_model(config, store)
     tx, _ = recipes.call(
         make_optimizer, config.optimizer, "optimizer", steps_per_epoch=10, total_steps=1000
     )
-    moments = assembly.feature_statistics(store, config)
+    moments = experiment.feature_statistics(store, config)
     state, shardings = create_state(model, tx, example, moments, mesh, rules, config.seed)
     if not count_parameters(state.weights.params):
         return float("nan")
     step = make_train_step(
         model,
         recipes.call(make_loss, config.loss, "loss"),
-        assembly.build_transform(config),
+        experiment.build_transform(config),
         tx,
         mesh=mesh,
         rules=rules,

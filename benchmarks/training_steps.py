@@ -28,23 +28,22 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.side_by_side import Row, compare, matmul_peak, product_flops
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.convert import released_tables
 from maven_jax.convert.conversions import norm
 from maven_jax.convert.loaded import nested
 from maven_jax.convert.released_tables import Piece, Table
 from maven_jax.convert.tensor_files import read_file
 from maven_jax.data.transforms import FeatureStatistics
+from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
 from maven_jax.recipes import Config
 from maven_jax.runs.released import NETWORKS, check_tensors, fill, network_shapes
 from maven_jax.runtime.sharding import place_batch
-from maven_jax.state import TrainState, create_state
-from maven_jax.training.initial_weights import put_weights
+from maven_jax.state import TrainState, create_state, put_weights
 from maven_jax.training.losses import make_loss
 from maven_jax.training.optimizer import make_optimizer
-from maven_jax.training.step import make_predict_step, make_train_step
+from maven_jax.training.step import make_train_step
 from maven_jax.types import Batch
 from tests.support import reference_maven, reference_rjca, reference_rjcma
 
@@ -90,7 +89,7 @@ class Ours:
         tx, _ = recipes.call(
             make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
         )
-        self._mesh, rules = assembly.build_mesh(config)
+        self._mesh, rules = experiment.build_mesh(config)
         widths = {m: batch.features[m].shape[-1] for m in modalities}
         statistics = FeatureStatistics(
             mean={m: jnp.zeros(c) for m, c in widths.items()},
@@ -100,7 +99,7 @@ class Ours:
         if found is not None:
             state = state.replace(weights=put_weights(state.weights, found, "/", "benchmark"))
         shared: dict[str, Any] = dict(mesh=self._mesh, rules=rules, seed=0)
-        transform = assembly.build_transform(config)
+        transform = experiment.build_transform(config)
         self._step = make_train_step(
             model,
             recipes.call(make_loss, config.loss, "loss"),

@@ -34,11 +34,11 @@ from typing import Any
 
 from rich.table import Table
 
-from maven_jax import experiment as assembly
 from maven_jax import recipes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, format_duration, say
+from maven_jax.recipes import check_sections
 
 _KEYS = ("name", "overrides", "variant")
 # One folder in --out; a point in front is what no name of a run may have.
@@ -139,7 +139,7 @@ def read_sweep(name: str, out: Path) -> list[Run]:
         try:
             config = recipes.load(run.recipe)
             recipes.override(config, run.overrides)
-            assembly.check_sections(config)
+            check_sections(config)
         except UserError as error:
             raise UserError(f"{where} ({title}): {error}") from error
         runs.append(run)

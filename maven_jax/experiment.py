@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,74 +17,17 @@ from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.evaluation.split_predictor import Predictor
+from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
 from maven_jax.store.moments import Moments
-from maven_jax.store.reader import Store, VideoEntry
-from maven_jax.training.step import make_predict_step
-from maven_jax.types import Batch
-
-SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")
-CONFIG_FILE = "config.json"
-# Not in the configs of the first runs.
-_LATER_KEYS = {
-    "data": ("fold", "mix", "resident"),
-    "eval": ("smooth_frames",),
-    "train": ("stages", "init"),
-}
-
-
-def check_sections(config: Config) -> None:
-    """Raises UserError if a section is missing or unknown."""
-    known = (*SECTIONS, "seed")
-    for key in config:
-        if key not in known:
-            raise UserError(f"the recipe has a section {key!r}{did_you_mean(key, known)}")
-    missing = [key for key in known if key not in config]
-    if missing:
-        raise UserError(f"the recipe lacks {', '.join(missing)}")
-
-
-def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
-    """What a run wrote of itself: its resolved config, and the whole record.
-
-    Raises:
-        UserError: there is none, or its model is a file that came along in the workdir.
-    """
-    path = workdir / CONFIG_FILE
-    if not path.exists():
-        raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
-    try:
-        record = json.loads(path.read_text())
-        config = recipes.from_json(record["config"])
-    except (json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"{path}: not a config that a run wrote ({error})") from error
-    for section, keys in _LATER_KEYS.items():
-        for key in keys:
-            if key not in config.get(section, {}):
-                raise UserError(
-                    f"{path}: written before config.{section}.{key} came to be; train it again, "
-                    "or evaluate it with the version that it names"
-                )
-    _refuse_code_inside(workdir, config)
-    return config, record
-
-
-def _refuse_code_inside(workdir: Path, config: Config) -> None:
-    """Opening a folder that somebody else packed must not run what lies in it."""
-    model = config.get("model", {})
-    for name in (str(model.get("name", "")), str(model.get("fusion", {}).get("name", ""))):
-        file = registry.file_of(name)
-        if registry.of_own_file(name) and file.is_relative_to(workdir.resolve()):
-            raise UserError(
-                f"{workdir / CONFIG_FILE}: the model's code lies in the workdir itself ({name}), "
-                "which is not run; if it is yours, keep it elsewhere and name it there"
-            )
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
+from maven_jax.types import DIMENSIONS, Batch
 
 
 def open_store(config: Config) -> Store:

@@ -205,3 +205,17 @@ def call(function: Callable[..., Any], section: Config, where: str, **given: Any
     section = plain(section)
     check_keys(function, section, where, tuple(given))
     return function(**section, **given)
+
+
+SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "checkpoint", "mesh")
+
+
+def check_sections(config: Config) -> None:
+    """Raises UserError if a section is missing or unknown."""
+    known = (*SECTIONS, "seed")
+    for key in config:
+        if key not in known:
+            raise UserError(f"the recipe has a section {key!r}{did_you_mean(key, known)}")
+    missing = [key for key in known if key not in config]
+    if missing:
+        raise UserError(f"the recipe lacks {', '.join(missing)}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from maven_jax.data.transforms import FeatureStatistics
+from maven_jax.errors import UserError
 from maven_jax.runtime.sharding import Rules, tree_shardings
 from maven_jax.types import Batch
 
@@ -165,3 +169,60 @@ def state_of(
 def count_parameters(params: Any) -> int:
     """Number of trained values."""
     return sum(x.size for x in jax.tree.leaves(params))
+
+
+Flat = dict[str, Any]
+
+
+def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: str) -> Weights:
+    """`weights` with those of one module replaced.
+
+    Args:
+        weights: of the model.
+        found: `params` and `model_state` of the module.
+        where: its path within the model; `/` for the model itself.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: names or shapes differ from the module's.
+    """
+    target: dict[str, Flat] = {
+        name: flatten_dict(tree, sep="/")
+        for name, tree in {"params": weights.params, **weights.model_state}.items()
+    }
+    given = {"params": found["params"], **found["model_state"]}
+    prefix = where.strip("/") + "/" if where.strip("/") else ""
+    if not any(path.startswith(prefix) for path in target["params"]):
+        tops = sorted({path.split("/")[0] for path in target["params"]})
+        raise UserError(f"{source}: the model has no {where!r}; it has {', '.join(tops)}")
+    unknown = [name for name, tree in given.items() if tree and name not in target]
+    if unknown:
+        raise UserError(f"{source} has {', '.join(unknown)}, which the model has not")
+    for name, values in target.items():
+        flat = flatten_dict(given.get(name) or {}, sep="/")
+        _put(values, {prefix + path: x for path, x in flat.items()}, prefix, source)
+    trees = {name: unflatten_dict(values, sep="/") for name, values in target.items()}
+    return weights.replace(params=trees.pop("params"), model_state=trees)
+
+
+def _put(target: Flat, source: Flat, prefix: str, place: str) -> None:
+    """Replaces all that lies under `prefix`; both sides have to have the same names and shapes."""
+    wanted = {path for path in target if path.startswith(prefix)}
+    faults = [f"lacks {path}" for path in sorted(wanted - source.keys())]
+    faults += [f"has {path}, the model has not" for path in sorted(source.keys() - wanted)]
+    faults += [
+        f"has {path} of shape {source[path].shape}, the model's is {target[path].shape}"
+        for path in sorted(wanted & source.keys())
+        if source[path].shape != target[path].shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise UserError(f"{place} {'; '.join(faults[:3])}{more}")
+    for path in wanted:
+        target[path] = _like(source[path], target[path])
+
+
+def _like(value: Any, old: jax.Array) -> jax.Array:
+    """`value` with the type and the layout of `old`."""
+    host = np.asarray(value, old.dtype)
+    return jax.make_array_from_callback(old.shape, old.sharding, lambda index: host[index])

@@ -58,3 +58,7 @@ class Prediction:
 
     va: Float[Array, "b t 2"]
     polar: Float[Array, "b t 2"] | None = None
+
+
+# In the order of the columns of predictions and targets.
+DIMENSIONS = ("valence", "arousal")

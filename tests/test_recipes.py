@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from maven_jax import recipes
 from maven_jax.errors import UserError
-from maven_jax.experiment import check_sections
+from maven_jax.recipes import check_sections
 
 RECIPES = sorted(p.stem for p in recipes.folder().glob("*.py") if p.stem != "__init__")
 

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.corpus.check import VideoCheck
-from data_prep.durable import write_file
-from data_prep.encode import FrameCount, encode_videos, open_encoders, time_table
-from data_prep.prepare import open_writer
+from data_prep.encode import FrameCount, encode_videos, time_table
+from data_prep.preparation import open_writer
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
+from maven_jax.features.reader import open_encoders
+from maven_jax.files import write_file
 from maven_jax.progress import say
 from maven_jax.store.writer import StoreWriter
 

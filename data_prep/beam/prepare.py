@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from data_prep.beam import pipeline as beam_pipeline
 from data_prep.beam.job import Job, JobFiles
 from data_prep.corpus.check import VideoCheck
-from data_prep.prepare import begin
+from data_prep.preparation import begin
 from maven_jax.errors import UserError
 from maven_jax.progress import Meter, meter, say
 from maven_jax.store.reader import Store

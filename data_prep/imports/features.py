@@ -50,7 +50,8 @@ from maven_jax.media.problems import (
     relative,
 )
 from maven_jax.progress import console, meter, say
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 BLOCK_FRAMES = 2000

@@ -13,15 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from rich.table import Table
 
-from maven_jax.command_line import Parser
-from maven_jax.commands.compare import read_scores
 from maven_jax.errors import UserError
-from maven_jax.evaluation.report import file_stem, write_report
-from maven_jax.evaluation.scores import DIMENSIONS, score
+from maven_jax.evaluation.report import file_stem, read_scores, write_report
+from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores, shown
 from maven_jax.progress import console, say
-from maven_jax.store.reader import VideoEntry
+from maven_jax.store.schema import VideoEntry
+from maven_jax.types import DIMENSIONS
 
 # The CSVs' decimals: targets of one annotation differ by no more.
 _SAME = 2e-6
@@ -278,24 +277,3 @@ def _table(members: Sequence[Mapping[str, Any]], scores: Mapping[str, Any], spli
         values = (shown(row[k]) for k in ("ccc_valence", "ccc_arousal", "ccc"))
         table.add_row(Path(row["workdir"]).name, fold, *values)
     return table
-
-
-def main(argv: list[str]) -> int:
-    """`maven-jax ensemble`."""
-    p = Parser(
-        prog="maven-jax ensemble",
-        description="Make one of the predictions of several evaluated runs: seeds, folds (on a "
-        "split that none of them trains on), or a run for valence and one for arousal.",
-    )
-    p.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="evaluated runs")
-    p.add_argument("--out", required=True, type=Path, help="folder for scores and predictions")
-    p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
-    p.add_argument(
-        "--method",
-        choices=sorted(METHODS),
-        default="mean",
-        help="mean of the tracks, or of tracks moved to an agreement-weighted common mean",
-    )
-    args = p.parse_args(argv)
-    ensemble(args.workdirs, args.out, args.split, args.method)
-    return 0

@@ -16,12 +16,10 @@ from maven_jax.challenge.template import (
     Template,
     check_submission,
     labelled_tracks,
-    read_template,
     write_submission,
 )
-from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
-from maven_jax.evaluation.scores import DIMENSIONS, score
+from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores
@@ -29,8 +27,8 @@ from maven_jax.progress import say
 from maven_jax.recipes import from_json
 from maven_jax.runs.tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
 from maven_jax.runs.trained_model import TrainedModel, open_model
-from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.store.reader import Store
+from maven_jax.types import DIMENSIONS
 
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -266,86 +264,3 @@ def read_labels(folder: Path, template: Template) -> Labels:
     if not labels:
         raise UserError(f"--annotations {folder}: no <video>.txt of a video of {template.path}")
     return labels
-
-
-def parser() -> Parser:
-    p = Parser(
-        prog="maven-jax submit",
-        description="Write the challenge's file: a row for each image of the organisers' template, "
-        "in its order. Several runs are joined. --check FILE looks at any such file instead.",
-    )
-    p.add_argument(
-        "--workdir",
-        nargs="+",
-        action="extend",
-        type=Path,
-        default=[],
-        metavar="W",
-        help="run (or bundle) whose predictions are written; several are an ensemble",
-    )
-    p.add_argument("--template", type=Path, required=True, help="the organisers' list of rows")
-    p.add_argument("--out", type=Path, help="file to write")
-    p.add_argument(
-        "--check",
-        nargs="?",
-        const=True,
-        metavar="FILE",
-        help="check FILE against the template; without FILE the one that was written",
-    )
-    p.add_argument(
-        "--annotations", type=Path, metavar="DIR", help="score against DIR/**/<video>.txt"
-    )
-    p.add_argument("--store", help="features, if not in the store that the run was trained on")
-    p.add_argument(
-        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
-    )
-    p.add_argument(
-        "--smooth",
-        default="tuned",
-        help="box filters: tuned (by `tune-smoothing`, else the recipe's; the default), none, or "
-        "frames for valence and arousal such as 20,50",
-    )
-    p.add_argument(
-        "--method", choices=sorted(METHODS), default="mean", help="how several runs are joined"
-    )
-    p.add_argument(
-        "--allow-missing",
-        type=int,
-        default=0,
-        metavar="N",
-        help="so many videos may lack predictions; they get the training mean (default 0)",
-    )
-    return p
-
-
-def main(argv: list[str]) -> int:
-    """`maven-jax submit`."""
-    args = parser().parse_args(argv)
-    if isinstance(args.check, str) and (args.workdir or args.out):
-        raise UserError("--check FILE goes without --workdir and --out; bare --check with them")
-    if not isinstance(args.check, str) and not (args.workdir and args.out):
-        raise UserError("--workdir W and --out FILE are wanted, or --check FILE")
-    if len({w.resolve() for w in args.workdir}) < len(args.workdir):
-        raise UserError("--workdir: the same run twice")
-    if args.annotations is not None and args.check is None:
-        raise UserError("--annotations goes with --check: it says what to score against")
-    keep_compiled()
-    template = read_template(args.template)
-    labels: Labels = {}
-    if args.workdir:
-        labels = submit(
-            args.workdir,
-            template,
-            args.out,
-            store=args.store,
-            which=args.checkpoint,
-            smooth=args.smooth,
-            method=args.method,
-            allow_missing=args.allow_missing,
-        )
-    if args.annotations is not None:
-        labels = read_labels(args.annotations, template)
-    if args.check is None:
-        return 0
-    file = args.out if args.check is True else Path(args.check)
-    return 2 if check(file, template, labels) else 0

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from maven_jax.errors import UserError
-from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.evaluation.split_predictor import Track
-from maven_jax.store.reader import VideoEntry
+from maven_jax.store.schema import VideoEntry
+from maven_jax.types import DIMENSIONS
 
 HEADER = "image_location,valence,arousal"
 # ABAW6's template has 927,210 rows, of some 40 bytes each when filled in.

@@ -16,18 +16,16 @@ import numpy as np
 from jaxtyping import Float64, Int
 from rich.table import Table
 
-from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
-from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.evaluation.smoothing import WIDTHS_FILE, Smoothing, box_filter
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import shown
+from maven_jax.files import write_json
 from maven_jax.progress import console, say
 from maven_jax.runs.bundle import is_bundle
-from maven_jax.runs.metrics import write_json
 from maven_jax.runs.tracks import open_features, raw_tracks, say_label
 from maven_jax.runs.trained_model import open_model
-from maven_jax.runtime.compilation import keep_compiled
+from maven_jax.types import DIMENSIONS
 
 # Frames. RJCA takes 20 and 50, a frame-level model gained most at 101 (spec, section 0).
 WIDTHS = (0, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
@@ -190,40 +188,3 @@ def _say(name: str, tuned: Tuned, widths: Sequence[int], split: str) -> None:
         say("  no gain once a recording does not choose for itself: leave it out, or tune on more")
     if tuned.width == widths[-1]:
         say(f"  the widest one tried is the best: --widths beyond {tuned.width} may be better")
-
-
-def _widths(text: str) -> list[int]:
-    words = [w.strip() for w in text.split(",")]
-    if not all(w.isascii() and w.isdigit() and len(w) < 7 for w in words):
-        raise UserError(f"--widths {text}: numbers of frames are wanted, such as 0,10,20,50")
-    return [int(w) for w in words]
-
-
-def main(argv: list[str]) -> int:
-    """`maven-jax tune-smoothing`."""
-    p = Parser(
-        prog="maven-jax tune-smoothing",
-        description="Choose the widths of the box filters for valence and arousal by a run's "
-        "validation predictions, and estimate what they gain on other recordings.",
-    )
-    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
-    p.add_argument("--split", help="split to tune on (default: the run's evaluation split)")
-    p.add_argument("--store", help="another store with the same kind of features")
-    p.add_argument(
-        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
-    )
-    p.add_argument(
-        "--widths",
-        default=",".join(map(str, WIDTHS)),
-        help="frames to try (default: %(default)s)",
-    )
-    args = p.parse_args(argv)
-    keep_compiled()
-    tune_smoothing(
-        args.workdir,
-        which=args.checkpoint,
-        split=args.split,
-        store=args.store,
-        widths=_widths(args.widths),
-    )
-    return 0

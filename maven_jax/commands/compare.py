@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,9 @@ from rich.table import Table
 
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.evaluation.report import read_scores
 from maven_jax.evaluation.tables import shown
 from maven_jax.progress import console, say
-
-
-def read_scores(workdir: Path, split: str) -> dict[str, Any]:
-    """What an evaluation wrote into a workdir.
-
-    Raises:
-        UserError: the split was not evaluated there.
-    """
-    path = workdir / "eval" / f"{split}.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: not there; `maven-jax evaluate --workdir {workdir} --split {split}` writes it"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
 
 
 def _short(modalities: Sequence[str]) -> str:

@@ -13,10 +13,10 @@ from maven_jax.convert.backbones import convert_encoder
 from maven_jax.convert.native import RECORD_FILE
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.experiment import CONFIG_FILE
+from maven_jax.files import appearing_whole
 from maven_jax.progress import say
-from maven_jax.runs.metrics import appearing_whole
 from maven_jax.runs.released import NETWORKS, convert_network
+from maven_jax.runs.workdir import CONFIG_FILE
 
 # Encoders by themselves: what they are, and which kinds lie in their file.
 ENCODERS = {

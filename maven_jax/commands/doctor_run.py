@@ -12,7 +12,7 @@ from maven_jax import recipes
 from maven_jax.progress import console
 from maven_jax.recipes import Config
 from maven_jax.runs.evaluate import evaluate
-from maven_jax.store.reader import Frames, ModalitySpec
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.training import train
 
 _WIDTHS = {"visual": 8, "audio": 6}

@@ -12,12 +12,12 @@ import numpy as np
 
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.files import appearing_whole
 from maven_jax.progress import say
-from maven_jax.runs.bundle import Bundle, digests, refuse_own_file, write_bundle
-from maven_jax.runs.metrics import appearing_whole
+from maven_jax.runs.bundle import Bundle, arrays_of, digests, refuse_own_file, write_bundle
 from maven_jax.runs.model_card import model_card
 from maven_jax.runs.program import check_platforms, export_program, open_program
-from maven_jax.runs.trained_model import TrainedModel, arrays_of, open_model
+from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.types import Batch
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, say
-from maven_jax.store.reader import TARGETS, Frames, Store, VideoEntry
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import TARGETS, Frames, VideoEntry
 
 # A modality that is observed in less than this share of a split's frames is worth a line.
 LITTLE_OBSERVED = 0.5

@@ -21,7 +21,7 @@ from maven_jax.convert.loaded import LoadedEncoder, listing, variable_shapes
 from maven_jax.convert.tensor_files import read_json
 from maven_jax.encoders.registry import kind_of, make_encoder
 from maven_jax.errors import UserError
-from maven_jax.runs.metrics import write_json
+from maven_jax.files import write_json
 
 RECORD_FILE = "encoder.json"
 WEIGHTS_FOLDER = "weights"

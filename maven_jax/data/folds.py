@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from maven_jax.errors import UserError
 from maven_jax.store.moments import Moments, RunningMoments
-from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
 
 NUM_SLICES = 5
 NUM_FOLDS = 1 + NUM_SLICES

@@ -24,7 +24,8 @@ from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import meter
-from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
 from maven_jax.types import Batch
 
 # Beside the features: targets, their mask.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.store.reader import VideoEntry
+from maven_jax.store.schema import VideoEntry
 
 KINDS = ("sliding", "segment", "dense")
 

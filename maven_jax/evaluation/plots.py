@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.types import DIMENSIONS
 
 PREDICTION, TARGET = "#c8453a", "#37474f"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
+from maven_jax.errors import UserError
 from maven_jax.evaluation import plots
-from maven_jax.evaluation.scores import DIMENSIONS
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import shown
-from maven_jax.runs.metrics import write_json
+from maven_jax.files import write_json
 from maven_jax.store.reader import Store
+from maven_jax.types import DIMENSIONS
 
 _PLOTTED = 3  # best and worst videos of which a curve is drawn
 _TIME_CHUNK = 20_000
@@ -131,3 +133,20 @@ def _title(scores: Mapping[str, Any]) -> str:
     """`CCC valence 0.512, arousal 0.430`, of those that there are."""
     values = {d: scores.get(f"ccc_{d}") for d in DIMENSIONS}
     return "CCC " + ", ".join(f"{d} {shown(v)}" for d, v in values.items() if v is not None)
+
+
+def read_scores(workdir: Path, split: str) -> dict[str, Any]:
+    """What an evaluation wrote into a workdir.
+
+    Raises:
+        UserError: the split was not evaluated there.
+    """
+    path = workdir / "eval" / f"{split}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: not there; `maven-jax evaluate --workdir {workdir} --split {split}` writes it"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error

@@ -11,9 +11,8 @@ import numpy as np
 
 from maven_jax.ccc import CccState, ccc_video_mean
 from maven_jax.evaluation.split_predictor import Track
+from maven_jax.types import DIMENSIONS
 
-# In the order of the columns of predictions and targets.
-DIMENSIONS = ("valence", "arousal")
 _BLOCK_FRAMES = 16384
 
 _update = jax.jit(CccState.update)

@@ -18,7 +18,8 @@ from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
 from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights
-from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
 
 
 @dataclasses.dataclass

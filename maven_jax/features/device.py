@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import resource
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -180,3 +182,9 @@ def pad_rows(x: np.ndarray, rows: int) -> np.ndarray:
     if len(x) == rows:
         return x
     return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+
+
+def peak_memory_mib() -> float:
+    """The most resident memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,25 +23,12 @@ from maven_jax.features.ahead import Ahead
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets
 from maven_jax.features.model_files import identity, open_encoder, read_preprocessor
 from maven_jax.media.align import AlignedStream, crossfade, overlapping
+from maven_jax.media.container import Sound
 
 # The variance floor of `transformers.Wav2Vec2FeatureExtractor`.
 NORMALISE_EPSILON = 1e-7
 # Pieces of the sound, (first frame, frame behind the last) each, and the encoder's inputs for them.
 Chunks = tuple[Sequence[tuple[int, int]], tuple[np.ndarray, ...]]
-
-
-@runtime_checkable
-class Sound(Protocol):
-    """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
-
-    @property
-    def start_s(self) -> float:
-        """Time of the first sample on the clock of the video's frames."""
-        ...
-
-    def blocks(self, sample_rate_hz: int, block_s: float = 10.0) -> Iterator[np.ndarray]:
-        """Mono float32 blocks of any lengths, from the start at each call."""
-        ...
 
 
 class WaveStatistics:

@@ -20,6 +20,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from maven_jax.kernels.processor import on_one_processor
+
 # Outputs of one tile.
 _TILE = 4
 # Where both polynomials are evaluated, and at infinity; small, and of few digits.
@@ -45,12 +47,6 @@ def causal_conv(
     if on_one_processor() and worth_it and x.dtype == kernel.dtype == jnp.float32:
         return _tiled(x, kernel, dilation)
     return _direct(dilation, x, kernel)
-
-
-def on_one_processor() -> bool:
-    """Whether the program is for one CPU, not for accelerators or several (simulated) devices."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.default_backend() == "cpu" and (mesh.empty or mesh.size == 1)
 
 
 def _direct(dilation: int, x: Array, kernel: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -142,3 +144,35 @@ class DenseOverModalities(nn.Module):
             for part, rows in pairs:
                 total = part.astype(self.dtype) @ rows + total
         return jnp.broadcast_to(total, (total.shape[0], num_frames, self.features))
+
+
+def observed_frames(
+    modalities: Sequence[str],
+    features: Features,
+    modality_masks: ModalityMasks,
+    frame_mask: Bool[Array, "b t"],
+) -> tuple[dict[str, Float[Array, "b t _"]], dict[str, Bool[Array, "b t"]]]:
+    """Returns (frames, masks) by modality, zeros where nothing was observed or the video has ended.
+
+    A single vector per window is repeated over its frames.
+
+    Raises:
+        ValueError: a modality is absent from the batch, or has neither t frames nor one.
+    """
+    frames, masks = {}, {}
+    shape = frame_mask.shape
+    for name in modalities:
+        if name not in features or name not in modality_masks:
+            raise ValueError(
+                f"the batch has no modality {name!r}; it has {', '.join(sorted(features))}"
+            )
+        raw, mask = features[name], modality_masks[name]
+        if raw.shape[1] not in (1, shape[1]) or mask.shape != raw.shape[:2]:
+            raise ValueError(
+                f"modality {name!r}: features {raw.shape} and mask {mask.shape} do not fit "
+                f"{shape[1]} frames: both need {shape[1]} frames, or one vector per window"
+            )
+        mask = jnp.broadcast_to(mask, shape) & frame_mask
+        raw = jnp.broadcast_to(raw, (*shape, raw.shape[-1]))
+        frames[name], masks[name] = jnp.where(mask[..., None], raw, 0), mask
+    return frames, masks

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import av
 import av.container
@@ -458,3 +459,17 @@ class AudioSource:
 def open_audio(path: Path) -> AudioSource:
     """The sound of a WAV or media file. Raises InputError (a UserError) if there is none."""
     return AudioSource(path)
+
+
+@runtime_checkable
+class Sound(Protocol):
+    """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
+
+    @property
+    def start_s(self) -> float:
+        """Time of the first sample on the clock of the video's frames."""
+        ...
+
+    def blocks(self, sample_rate_hz: int, block_s: float = 10.0) -> Iterator[np.ndarray]:
+        """Mono float32 blocks of any lengths, from the start at each call."""
+        ...

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.features.waveform import Sound
+from maven_jax.media.container import Sound
 from maven_jax.media.transcripts import Segment
 from maven_jax.progress import say
 

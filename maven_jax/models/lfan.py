@@ -11,7 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from maven_jax.layers.linear import dense, uniform_by_fan_in
-from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of, observed_frames
+from maven_jax.layers.modalities import observed_frames
+from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of
 from maven_jax.models.fusion.leader_follower import LeaderFollowerAttention
 from maven_jax.types import Features, ModalityMasks, Prediction
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.layers.heads import DimensionHeads
 from maven_jax.layers.lstm import ResidualBlstm, inverse_length, l2_normalize
-from maven_jax.layers.temporal import observed_frames
+from maven_jax.layers.modalities import observed_frames
 from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
 from maven_jax.models.fusion.recursion import Recursion
 from maven_jax.types import Features, ModalityMasks, Prediction

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.layers.heads import TanhHead
-from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of, observed_frames
+from maven_jax.layers.modalities import observed_frames
+from maven_jax.layers.temporal import TemporalKind, TemporalModel, channels_of
 from maven_jax.models.fusion.recursion import Recursion
 from maven_jax.types import Features, ModalityMasks, Prediction
 

@@ -16,23 +16,25 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from maven_jax import __version__, integrity, recipes
+from maven_jax import __version__, recipes
+from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
-from maven_jax.experiment import check_sections
+from maven_jax.files import SEAL, find_fault, seal, write_json
 from maven_jax.models.registry import of_own_file
-from maven_jax.recipes import Config
-from maven_jax.runs.metrics import write_json
+from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.state import Weights
 
 FORMAT, FORMAT_VERSION = "maven_jax bundle", 2
 BUNDLE_FILE = "bundle.json"
@@ -108,9 +110,9 @@ def write_bundle(
     (folder / WEIGHTS_FILE).write_bytes(save(bundle.arrays, metadata={"format": FORMAT}))
     if program is not None:
         (folder / PROGRAM_FILE).write_bytes(program)
-    integrity.seal(folder)
+    seal(folder)
     (folder / CARD_FILE).write_text(card(digests(folder)), encoding="utf-8")
-    integrity.seal(folder)
+    seal(folder)
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -167,17 +169,17 @@ def read_program(folder: Path) -> bytes:
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
     """Part -> `bytes` and `sha256`, as the seal has them."""
-    return dict(_read_json(folder / integrity.SEAL).get("files") or {})
+    return dict(_read_json(folder / SEAL).get("files") or {})
 
 
 def _check_seal(folder: Path) -> None:
     """Raises UserError unless the parts are plain files as they were written."""
-    for name in (integrity.SEAL, *PARTS):
+    for name in (SEAL, *PARTS):
         path = folder / name
         try:
             kind = path.lstat().st_mode
         except FileNotFoundError:
-            if name in _NEEDED or name == integrity.SEAL:
+            if name in _NEEDED or name == SEAL:
                 raise UserError(f"{folder}: no whole bundle, {name} is missing") from None
             continue
         except OSError as error:
@@ -189,8 +191,8 @@ def _check_seal(folder: Path) -> None:
     unsealed = [name for name in PARTS if (folder / name).exists() and name not in sealed]
     if foreign or unsealed:
         name = (foreign + unsealed)[0]
-        raise UserError(f"{folder / integrity.SEAL}: {name!r} is not a sealed part of a bundle")
-    fault = integrity.find_fault(folder)
+        raise UserError(f"{folder / SEAL}: {name!r} is not a sealed part of a bundle")
+    fault = find_fault(folder)
     if fault is not None:
         raise UserError(f"{folder}: damaged, {fault}; copy or export it again")
 
@@ -264,3 +266,38 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged or no safetensors file ({error})") from None
+
+
+def arrays_of(weights: Weights) -> dict[str, np.ndarray]:
+    """Weights by path: `params/…`, `state/<collection>/…`, `statistics/{mean,std}/<modality>`."""
+    trees = {
+        "params": weights.params,
+        "state": weights.model_state,
+        "statistics": {"mean": weights.statistics.mean, "std": weights.statistics.std},
+    }
+    return {path: np.asarray(x) for path, x in flatten_dict(trees, sep="/").items()}
+
+
+def weights_of(arrays: Mapping[str, Any], source: str) -> Weights:
+    """The inverse of `arrays_of`, of NumPy or of traced arrays.
+
+    Raises:
+        UserError: a name that it does not write.
+    """
+    tree: dict[str, Any] = {"params": {}, "state": {}, "statistics": {"mean": {}, "std": {}}}
+    for path, array in arrays.items():
+        *parts, last = path.split("/")
+        node: Any = tree
+        for i, part in enumerate(parts):
+            known = part in node or (i and parts[0] in ("params", "state"))
+            if not isinstance(node, dict) or not known:
+                raise UserError(f"{source}: no weights are called {path!r}")
+            node = node.setdefault(part, {})
+        if not parts or not isinstance(node, dict) or last in node:
+            raise UserError(f"{source}: no weights are called {path!r}")
+        node[last] = array
+    return Weights(
+        params=tree["params"],
+        model_state=tree["state"],
+        statistics=FeatureStatistics(**tree["statistics"]),
+    )

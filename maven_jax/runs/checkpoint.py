@@ -16,8 +16,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from maven_jax import integrity
 from maven_jax.errors import UserError, disk_refusal
+from maven_jax.files import find_fault, is_sealed, seal, silence_late_callbacks
 from maven_jax.progress import say
 from maven_jax.runtime.hosts import agree, is_writer
 from maven_jax.state import TrainState, Weights
@@ -71,7 +71,7 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._step = 0
         self._error: BaseException | None = None
-        integrity.silence_late_callbacks()
+        silence_late_callbacks()
 
     # Which there are.
 
@@ -163,8 +163,8 @@ class Checkpoints:
     def _find_fault(self, step: int, needed: tuple[str, ...]) -> str | None:
         """What is wrong with a step's files, by its seal; by reading them if it has none."""
         folder = self.folder / str(step)
-        if integrity.is_sealed(folder):
-            return integrity.find_fault(folder)
+        if is_sealed(folder):
+            return find_fault(folder)
         return _find_unreadable(folder, needed)
 
     # Saving.
@@ -216,7 +216,7 @@ class Checkpoints:
         try:
             manager.wait_until_finished()
             if is_writer():
-                integrity.seal(self.folder / str(step))
+                seal(self.folder / str(step))
                 shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
         except BaseException as error:
             self._error = error

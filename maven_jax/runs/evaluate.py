@@ -10,21 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import experiment as assembly
-from maven_jax.command_line import Parser
-from maven_jax.errors import UserError, did_you_mean
+from maven_jax import experiment
 from maven_jax.evaluation.report import frame_times, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores
 from maven_jax.progress import say, timed
 from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.workdir import read_record
 from maven_jax.runtime import hosts
-from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog
-from maven_jax.state import count_parameters, create_weights
+from maven_jax.state import count_parameters, create_weights, put_weights
 from maven_jax.store.reader import Store
-from maven_jax.training.initial_weights import put_weights
 
 
 def evaluate(
@@ -54,25 +51,25 @@ def evaluate(
         UserError: no run, no such checkpoint, no such split, or features of another kind.
     """
     watchdog = watchdog or Watchdog(math.inf)
-    config, record = assembly.read_record(workdir)
+    config, record = read_record(workdir)
     if store is not None:
         config.data.store = store
-    features = assembly.open_store(config)
+    features = experiment.open_store(config)
     modalities = tuple(config.data.modalities)
     # Released weights come with neither the statistics nor the names of what they were trained on.
     released = record.get("statistics") == "store"
-    assembly.check_features(features, record["features"], identity=not released)
+    experiment.check_features(features, record["features"], identity=not released)
     # Weights fit any mesh: evaluation takes the devices that are here.
     config.mesh.update(data=-1, model=1)
-    mesh, rules = assembly.build_mesh(config)
+    mesh, rules = experiment.build_mesh(config)
     devices = mesh.shape["data"]
     config.eval.batch_size = -(-config.eval.batch_size // devices) * devices
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
     step = checkpoints.resolve(which)
 
-    model = assembly.build_model(config, features)
-    statistics = assembly.feature_statistics(features, config)
-    example = assembly.example_batch(features, config, split)
+    model = experiment.build_model(config, features)
+    statistics = experiment.feature_statistics(features, config)
+    example = experiment.example_batch(features, config, split)
     fresh, shardings = create_weights(model, example, statistics, mesh, rules, config.seed)
     if released:
         say(f"features are standardised by the training statistics of {config.data.store}")
@@ -80,14 +77,14 @@ def evaluate(
     else:
         weights = checkpoints.restore_weights(step, fresh)
     checkpoints.close()
-    predictor = assembly.build_predictor(config, features, model, split, mesh, rules, shardings)
+    predictor = experiment.build_predictor(config, features, model, split, mesh, rules, shardings)
     with jax.set_mesh(mesh):
         with timed("compiling the prediction step"), watchdog.paused("compiling"):
             predictor.compile(weights)
         evaluating = functools.partial(watchdog.beat, step, "evaluating")
         label = f"evaluating {split} with step {step}"
         tracks = predictor(weights, label=label, beat=evaluating)
-    dimensions = assembly.trained_dimensions(config)
+    dimensions = experiment.trained_dimensions(config)
     scores, by_video = score(tracks, dimensions)
     scores |= {
         "dimensions": list(dimensions),
@@ -129,30 +126,3 @@ def _write(
         names = ", ".join(scores["untrained_encoders"])
         say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
     say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {workdir / 'plots'}")
-
-
-def main(argv: list[str]) -> int:
-    """`maven-jax evaluate`."""
-    p = Parser(
-        prog="maven-jax evaluate",
-        description="Score a trained model: CCC over all frames of a split, predictions, plots.",
-    )
-    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
-    p.add_argument("--split", help="split of the store (default: the run's evaluation split)")
-    p.add_argument(
-        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
-    )
-    p.add_argument("--store", help="another store with the same kind of features")
-    hosts.add_arguments(p)
-    args = p.parse_args(argv)
-    keep_compiled()
-    if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():
-        raise UserError(
-            f"--checkpoint {args.checkpoint}: best, latest or a step is wanted"
-            + did_you_mean(args.checkpoint, ("best", "latest"))
-        )
-    with hosts.connect(args, preemptible=False) as watchdog:
-        config, _ = assembly.read_record(args.workdir)
-        split = args.split or config.data.eval_split
-        evaluate(args.workdir, split, which=args.checkpoint, store=args.store, watchdog=watchdog)
-    return 0

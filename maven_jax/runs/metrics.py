@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,44 +13,10 @@ from typing import TYPE_CHECKING, Any
 from maven_jax.errors import UserError, disk_refusal
 
 if TYPE_CHECKING:
-    from maven_jax.event_file import EventFile
+    from maven_jax.runs.event_file import EventFile
 
 # TensorBoard's files are forced onto the disk, which is too slow for every step.
 _FLUSH_S = 10
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under another name and renames it, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".incomplete")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    temporary.replace(path)
-
-
-@contextlib.contextmanager
-def appearing_whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when the block is done, and goes if it fails.
-
-    Raises:
-        UserError: `out` is a file or holds something, or cannot be written.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        what = "holds other things" if out.is_dir() else "is a file"
-        raise UserError(f"{out}: {what} already; take another --out")
-    whole = Path(os.path.abspath(out))
-    partial = whole.with_name(f".{whole.name}.incomplete")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            # An empty folder may be replaced, a folder with anything in it may not.
-            partial.replace(whole)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 class MetricWriter:
@@ -111,7 +75,7 @@ class MetricWriter:
 
     def _open_events(self) -> EventFile:
         # Where PyTorch is installed tensorboardX imports it, for which no first step should wait.
-        from maven_jax.event_file import EventFile
+        from maven_jax.runs.event_file import EventFile
 
         self._flushed = time.monotonic()
         return EventFile(self._workdir / "tensorboard", self._resume_step + 1)

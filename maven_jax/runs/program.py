@@ -27,7 +27,8 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.runs import bundle
-from maven_jax.runs.trained_model import TrainedModel, arrays_of, weights_of
+from maven_jax.runs.bundle import arrays_of, weights_of
+from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.types import Batch
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -25,10 +25,10 @@ from maven_jax.convert.native import save_encoder
 from maven_jax.convert.released_tables import Table
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.errors import UserError
-from maven_jax.experiment import CONFIG_FILE
+from maven_jax.files import write_json
 from maven_jax.models import registry
 from maven_jax.recipes import Config
-from maven_jax.runs.metrics import write_json
+from maven_jax.runs.workdir import CONFIG_FILE
 
 _VERSIONS = ("jax", "flax", "orbax-checkpoint", "numpy")
 

@@ -8,12 +8,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, from_json
 from maven_jax.runs.trained_model import TrainedModel
-from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
 
 _BLOCK_FRAMES = 10_000
 
@@ -31,10 +32,10 @@ def open_features(model: TrainedModel, store: str | None) -> Store:
     config = from_json(model.config.to_dict())
     if store is not None:
         config.data.store = store
-    opened = assembly.open_store(config)
+    opened = experiment.open_store(config)
     # Released weights come without the names of what they were trained on.
     identity = "converted" not in model.record
-    assembly.check_features(opened, model.trained_on.kinds(), identity=identity)
+    experiment.check_features(opened, model.trained_on.kinds(), identity=identity)
     return opened
 
 
@@ -50,12 +51,14 @@ def raw_tracks(model: TrainedModel, store: Store, split: str) -> list[Track]:
         UserError: no such split.
     """
     config = _for_this_machine(model.config)
-    mesh, rules = assembly.build_mesh(config)
+    mesh, rules = experiment.build_mesh(config)
     config.eval.batch_size = -(-config.eval.batch_size // mesh.shape["data"]) * mesh.shape["data"]
     everywhere = NamedSharding(mesh, P())
     weights = jax.device_put(model.weights, everywhere)
     shardings = jax.tree.map(lambda _: everywhere, weights)
-    predictor = assembly.build_predictor(config, store, model.module, split, mesh, rules, shardings)
+    predictor = experiment.build_predictor(
+        config, store, model.module, split, mesh, rules, shardings
+    )
     with jax.set_mesh(mesh):
         with timed("compiling the prediction step"):
             predictor.compile(weights)

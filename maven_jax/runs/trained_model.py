@@ -15,18 +15,20 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
+from maven_jax.evaluation.step import predict_function
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
+from maven_jax.runs.bundle import weights_of
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.runs.workdir import CONFIG_FILE, read_record
 from maven_jax.runtime.sharding import logical_rules
 from maven_jax.state import Weights, init_weights
-from maven_jax.training.step import predict_function
 from maven_jax.types import Batch
 
 
@@ -57,7 +59,7 @@ class TrainedModel:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Those of valence and arousal that were trained."""
-        return assembly.trained_dimensions(self.config)
+        return experiment.trained_dimensions(self.config)
 
     @property
     def label(self) -> str:
@@ -87,11 +89,11 @@ class TrainedModel:
 
     @property
     def module(self) -> nn.Module:
-        return assembly.create_model(self.config, self.trained_on.target_mean)
+        return experiment.create_model(self.config, self.trained_on.target_mean)
 
     @property
     def transform(self) -> InputTransform:
-        return assembly.build_transform(self.config)
+        return experiment.build_transform(self.config)
 
     def example(self, rows: int = 1) -> Batch:
         """A batch of zeros (NumPy) as the store's would be: windows of the recipe's length."""
@@ -195,7 +197,7 @@ def read_config(path: Path) -> Config:
     """
     if bundle.is_bundle(path):
         return bundle.open_bundle(path).config
-    return assembly.read_record(path)[0]
+    return read_record(path)[0]
 
 
 def _from_bundle(parts: bundle.Bundle) -> TrainedModel:
@@ -212,7 +214,7 @@ def _from_bundle(parts: bundle.Bundle) -> TrainedModel:
 
 
 def _from_workdir(workdir: Path, which: str) -> TrainedModel:
-    config, record = assembly.read_record(workdir)
+    config, record = read_record(workdir)
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
     try:
         step = checkpoints.resolve(which)
@@ -240,18 +242,18 @@ def _described(
     """What a run was trained on, by its record; of older and of converted runs, by their store."""
     released = record.get("statistics") == "store"
     if "trained_on" in record and statistics is not None:
-        described = TrainedOn.from_json(record["trained_on"], str(workdir / assembly.CONFIG_FILE))
+        described = TrainedOn.from_json(record["trained_on"], str(workdir / CONFIG_FILE))
         return described, FeatureStatistics(**statistics)
     try:
-        store = assembly.open_store(config)
+        store = experiment.open_store(config)
     except UserError as error:
         raise UserError(
             f"{workdir}: does not say itself what it was trained on, and its store is not there "
             f"({error})"
         ) from None
-    assembly.check_features(store, record["features"], identity=not released)
+    experiment.check_features(store, record["features"], identity=not released)
     if statistics is None:
-        known = assembly.training_moments(store, config)
+        known = experiment.training_moments(store, config)
         names = tuple(config.data.modalities)
         statistics = {
             "mean": {m: np.asarray(known[m].mean, np.float32) for m in names},
@@ -271,38 +273,3 @@ def _scores(workdir: Path, step: int) -> dict[str, dict[str, Any]]:
         if isinstance(written, dict) and written.get("step") == step:
             scores[path.stem] = {k: v for k, v in written.items() if k != "videos"}
     return scores
-
-
-def arrays_of(weights: Weights) -> dict[str, np.ndarray]:
-    """Weights by path: `params/…`, `state/<collection>/…`, `statistics/{mean,std}/<modality>`."""
-    trees = {
-        "params": weights.params,
-        "state": weights.model_state,
-        "statistics": {"mean": weights.statistics.mean, "std": weights.statistics.std},
-    }
-    return {path: np.asarray(x) for path, x in flatten_dict(trees, sep="/").items()}
-
-
-def weights_of(arrays: Mapping[str, Any], source: str) -> Weights:
-    """The inverse of `arrays_of`, of NumPy or of traced arrays.
-
-    Raises:
-        UserError: a name that it does not write.
-    """
-    tree: dict[str, Any] = {"params": {}, "state": {}, "statistics": {"mean": {}, "std": {}}}
-    for path, array in arrays.items():
-        *parts, last = path.split("/")
-        node: Any = tree
-        for i, part in enumerate(parts):
-            known = part in node or (i and parts[0] in ("params", "state"))
-            if not isinstance(node, dict) or not known:
-                raise UserError(f"{source}: no weights are called {path!r}")
-            node = node.setdefault(part, {})
-        if not parts or not isinstance(node, dict) or last in node:
-            raise UserError(f"{source}: no weights are called {path!r}")
-        node[last] = array
-    return Weights(
-        params=tree["params"],
-        model_state=tree["state"],
-        statistics=FeatureStatistics(**tree["statistics"]),
-    )

@@ -9,7 +9,8 @@ from typing import Any
 from maven_jax.errors import UserError
 from maven_jax.experiment import split_entries, training_moments
 from maven_jax.recipes import Config
-from maven_jax.store.reader import ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import ModalitySpec
 
 
 @dataclass(frozen=True)

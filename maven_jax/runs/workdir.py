@@ -14,11 +14,12 @@ from typing import Any
 
 import jax
 
-from maven_jax import __version__
+from maven_jax import __version__, recipes
 from maven_jax.errors import UserError
-from maven_jax.experiment import CONFIG_FILE, feature_kinds
+from maven_jax.experiment import feature_kinds
+from maven_jax.files import write_json
+from maven_jax.models import registry
 from maven_jax.recipes import Config
-from maven_jax.runs.metrics import write_json
 from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.store.reader import Store
 
@@ -141,3 +142,49 @@ def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
             f"{workdir} belongs to a run with another config: {'; '.join(changed[:3])}{more}; "
             "take another --workdir"
         )
+
+
+CONFIG_FILE = "config.json"
+# Not in the configs of the first runs.
+_LATER_KEYS = {
+    "data": ("fold", "mix", "resident"),
+    "eval": ("smooth_frames",),
+    "train": ("stages", "init"),
+}
+
+
+def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
+    """What a run wrote of itself: its resolved config, and the whole record.
+
+    Raises:
+        UserError: there is none, or its model is a file that came along in the workdir.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
+    try:
+        record = json.loads(path.read_text())
+        config = recipes.from_json(record["config"])
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"{path}: not a config that a run wrote ({error})") from error
+    for section, keys in _LATER_KEYS.items():
+        for key in keys:
+            if key not in config.get(section, {}):
+                raise UserError(
+                    f"{path}: written before config.{section}.{key} came to be; train it again, "
+                    "or evaluate it with the version that it names"
+                )
+    _refuse_code_inside(workdir, config)
+    return config, record
+
+
+def _refuse_code_inside(workdir: Path, config: Config) -> None:
+    """Opening a folder that somebody else packed must not run what lies in it."""
+    model = config.get("model", {})
+    for name in (str(model.get("name", "")), str(model.get("fusion", {}).get("name", ""))):
+        file = registry.file_of(name)
+        if registry.of_own_file(name) and file.is_relative_to(workdir.resolve()):
+            raise UserError(
+                f"{workdir / CONFIG_FILE}: the model's code lies in the workdir itself ({name}), "
+                "which is not run; if it is yours, keep it elsewhere and name it there"
+            )

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,6 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from maven_jax import progress
-from maven_jax.last_words import LastWords
 
 PERIOD_S = 1.0
 # Its thread speaks every second; only a process that is killed, stopped or cut off is silent for
@@ -294,3 +294,33 @@ def _are(processes: list[int]) -> str:
     shown = ", ".join(str(i) for i in processes[:8])
     more = f" and {len(processes) - 8} more" if len(processes) > 8 else ""
     return f"processes {shown}{more} are"
+
+
+class LastWords:
+    """Has a shell wait for this process to end, and say something then unless told otherwise.
+
+    Args:
+        message: what it says.
+    """
+
+    def __init__(self, message: str):
+        self._shell: subprocess.Popen | None = None
+        with contextlib.suppress(OSError):  # without a shell, without the line
+            self._shell = subprocess.Popen(
+                # `read` fails when the other end of the pipe is closed without a word.
+                ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', message],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                close_fds=True,
+            )
+
+    def withdraw(self) -> None:
+        """Makes it say nothing: the end is an orderly one, or has been explained."""
+        if self._shell is None:
+            return
+        assert self._shell.stdin is not None
+        with contextlib.suppress(OSError):
+            self._shell.stdin.write(b"\n")
+            self._shell.stdin.close()
+        self._shell.wait()
+        self._shell = None

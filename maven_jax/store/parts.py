@@ -17,7 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from maven_jax.errors import UserError
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.plan import PlannedVideo
-from maven_jax.store.reader import TARGETS, Frames, ModalitySpec, mask_field, record_arrays
+from maven_jax.store.schema import TARGETS, Frames, ModalitySpec, mask_field, record_arrays
 
 # One record per group, so that one can be read without its neighbours. zstd at level 1 takes
 # a third off (text vectors repeat within a segment) and still inflates at over 2 GB/s a core.

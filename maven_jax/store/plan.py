@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maven_jax.errors import UserError
-from maven_jax.store.reader import PLAN_FILE, RECORD_FIELDS, ModalitySpec
+from maven_jax.store.schema import PLAN_FILE, RECORD_FIELDS, ModalitySpec
 
 PLAN_VERSION = 1
 SPLIT_ORDER = ("train", "validation", "test")

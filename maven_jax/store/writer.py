@@ -38,8 +38,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data_prep.durable import publish, sync_directory, temporary_beside, write_file
 from maven_jax.errors import UserError
+from maven_jax.files import publish, sync_directory, temporary_beside, write_file
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.parts import (
     PART_OPTIONS,
@@ -55,7 +55,8 @@ from maven_jax.store.plan import (
     dataset_identity,
     make_plan,
 )
-from maven_jax.store.reader import (
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_FOLDER,
@@ -63,7 +64,6 @@ from maven_jax.store.reader import (
     STORE_FILE,
     TARGETS,
     ModalitySpec,
-    Store,
     file_key,
     video_file,
 )

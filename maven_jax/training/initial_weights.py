@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.state import Weights, count_parameters
+from maven_jax.runs.workdir import CONFIG_FILE, read_record
+from maven_jax.state import Weights, count_parameters, put_weights
 from maven_jax.store.reader import Store
-
-Flat = dict[str, Any]
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -112,8 +105,8 @@ def check_features(folder: Path, modalities: tuple[str, ...], store: Store, sour
         parts = bundle.open_bundle(folder)
         known, kinds = parts.config.data.modalities, parts.trained_on.kinds()
         released = "converted" in parts.record
-    elif (folder / assembly.CONFIG_FILE).exists():
-        config, record = assembly.read_record(folder)
+    elif (folder / CONFIG_FILE).exists():
+        config, record = read_record(folder)
         known, kinds = config.data.modalities, record["features"]
         released = "converted" in record
     else:
@@ -124,63 +117,9 @@ def check_features(folder: Path, modalities: tuple[str, ...], store: Store, sour
         )
     try:
         # Released weights come without the names of what they were trained on.
-        assembly.check_features(store, kinds, identity=not released)
+        experiment.check_features(store, kinds, identity=not released)
     except UserError as error:
         raise UserError(
             f"{source}: {error}; prepare the store with the encoders of that run, or let the "
             "recipe's train.init name modules behind the features instead of the whole model"
         ) from None
-
-
-def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: str) -> Weights:
-    """`weights` with those of one module replaced.
-
-    Args:
-        weights: of the model.
-        found: `params` and `model_state` of the module.
-        where: its path within the model; `/` for the model itself.
-        source: where they come from, for messages.
-
-    Raises:
-        UserError: names or shapes differ from the module's.
-    """
-    target: dict[str, Flat] = {
-        name: flatten_dict(tree, sep="/")
-        for name, tree in {"params": weights.params, **weights.model_state}.items()
-    }
-    given = {"params": found["params"], **found["model_state"]}
-    prefix = where.strip("/") + "/" if where.strip("/") else ""
-    if not any(path.startswith(prefix) for path in target["params"]):
-        tops = sorted({path.split("/")[0] for path in target["params"]})
-        raise UserError(f"{source}: the model has no {where!r}; it has {', '.join(tops)}")
-    unknown = [name for name, tree in given.items() if tree and name not in target]
-    if unknown:
-        raise UserError(f"{source} has {', '.join(unknown)}, which the model has not")
-    for name, values in target.items():
-        flat = flatten_dict(given.get(name) or {}, sep="/")
-        _put(values, {prefix + path: x for path, x in flat.items()}, prefix, source)
-    trees = {name: unflatten_dict(values, sep="/") for name, values in target.items()}
-    return weights.replace(params=trees.pop("params"), model_state=trees)
-
-
-def _put(target: Flat, source: Flat, prefix: str, place: str) -> None:
-    """Replaces all that lies under `prefix`; both sides have to have the same names and shapes."""
-    wanted = {path for path in target if path.startswith(prefix)}
-    faults = [f"lacks {path}" for path in sorted(wanted - source.keys())]
-    faults += [f"has {path}, the model has not" for path in sorted(source.keys() - wanted)]
-    faults += [
-        f"has {path} of shape {source[path].shape}, the model's is {target[path].shape}"
-        for path in sorted(wanted & source.keys())
-        if source[path].shape != target[path].shape
-    ]
-    if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise UserError(f"{place} {'; '.join(faults[:3])}{more}")
-    for path in wanted:
-        target[path] = _like(source[path], target[path])
-
-
-def _like(value: Any, old: jax.Array) -> jax.Array:
-    """`value` with the type and the layout of `old`."""
-    host = np.asarray(value, old.dtype)
-    return jax.make_array_from_callback(old.shape, old.sharding, lambda index: host[index])

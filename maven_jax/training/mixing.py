@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.data.mixture import PARTS, Mixture
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows, make_windows
@@ -58,7 +57,7 @@ def _open_one(
         if kinds[0] != kinds[1]:
             raise UserError(f"{key}: {store} holds {modality} as {kinds[0]}, not as {kinds[1]}")
     try:
-        assembly.check_features(mixed, assembly.feature_kinds(main, modalities))
+        experiment.check_features(mixed, experiment.feature_kinds(main, modalities))
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     return mixed

@@ -21,8 +21,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.recipes import Config
@@ -236,7 +235,7 @@ class StageBuilder:
         step = make_train_step(
             self._model,
             recipes.call(make_loss, config.loss, "loss"),
-            assembly.build_transform(config),
+            experiment.build_transform(config),
             tx,
             mesh=self._mesh,
             rules=self._rules,

@@ -13,31 +13,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
-from maven_jax.command_line import Parser
+from maven_jax import experiment, recipes
 from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
-from maven_jax.progress import format_duration, say, timed
-from maven_jax.recipes import Config
+from maven_jax.progress import say, timed
+from maven_jax.recipes import Config, check_sections
 from maven_jax.runs import workdir as workdirs
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.metrics import MetricWriter, SilentWriter, read_metrics, write_json
+from maven_jax.runs.metrics import MetricWriter, SilentWriter
 from maven_jax.runtime import hosts
-from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters
 from maven_jax.training import feed as feeding
 from maven_jax.training import mixing
-from maven_jax.training.initial_weights import init_from, start_from
+from maven_jax.training.initial_weights import start_from
 from maven_jax.training.optimizer import Plateau
 from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
 from maven_jax.training.reporter import Reporter
 from maven_jax.training.stages import Stage, StageBuilder, StageControl
-
-# Its presence says that a run is complete, evaluation included.
-FINISHED_FILE = "finished.json"
 
 
 def run(
@@ -53,7 +47,7 @@ def run(
     The order within the loop is kept: evaluate, save, take the next batch, step.
 
     Args:
-        config: a recipe with the sections of `assembly.SECTIONS`.
+        config: a recipe with the sections of `SECTIONS`.
         workdir: where config, metrics, checkpoints and plots go.
         overrides: what was set on the command line, for the record.
         watchdog: is told of progress; None for nobody.
@@ -68,12 +62,12 @@ def run(
     """
     watchdog = watchdog or Watchdog(math.inf)
     preemption = preemption or hosts.Preemption()
-    assembly.check_sections(config)
-    mesh, rules = assembly.build_mesh(config)
-    store = assembly.open_store(config)
-    assembly.say_what_runs(store, config, mesh)
+    check_sections(config)
+    mesh, rules = experiment.build_mesh(config)
+    store = experiment.open_store(config)
+    experiment.say_what_runs(store, config, mesh)
 
-    windows = assembly.split_windows(store, config, config.data.train_split, train=True)
+    windows = experiment.split_windows(store, config, config.data.train_split, train=True)
     if config.train.batch_size % (config.train.accumulate_steps * mesh.shape["data"]):
         raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
     mixed = mixing.open_mixed(config, store)
@@ -85,14 +79,14 @@ def run(
     stops_every = (eval_every, save_every, config.train.log_every_steps)
     feed = feeding.make_feed(config, store, windows, source, mesh)
 
-    model = assembly.build_model(config, store)
-    dimensions = assembly.trained_dimensions(config)
+    model = experiment.build_model(config, store)
+    dimensions = experiment.trained_dimensions(config)
     example = to_batch(source.read([0]))
     builder = StageBuilder(
         config,
         model,
         example,
-        assembly.feature_statistics(store, config),
+        experiment.feature_statistics(store, config),
         mesh,
         rules,
         steps_per_epoch=steps_per_epoch,
@@ -101,7 +95,7 @@ def run(
     plateau = recipes.call(Plateau, config.train.plateau, "train.plateau")
     control = StageControl(plateau, len(builder.groups))
     stage = builder.build(0, 0)
-    predictor = assembly.build_predictor(
+    predictor = experiment.build_predictor(
         config, store, model, config.data.eval_split, mesh, rules, stage.shardings.weights
     )
     say(
@@ -231,60 +225,3 @@ def steps_until(step: int, total_steps: int, stops_every: Sequence[int]) -> int:
     1
     """
     return min(total_steps - step, *(every - step % every for every in stops_every))
-
-
-def parser() -> Parser:
-    p = Parser(
-        prog="maven-jax train",
-        description="Train by a recipe, then evaluate the best checkpoint. The same command again "
-        "continues where it stopped.",
-        epilog="Every value of the recipe can be set: --config.train.batch_size=8. "
-        f"Recipes: {', '.join(sorted(f.stem for f in recipes.folder().glob('*.py')))}.",
-    )
-    p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
-    p.add_argument("--workdir", required=True, type=Path, help="folder of the run")
-    p.add_argument(
-        "--init-from",
-        metavar="DIR",
-        help="begin with the weights of the best checkpoint in this workdir, and with nothing "
-        "else of it; short for --config.train.init of the whole model",
-    )
-    hosts.add_arguments(p)
-    return p
-
-
-def main(argv: list[str]) -> int:
-    """`maven-jax train`."""
-    args, rest = parser().parse_known_args(argv)
-    keep_compiled()
-    with hosts.connect(args, preemptible=True) as watchdog, hosts.Preemption() as preemption:
-        config = recipes.load(args.config)
-        overrides = recipes.override(config, rest)
-        if args.init_from is not None:
-            init_from(config, args.init_from)
-        assembly.check_sections(config)
-        began = time.monotonic()
-        finished = args.workdir / FINISHED_FILE
-        if hosts.is_writer():
-            finished.unlink(missing_ok=True)
-            if config.data.synthetic is not None:
-                from data_prep.synth.store import ensure_store
-
-                section = config.data.synthetic
-                recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
-        hosts.agree(0)  # the others wait for the store
-        if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
-            return 0
-        from maven_jax.evaluation import plots
-        from maven_jax.runs.evaluate import evaluate
-
-        scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
-        if hosts.is_writer():
-            rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
-            plots.plot_training(rows, config.data.eval_split, plot)
-            last = max(row["step"] for row in rows)
-            row = {"steps": last, "best_step": scores["step"], "ccc": scores["ccc"]}
-            write_json(finished, row)
-        took = format_duration(time.monotonic() - began)
-        say(f"done in {took}; everything is in {args.workdir}")
-    return 0

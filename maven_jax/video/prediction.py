@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
-from data_prep.durable import publish, temporary_beside
 from maven_jax.errors import UserError
+from maven_jax.files import publish, temporary_beside
 from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
 

@@ -1,6 +1,6 @@
 """A trained model on a user's own media: decode, crop, encode, predict window by window, blend.
 
-Features come from the same code as those of training (`data_prep.encode.VideoReader`) and meet the
+Features come from the same code as those of training (`features.reader.VideoReader`) and meet the
 same windows, so a video that is predicted here scores as it would from a feature store. Everything
 streams: face crops go through a folder on disk, features are forgotten once their windows are done.
 """
@@ -23,11 +23,11 @@ from ml_collections import ConfigDict
 
 from data_prep.corpus.check_video import VideoCheck
 from data_prep.corpus.layout import Video
-from data_prep.encode import Encoders, VideoReader, open_encoders, peak_memory_mib
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
-from maven_jax.features.device import Clock
+from maven_jax.features.device import Clock, peak_memory_mib
+from maven_jax.features.reader import Encoders, VideoReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.media.align import segment_ids
 from maven_jax.media.container import open_audio
@@ -40,7 +40,7 @@ from maven_jax.media.track_faces import ChosenFace
 from maven_jax.media.transcripts import Segment, Word, read_transcript
 from maven_jax.progress import meter, say
 from maven_jax.runs.trained_model import TrainedModel, open_model
-from maven_jax.store.reader import ModalitySpec, VideoEntry
+from maven_jax.store.schema import ModalitySpec, VideoEntry
 from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.reel import Reel
 from maven_jax.video.window_mean import WindowedModel

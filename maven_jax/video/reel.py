@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.store.reader import Frames, ModalitySpec, VideoEntry, mask_field
+from maven_jax.store.schema import Frames, ModalitySpec, VideoEntry, mask_field
 
 
 class Reel:

@@ -16,7 +16,7 @@ from maven_jax.errors import UserError
 from maven_jax.progress import meter
 from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import Weights
-from maven_jax.store.reader import VideoEntry
+from maven_jax.store.schema import VideoEntry
 from maven_jax.types import Batch
 
 

@@ -13,9 +13,10 @@ from maven_jax.__main__ import main
 from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import write_report
-from maven_jax.evaluation.scores import DIMENSIONS, score
+from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Track
-from maven_jax.store.reader import VideoEntry
+from maven_jax.store.schema import VideoEntry
+from maven_jax.types import DIMENSIONS
 
 LENGTHS = {"a": 60, "b": 45, "odd name/1": 30}
 

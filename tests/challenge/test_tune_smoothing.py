@@ -13,7 +13,7 @@ from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import Smoothing, as_widths, box_filter, read_smoothing
 from maven_jax.evaluation.split_predictor import Track
-from maven_jax.runs.metrics import write_json
+from maven_jax.files import write_json
 
 WIDTHS = (0, 5, 21, 61, 201)
 

@@ -11,13 +11,13 @@ import pytest
 
 from maven_jax import recipes
 from maven_jax.commands.export import _noise, largest_difference
-from maven_jax.runs.bundle import Bundle, write_bundle
+from maven_jax.runs.bundle import Bundle, arrays_of, write_bundle
 from maven_jax.runs.model_card import model_card
 from maven_jax.runs.program import export_program
-from maven_jax.runs.trained_model import TrainedModel, arrays_of, open_model
+from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.state import Weights
-from maven_jax.store.reader import ModalitySpec
+from maven_jax.store.schema import ModalitySpec
 
 WINDOW = {"data.window.length": 20, "data.window.hop": 20, "eval.hop": 20}
 SYSTEMS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {

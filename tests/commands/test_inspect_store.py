@@ -8,7 +8,8 @@ import pytest
 
 from maven_jax.__main__ import main
 from maven_jax.commands import inspect_store
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from maven_jax.data.folds import NUM_FOLDS, fold_entries, fold_statistics
 from maven_jax.errors import UserError
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 # Sorted as a corpus is: the second face of a video need not stand beside the first.

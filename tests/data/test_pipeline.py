@@ -11,7 +11,8 @@ import pytest
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.data.windows import make_windows
 from maven_jax.errors import UserError
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 LENGTHS = {"a": (130, 25.0), "b": (37, 12.5), "c": (3, 30.0)}

@@ -15,6 +15,7 @@ from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout
 from maven_jax.data.windows import make_windows
 from maven_jax.runtime.sharding import make_mesh
 from maven_jax.store.reader import Store
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 KINDS = {
@@ -69,7 +70,6 @@ PROGRAM = """
 import sys
 from maven_jax.store.reader import Store
 from tests.data.test_resident import assert_same_batches
-from tests.support.root import ROOT
 store = Store(sys.argv[1])
 for data, model in ((8, 1), (4, 2), (1, 8)):
     assert_same_batches(store, data, model, "sliding", {"audio": 1.0})

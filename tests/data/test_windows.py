@@ -12,7 +12,7 @@ from maven_jax.data.windows import (
     sliding_bounds,
 )
 from maven_jax.errors import UserError
-from maven_jax.store.reader import VideoEntry
+from maven_jax.store.schema import VideoEntry
 from tests.support.stores import write_small_store
 
 

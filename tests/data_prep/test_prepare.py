@@ -23,20 +23,12 @@ from data_prep import encode as extract_module
 from data_prep import prepare
 from data_prep.corpus.check import check
 from data_prep.corpus.layout import scan
-from data_prep.encode import (
-    BLOCK_FRAMES,
-    KINDS,
-    MODALITIES,
-    Encoders,
-    FrameCount,
-    encode_videos,
-    extract,
-    open_encoders,
-)
+from data_prep.encode import FrameCount, encode_videos, extract
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
+from maven_jax.features.reader import BLOCK_FRAMES, KINDS, MODALITIES, Encoders, open_encoders
 from maven_jax.store.reader import Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests.support import corpora

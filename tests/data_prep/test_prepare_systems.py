@@ -8,10 +8,10 @@ import pytest
 from data_prep import prepare
 from data_prep.corpus.check import check
 from data_prep.corpus.layout import scan
-from data_prep.encode import KINDS
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
+from maven_jax.features.reader import KINDS
 from maven_jax.store.reader import Store
 from tests.support import corpora
 

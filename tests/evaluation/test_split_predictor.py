@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.evaluation import split_predictor as inference
@@ -193,15 +193,15 @@ def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, at
     config = small_recipe(store.path, recipe, data__window__kind="segment", eval__hop=50)
     entries = [e for s in store.splits for e in store.videos(s)]
     assert len({b - a for e in entries for a, b in e.segments}) > 2
-    mesh, rules = assembly.build_mesh(config)
-    model = assembly.build_model(config, store)
-    example = assembly.example_batch(store, config, "validation")
-    statistics = assembly.feature_statistics(store, config)
+    mesh, rules = experiment.build_mesh(config)
+    model = experiment.build_model(config, store)
+    example = experiment.example_batch(store, config, "validation")
+    statistics = experiment.feature_statistics(store, config)
     weights, shardings = create_weights(model, example, statistics, mesh, rules, 0)
 
     def tracks() -> list[Track]:
         with jax.set_mesh(mesh), counted() as found:
-            p = assembly.build_predictor(config, store, model, "train", mesh, rules, shardings)
+            p = experiment.build_predictor(config, store, model, "train", mesh, rules, shardings)
             p.compile(weights)
             compiled.append(found["compiled"])
             return p(weights)
@@ -209,7 +209,7 @@ def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, at
     compiled = []
     bucketed = tracks()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "padded_lengths", lambda kind, length: (length,))
+        patch.setattr(experiment, "padded_lengths", lambda kind, length: (length,))
         whole = tracks()
     assert compiled == [3, 1]
     for one, other in zip(bucketed, whole, strict=True):

@@ -7,9 +7,9 @@ import pytest
 
 from data_prep.corpus.check import check
 from data_prep.corpus.layout import scan
-from data_prep.encode import Encoders, VideoReader, open_encoders
 from maven_jax import recipes
 from maven_jax.features.device import Clock
+from maven_jax.features.reader import Encoders, VideoReader, open_encoders
 from maven_jax.features.text import TextEncoder
 from maven_jax.media.transcripts import Segment
 from tests.support import corpora

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from data_prep.encode import open_encoders
 from maven_jax import recipes
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
 from maven_jax.errors import UserError
+from maven_jax.features.reader import open_encoders
 
 SHA256 = "12" * 32
 CASES = [

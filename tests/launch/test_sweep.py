@@ -16,11 +16,11 @@ import pytest
 from launch import sweep
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 RECIPE = """
 from maven_jax import recipes
-from tests.support.root import ROOT
 
 def get_config(arg=""):
     c = recipes.load(f"quickstart:{{arg or 'mean'}}")

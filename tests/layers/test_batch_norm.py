@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from maven_jax.layers.batch_norm import MaskedBatchNorm
+from tests.support.root import ROOT
 
 C = 5
 # Run as a script, on as many devices as XLA_FLAGS make: output and statistics of one batch.

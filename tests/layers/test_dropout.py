@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax.layers.dropout import Dropout, keep_mask
+from maven_jax.kernels.random_bits import keep_mask
+from maven_jax.layers.dropout import Dropout
 from tests.support.processes import run_processes
 
 
@@ -70,7 +71,7 @@ _DRAW = """
 import hashlib, json, functools
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
-from maven_jax.layers.dropout import keep_mask
+from maven_jax.kernels.random_bits import keep_mask
 
 def digest(data, model):
     mesh = jax.make_mesh((data, model), ("data", "model"))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from flax import linen as nn
 
-from maven_jax.layers.lstm import Blstm, CausalConv, ResidualBlstm, Tcn, l2_normalize
+from maven_jax.layers.lstm import Blstm, ResidualBlstm, l2_normalize
+from maven_jax.layers.tcn import CausalConv, Tcn
 from maven_jax.layers.temporal import TemporalModel, channels_of
 from tests.support.reference_temporal import TorchResidualBlstm, TorchTcn, array, lstm_params
 from tests.support.small_models import FAST_COMPILE, random_params

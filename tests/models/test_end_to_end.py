@@ -17,7 +17,8 @@ from maven_jax.models import registry
 from maven_jax.models.end_to_end import face_images, log_mel_examples
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.evaluate import evaluate
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from maven_jax.training import train
 from maven_jax.training.stages import Groups

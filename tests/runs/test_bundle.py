@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from maven_jax import integrity
 from maven_jax.__main__ import main
 from maven_jax.challenge.tune_smoothing import tune_smoothing
 from maven_jax.commands import export as export_module
 from maven_jax.commands.export import export
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing
-from maven_jax.runs.bundle import PARTS, digests
+from maven_jax.files import SEAL, _digest, find_fault, seal, write_json
+from maven_jax.runs.bundle import PARTS, arrays_of, digests
 from maven_jax.runs.evaluate import evaluate
-from maven_jax.runs.metrics import write_json
 from maven_jax.runs.program import open_program
 from maven_jax.runs.released import write_workdir
-from maven_jax.runs.trained_model import arrays_of, open_model
+from maven_jax.runs.trained_model import open_model
 from maven_jax.training import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
@@ -105,7 +104,7 @@ def test_the_card_says_data_scores_licences_and_every_digest(bundle, workdir):
     sealed = digests(bundle)
     assert set(sealed) == set(PARTS)
     for name, part in sealed.items():
-        assert integrity.find_fault(bundle) is None
+        assert find_fault(bundle) is None
         assert name == "MODEL_CARD.md" or f"| {part['sha256']} |" in card
 
 
@@ -116,8 +115,8 @@ def test_nothing_in_a_bundle_is_a_pickle(bundle):
 
 
 def reseal(folder: Path) -> None:
-    (folder / integrity.SEAL).unlink()
-    integrity.seal(folder)
+    (folder / SEAL).unlink()
+    seal(folder)
 
 
 def change(folder: Path, name: str, **values: object) -> None:
@@ -162,9 +161,9 @@ def fifo(folder: Path) -> None:
 
 def outside(folder: Path) -> None:
     """A seal, itself whole, that names a file elsewhere."""
-    path = folder / integrity.SEAL
+    path = folder / SEAL
     files = json.loads(path.read_text())["files"] | {"../../secret": {"bytes": 0, "sha256": ""}}
-    digest = integrity._digest(files)
+    digest = _digest(files)
     path.write_text(json.dumps({"files": files, "sha256": digest}))
 
 

@@ -17,15 +17,17 @@ import numpy as np
 import optax
 import pytest
 
-from maven_jax import errors, integrity
+from maven_jax import errors
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
+from maven_jax.files import find_fault
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.state import TrainState, Weights
 from maven_jax.store.reader import Store
 from maven_jax.training import train
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 STEPS = 6
@@ -39,7 +41,6 @@ def store(tmp_path_factory) -> Store:
 RECIPE = """
 from pathlib import Path
 from tests.support.recipes_for_tests import small_recipe
-from tests.support.root import ROOT
 
 def get_config(arg=""):
     return small_recipe(
@@ -281,7 +282,7 @@ DIES = {
         "def die(folder):\n"
         "    if folder.name == '4': os.kill(os.getpid(), signal.SIGKILL)\n"
         "    seal(folder)\n"
-        "seal, integrity.seal = integrity.seal, die\n"
+        "seal, seal = seal, die\n"
     ),
     "while sealing": (
         "import pathlib\n"
@@ -362,7 +363,7 @@ def test_a_full_disk_ends_in_one_line_and_older_checkpoints_stay_whole(recipe, r
     assert kept
     assert kept[-1] < STEPS
     for step in kept:
-        assert integrity.find_fault(workdir / "checkpoints" / str(step)) is None
+        assert find_fault(workdir / "checkpoints" / str(step)) is None
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     done = command(recipe, workdir)
     assert done.returncode == 0, done.stderr
@@ -389,7 +390,7 @@ def test_a_file_that_may_not_grow_ends_in_one_line(recipe, workdir):
     assert steps_in(workdir) == [4, 5]
     assert [seal.read_text() for seal in seals] == before
     for seal in seals:
-        assert integrity.find_fault(seal.parent) is None
+        assert find_fault(seal.parent) is None
 
 
 def test_the_reason_is_found_at_the_root_of_an_error():

@@ -11,14 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import file_stem, write_track
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import Predictor, Track
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.state import Weights
-from maven_jax.store.reader import Store, VideoEntry
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
 from maven_jax.training import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
@@ -106,8 +107,8 @@ def test_the_order_of_videos_does_not_matter():
 def test_a_frame_in_several_windows_gets_the_mean(store):
     """A model whose output is its window's number: what each frame gets can be counted."""
     config = small_recipe(store.path, eval__hop=20)
-    windows = assembly.split_windows(store, config, "validation", train=False)
-    mesh, _ = assembly.build_mesh(config)
+    windows = experiment.split_windows(store, config, "validation", train=False)
+    mesh, _ = experiment.build_mesh(config)
 
     def numbered(weights, batch):
         return jax.numpy.broadcast_to(

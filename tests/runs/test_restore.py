@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 
 from maven_jax import recipes
+from maven_jax.commands.train import main
 from maven_jax.errors import UserError
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
-from maven_jax.training import train
 from maven_jax.training.initial_weights import init_from
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 RECIPE = """
 from pathlib import Path
 from tests.support.recipes_for_tests import small_recipe
-from tests.support.root import ROOT
 
 def get_config(arg=""):
     return small_recipe(
@@ -213,12 +213,12 @@ def test_a_run_begins_with_the_weights_of_another_and_nothing_else(store, tmp_pa
     first, second = tmp_path / "first", tmp_path / "second"
     recipe = write_recipe(tmp_path, store, "quickstart:concat", 1)
     arguments = ["--config", str(recipe), "--config.train.num_epochs=1.0"]
-    assert train.main([*arguments, "--workdir", str(first)]) == 0
+    assert main([*arguments, "--workdir", str(first)]) == 0
     capsys.readouterr()
     rate = 1e-4
     arguments += [f"--config.optimizer.learning_rate={rate}", "--workdir", str(second)]
     arguments += ["--init-from", str(first)]
-    assert train.main(arguments) == 0
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert f"/ starts from {first}" in printed.replace("\n", " ")
     assert "continuing" not in printed
@@ -232,7 +232,7 @@ def test_a_run_begins_with_the_weights_of_another_and_nothing_else(store, tmp_pa
     for name, x in arrays(second, 1).items():
         np.testing.assert_allclose(x, began[name], rtol=0, atol=2 * rate, err_msg=name)
     # The same command continues, and is not told that it is another run.
-    assert train.main(arguments) == 0
+    assert main(arguments) == 0
     assert "continuing from step 3 of 3" in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from maven_jax.runtime.watchdog import SILENCE_S, Court, Status, Watchdog
+from tests.support.root import ROOT
 
 TIMEOUT_S = 10.0
 
@@ -109,7 +110,6 @@ def test_a_process_that_stands_still_is_ended_with_a_line():
     code = """
 import sys, time
 from maven_jax.runtime.watchdog import Watchdog
-from tests.support.root import ROOT
 watchdog = Watchdog(1.2)
 watchdog.start()
 for step in range(3):

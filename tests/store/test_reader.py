@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from maven_jax.errors import UserError
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests.support.stores import write_small_store
 

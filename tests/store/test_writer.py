@@ -12,7 +12,8 @@ import pytest
 from maven_jax.errors import UserError
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.plan import check_modality_name, dataset_identity, make_plan
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 LENGTHS = {"one": 30, "two/../x": 45, "three": 12, "four": 20}

@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support.root import ROOT
+
 _JOIN = """
 import sys, jax
-from tests.support.root import ROOT
 address, count, index = sys.argv[1:4]
 jax.distributed.initialize(address, int(count), int(index))
 """

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from maven_jax import experiment as assembly
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.models import registry
 from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.workdir import read_record
 from maven_jax.types import Prediction
 
 # Models run once or twice: compiling them well takes longer than running them does.
@@ -56,7 +56,7 @@ def convert(model: str, file: Path, out: Path, *more: str) -> int:
 
 def read_model(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The model that the workdir's config describes, and its variables."""
-    config, _ = assembly.read_record(workdir)
+    config, _ = read_record(workdir)
     section = recipes.plain(config.model)
     model = registry.create(
         section.pop("name"), modalities=config.data.modalities, target_mean=(0.0, 0.0), **section

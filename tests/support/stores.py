@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maven_jax.store.reader import Frames, ModalitySpec, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 

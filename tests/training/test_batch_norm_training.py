@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.state import create_state
@@ -67,14 +67,14 @@ def test_accumulated_parts_enter_the_running_statistics_one_after_the_other(stor
     state, step, _, mesh = step_parts(config, store, partial(create_state, seed=0))
     source = WindowSource(
         store,
-        assembly.split_windows(store, config, "train", train=True),
+        experiment.split_windows(store, config, "train", train=True),
         tuple(config.data.modalities),
         {},
     )
     rows = [source[i] for i in range(8)]
     batch = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
     weights = jax.tree.map(np.array, state.weights)
-    model, transform = assembly.build_model(config, store), assembly.build_transform(config)
+    model, transform = experiment.build_model(config, store), experiment.build_transform(config)
     expected = weights.model_state
     for part in range(2):
         half = jax.tree.map(lambda x, part=part: jnp.asarray(x[part::2]), batch)

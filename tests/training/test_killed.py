@@ -21,6 +21,7 @@ import pytest
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 KILLS = 20
@@ -28,7 +29,6 @@ EPOCHS = 25  # of 3 steps: three steps for every kill, and some to spare
 CONFIG = """
 from pathlib import Path
 from tests.support.recipes_for_tests import small_recipe
-from tests.support.root import ROOT
 
 def get_config(arg=""):
     return small_recipe(

@@ -26,6 +26,7 @@ from maven_jax.models import registry
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.runtime.sharding import logical_rules, tree_shardings
 from tests.support.processes import run_processes
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 # The widths that the recipes' encoders give, and a model's that takes pixels and spectra.
@@ -160,7 +161,6 @@ from maven_jax.training.losses import make_loss
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.runtime.sharding import make_mesh
 from maven_jax.types import Prediction
-from tests.support.root import ROOT
 
 rng = np.random.default_rng(0)
 # Rows differ in level and in how many frames count, so that means of devices' own means are wrong.

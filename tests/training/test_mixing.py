@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.errors import UserError
 from maven_jax.runs import workdir
 from maven_jax.runs.metrics import read_metrics
+from maven_jax.runs.workdir import read_record
 from maven_jax.store.reader import Store
 from maven_jax.training import mixing, train
 from tests.support.recipes_for_tests import small_recipe
@@ -47,11 +48,11 @@ def test_a_run_on_mixed_stores_has_the_main_ones_statistics_and_knows_its_stores
     train.run(config, tmp_path / "run")
     record = json.loads((tmp_path / "run/config.json").read_text())
     assert record["mix_fingerprints"] == {"extra": stores["other"].fingerprint}
-    windows = assembly.split_windows(stores["main"], config, "train", train=True)
+    windows = experiment.split_windows(stores["main"], config, "train", train=True)
     steps = max(row["step"] for row in read_metrics(tmp_path / "run"))
     assert steps == -(-len(windows) * 3 // 8)
-    config, record = assembly.read_record(tmp_path / "run")
-    statistics = assembly.feature_statistics(stores["main"], config)
+    config, record = read_record(tmp_path / "run")
+    statistics = experiment.feature_statistics(stores["main"], config)
     np.testing.assert_allclose(
         statistics.mean["visual"], stores["main"].statistics["visual"].mean, rtol=1e-6
     )

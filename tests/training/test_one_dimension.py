@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maven_jax import experiment as assembly
+from maven_jax import experiment
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.evaluation import plots
@@ -61,7 +61,7 @@ def test_it_is_plotted_and_compared(workdir, tmp_path, capsys):
 
 def test_a_loss_for_what_the_model_does_not_predict_is_refused(tmp_path):
     config = small_recipe(tmp_path, "rjcma:valence")
-    assert assembly.trained_dimensions(config) == ("valence",)
+    assert experiment.trained_dimensions(config) == ("valence",)
     config.loss.dimension_weights = (1.0, 0.5)
     with pytest.raises(UserError, match="trains arousal, which a model with"):
-        assembly.trained_dimensions(config)
+        experiment.trained_dimensions(config)

@@ -22,6 +22,7 @@ from maven_jax.training import train
 from maven_jax.training.optimizer import Plateau
 from maven_jax.training.stages import Groups, StageControl
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 PARAMS = {
@@ -138,7 +139,6 @@ from typing import Any
 from maven_jax.training import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.training.test_stages import STAGED
-from tests.support.root import ROOT
 config = small_recipe(Path(sys.argv[1]), "quickstart:concat", checkpoint__every_steps=1, **STAGED)
 config.checkpoint.keep.keep_latest = int(sys.argv[3])
 train.run(config, Path(sys.argv[2]))

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import experiment as assembly
-from maven_jax import recipes
+from maven_jax import experiment, recipes
 from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
 from maven_jax.errors import UserError
 from maven_jax.runs.checkpoint import Checkpoints
@@ -28,6 +27,7 @@ from maven_jax.training.optimizer import make_optimizer
 from maven_jax.training.step import make_train_step
 from tests.support.compilations import counted
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
 VARIANTS = [
@@ -65,18 +65,18 @@ def step_parts(config, store, create):
     config.data.store = str(store.path)
     if not config.data.modalities:
         config.data.modalities = tuple(store.modalities)
-    mesh, rules = assembly.build_mesh(config)
-    model = assembly.build_model(config, store)
+    mesh, rules = experiment.build_mesh(config)
+    model = experiment.build_model(config, store)
     tx, _ = recipes.call(
         make_optimizer, config.optimizer, "optimizer", steps_per_epoch=3, total_steps=30
     )
-    batch = assembly.example_batch(store, config, "train")
-    statistics = assembly.feature_statistics(store, config)
+    batch = experiment.example_batch(store, config, "train")
+    statistics = experiment.feature_statistics(store, config)
     state, shardings = create(model, tx, batch, statistics, mesh, rules)
     step = make_train_step(
         model,
         recipes.call(make_loss, config.loss, "loss"),
-        assembly.build_transform(config),
+        experiment.build_transform(config),
         tx,
         mesh=mesh,
         rules=rules,
@@ -104,7 +104,7 @@ def small_step(store, dropout_rate=0.0, **changes):
     state, step, _, mesh = step_parts(config, store, partial(create_state, seed=0))
     source = WindowSource(
         store,
-        assembly.split_windows(store, config, "train", train=True),
+        experiment.split_windows(store, config, "train", train=True),
         tuple(config.data.modalities),
         {},
     )
@@ -172,7 +172,7 @@ def test_unannotated_frames_and_padding_do_not_move_the_weights(store):
 
 def test_the_shuffled_batches_do_not_depend_on_the_number_of_processes(store):
     config = small_recipe(store.path)
-    windows = assembly.split_windows(store, config, "train", train=True)
+    windows = experiment.split_windows(store, config, "train", train=True)
     source = WindowSource(store, windows, tuple(config.data.modalities), {})
 
     def batches(processes: int, count: int) -> list[list[int]]:
@@ -192,7 +192,7 @@ def test_the_shuffled_batches_do_not_depend_on_the_number_of_processes(store):
 
 def test_the_iterators_position_is_restored(store):
     config = small_recipe(store.path)
-    windows = assembly.split_windows(store, config, "train", train=True)
+    windows = experiment.split_windows(store, config, "train", train=True)
     source = WindowSource(store, windows, tuple(config.data.modalities), {})
     arguments = dict(batch_size=4, rows=np.arange(4), seed=0, num_threads=2)
     first, second = train_iterator(source, **arguments), train_iterator(source, **arguments)
@@ -326,7 +326,6 @@ from maven_jax.runs.evaluate import evaluate
 from pathlib import Path
 from tests.support.compilations import counted
 from tests.support.recipes_for_tests import small_recipe
-from tests.support.root import ROOT
 config = small_recipe(
     Path(sys.argv[1]), sys.argv[3], train__num_epochs=4.0, train__log_every_steps=3,
     checkpoint__every_steps=2

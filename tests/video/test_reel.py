@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maven_jax.store.reader import Frames, ModalitySpec, VideoEntry
+from maven_jax.store.schema import Frames, ModalitySpec, VideoEntry
 from maven_jax.video.reel import Reel
 
 

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from maven_jax.kernels.causal_conv import on_one_processor
+from maven_jax.kernels.processor import on_one_processor
 from maven_jax.layers.linear import XAVIER, dense
 
 # Maps up to this size, in bytes, stay near a processor's cores.

@@ -15,8 +15,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.causal_conv import on_one_processor
-from maven_jax.layers.dropout import Dropout, keep_mask
+from maven_jax.kernels.processor import on_one_processor
+from maven_jax.kernels.random_bits import keep_mask
+from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import XAVIER, dense
 
 # Scores up to this size stay near a processor's cores.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.causal_conv import on_one_processor
+from maven_jax.kernels.processor import on_one_processor
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
 
 # So few steps are written out on a processor, where a loop's stacks of what its gradient needs cost

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.types import DIMENSIONS
 from maven_jax.video.prediction import VideoPrediction, Word
 from maven_jax.video.show import look
 

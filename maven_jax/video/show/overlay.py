@@ -11,8 +11,8 @@ import av.audio
 import av.container
 import av.stream
 
-from data_prep.durable import publish, temporary_beside
 from maven_jax.errors import UserError
+from maven_jax.files import publish, temporary_beside
 from maven_jax.media.container import (
     DECODER_ERRORS,
     MediaInfo,

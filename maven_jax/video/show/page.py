@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.durable import write_file
+from maven_jax.files import write_file
 from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.show import embed, look
 

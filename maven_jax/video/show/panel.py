@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from maven_jax.evaluation.scores import DIMENSIONS
+from maven_jax.types import DIMENSIONS
 from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.show import look
 

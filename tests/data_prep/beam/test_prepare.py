@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import prepare
+from data_prep.preparation import begin
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
@@ -209,7 +210,6 @@ def test_a_killed_worker_or_command_loses_nothing(place, tmp_path):
 def test_a_bad_video_fails_alone_as_in_the_plain_command(place, tmp_path, monkeypatch, capsys):
     sound = place / "corpus" / "audio" / "video_03.wav"
     whole = sound.read_bytes()
-    begin = prepare.begin
 
     def begin_and_break(*args, **kwargs):
         sound.write_bytes(whole)
@@ -238,7 +238,6 @@ def test_a_bad_video_fails_alone_as_in_the_plain_command(place, tmp_path, monkey
 @pytest.mark.slow
 @needs_beam
 def test_what_ends_every_video_ends_the_run_in_one_line(place, tmp_path, monkeypatch):
-    begin = prepare.begin
 
     def begin_and_spoil(*args, **kwargs):
         begun = begin(*args, **kwargs)
@@ -260,7 +259,7 @@ def test_encoders_are_opened_once_in_a_process_of_many_threads(place, tmp_path):
     from data_prep.beam import job as beam_job
 
     encoders = recipes.load(str(place / "recipe.py"), group="encoders")
-    checks, _, writer = prepare.begin(
+    checks, _, writer = begin(
         place / "corpus",
         tmp_path / "store",
         encoders,

@@ -8,7 +8,8 @@ import pytest
 from data_prep.imports import features as import_features
 from data_prep.imports.files import FeatureRows
 from maven_jax.errors import UserError
-from maven_jax.store.reader import Frames, Store
+from maven_jax.store.reader import Store
+from maven_jax.store.schema import Frames
 
 
 def save(path: Path, values: np.ndarray) -> Path:

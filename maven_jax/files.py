@@ -1,14 +1,65 @@
-"""Whether a folder still holds what was written: seals of its files."""
+"""Files and folders that are whole or absent, and seals that tell whether they still are."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from maven_jax.errors import UserError
+
+
+def sync_directory(folder: Path) -> None:
+    """Makes creations and renames in `folder` outlast a power failure.
+
+    Called before something is removed that they replace.
+    """
+    _sync(folder)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Gives a completely written file its name; whoever sees the name sees all of its bytes."""
+    _sync(temporary)
+    os.replace(temporary, final)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def temporary_beside(final: Path, folder: Path) -> Path:
+    """A new empty file in `folder`, for what is to become `final`; no two callers share one."""
+    fd, name = tempfile.mkstemp(prefix=final.name + ".", suffix=".tmp", dir=folder)
+    # mkstemp gives 0600; what is published has the permissions of any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.fchmod(fd, 0o666 & ~umask)
+    os.close(fd)
+    return Path(name)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes `path` so that it holds its old content or the new one, never part of it."""
+    temporary = temporary_beside(path, path.parent)
+    try:
+        temporary.write_bytes(data)
+        publish(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
 
 SEAL = "seal.json"
 
@@ -99,3 +150,37 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _digest(files: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under another name and renames it, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".incomplete")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def appearing_whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name when the block is done, and goes if it fails.
+
+    Raises:
+        UserError: `out` is a file or holds something, or cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        what = "holds other things" if out.is_dir() else "is a file"
+        raise UserError(f"{out}: {what} already; take another --out")
+    whole = Path(os.path.abspath(out))
+    partial = whole.with_name(f".{whole.name}.incomplete")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            # An empty folder may be replaced, a folder with anything in it may not.
+            partial.replace(whole)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error

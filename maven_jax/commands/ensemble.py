@@ -1,0 +1,29 @@
+"""`maven-jax ensemble`: make one of the predictions of several runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maven_jax.challenge.ensemble import METHODS, ensemble
+from maven_jax.command_line import Parser
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax ensemble`."""
+    p = Parser(
+        prog="maven-jax ensemble",
+        description="Make one of the predictions of several evaluated runs: seeds, folds (on a "
+        "split that none of them trains on), or a run for valence and one for arousal.",
+    )
+    p.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="evaluated runs")
+    p.add_argument("--out", required=True, type=Path, help="folder for scores and predictions")
+    p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
+    p.add_argument(
+        "--method",
+        choices=sorted(METHODS),
+        default="mean",
+        help="mean of the tracks, or of tracks moved to an agreement-weighted common mean",
+    )
+    args = p.parse_args(argv)
+    ensemble(args.workdirs, args.out, args.split, args.method)
+    return 0

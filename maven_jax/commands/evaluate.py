@@ -1,0 +1,39 @@
+"""`maven-jax evaluate`: score a trained model on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maven_jax.command_line import Parser
+from maven_jax.errors import UserError, did_you_mean
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.workdir import read_record
+from maven_jax.runtime import hosts
+from maven_jax.runtime.compilation import keep_compiled
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax evaluate`."""
+    p = Parser(
+        prog="maven-jax evaluate",
+        description="Score a trained model: CCC over all frames of a split, predictions, plots.",
+    )
+    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
+    p.add_argument("--split", help="split of the store (default: the run's evaluation split)")
+    p.add_argument(
+        "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
+    )
+    p.add_argument("--store", help="another store with the same kind of features")
+    hosts.add_arguments(p)
+    args = p.parse_args(argv)
+    keep_compiled()
+    if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():
+        raise UserError(
+            f"--checkpoint {args.checkpoint}: best, latest or a step is wanted"
+            + did_you_mean(args.checkpoint, ("best", "latest"))
+        )
+    with hosts.connect(args, preemptible=False) as watchdog:
+        config, _ = read_record(args.workdir)
+        split = args.split or config.data.eval_split
+        evaluate(args.workdir, split, which=args.checkpoint, store=args.store, watchdog=watchdog)
+    return 0

@@ -1,0 +1,78 @@
+"""`maven-jax train`: train by a recipe, then evaluate the best checkpoint."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from maven_jax import recipes
+from maven_jax.command_line import Parser
+from maven_jax.files import write_json
+from maven_jax.progress import format_duration, say
+from maven_jax.recipes import check_sections
+from maven_jax.runs.metrics import read_metrics
+from maven_jax.runtime import hosts
+from maven_jax.runtime.compilation import keep_compiled
+from maven_jax.training.initial_weights import init_from
+from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
+from maven_jax.training.train import run
+
+# Its presence says that a run is complete, evaluation included.
+FINISHED_FILE = "finished.json"
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="maven-jax train",
+        description="Train by a recipe, then evaluate the best checkpoint. The same command again "
+        "continues where it stopped.",
+        epilog="Every value of the recipe can be set: --config.train.batch_size=8. "
+        f"Recipes: {', '.join(sorted(f.stem for f in recipes.folder().glob('*.py')))}.",
+    )
+    p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
+    p.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    p.add_argument(
+        "--init-from",
+        metavar="DIR",
+        help="begin with the weights of the best checkpoint in this workdir, and with nothing "
+        "else of it; short for --config.train.init of the whole model",
+    )
+    hosts.add_arguments(p)
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """`maven-jax train`."""
+    args, rest = parser().parse_known_args(argv)
+    keep_compiled()
+    with hosts.connect(args, preemptible=True) as watchdog, hosts.Preemption() as preemption:
+        config = recipes.load(args.config)
+        overrides = recipes.override(config, rest)
+        if args.init_from is not None:
+            init_from(config, args.init_from)
+        check_sections(config)
+        began = time.monotonic()
+        finished = args.workdir / FINISHED_FILE
+        if hosts.is_writer():
+            finished.unlink(missing_ok=True)
+            if config.data.synthetic is not None:
+                from data_prep.synth.store import ensure_store
+
+                section = config.data.synthetic
+                recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
+        hosts.agree(0)  # the others wait for the store
+        if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
+            return 0
+        from maven_jax.evaluation import plots
+        from maven_jax.runs.evaluate import evaluate
+
+        scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
+        if hosts.is_writer():
+            rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
+            plots.plot_training(rows, config.data.eval_split, plot)
+            last = max(row["step"] for row in rows)
+            row = {"steps": last, "best_step": scores["step"], "ccc": scores["ccc"]}
+            write_json(finished, row)
+        took = format_duration(time.monotonic() - began)
+        say(f"done in {took}; everything is in {args.workdir}")
+    return 0

@@ -1,0 +1,192 @@
+"""One recording, block by block of frames: annotated targets and features of every modality."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_prep.corpus.check import VideoCheck
+from maven_jax import recipes
+from maven_jax.errors import UserError
+from maven_jax.features.clips import ClipEncoder
+from maven_jax.features.device import Clock
+from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
+from maven_jax.features.per_frame import Track, on_frames
+from maven_jax.features.text import BertEncoder, HeldTrack, TextEncoder, TextTrack
+from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
+from maven_jax.features.waveform import AudioEncoder
+from maven_jax.media.annotations import read_annotation
+from maven_jax.media.container import open_audio
+from maven_jax.media.crops import Crops
+from maven_jax.media.transcripts import read_transcript
+from maven_jax.progress import say
+from maven_jax.runtime.compilation import keep_compiled
+from maven_jax.store.schema import Frames, ModalitySpec
+
+MODALITIES = ("visual", "audio", "text")
+BLOCK_FRAMES = 512
+# Modality → kind of encoder, as recipes name it → class.
+KINDS: dict[str, dict[str, type]] = {
+    "visual": {
+        "swin": VisualEncoder,
+        "iresnet50": FaceEncoder,
+        "r2plus1d": ClipEncoder,
+        "crops": RawCrops,
+    },
+    "audio": {
+        "hubert": AudioEncoder,
+        "vggish": VggishEncoder,
+        "tsav_resnet18": TsavAudioEncoder,
+        "log_mel": RawMel,
+    },
+    "text": {"roberta": TextEncoder, "bert": BertEncoder},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoders:
+    """The encoders of the wanted modalities, None for the others."""
+
+    visual: CropEncoder | ClipEncoder | RawCrops | None
+    audio: AudioEncoder | MelEncoder | RawMel | None
+    text: TextEncoder | None
+
+    def present(self) -> dict[str, Any]:
+        """Modality → encoder, in the fixed order."""
+        found = {name: getattr(self, name) for name in MODALITIES}
+        return {name: encoder for name, encoder in found.items() if encoder is not None}
+
+    def specs(self) -> dict[str, ModalitySpec]:
+        """What the store says about the features."""
+        return {
+            n: ModalitySpec(n, e.dim, e.spec, e.stored_dtype) for n, e in self.present().items()
+        }
+
+
+def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -> Encoders:
+    """Loads the encoders of a recipe in configs/encoders.
+
+    Args:
+        config: a section for every modality.
+        modalities: those wanted, of `MODALITIES`.
+        workers: threads that decode face crops.
+
+    Raises:
+        UserError: an unknown modality or key, or weights that cannot be loaded.
+    """
+    for name in modalities:
+        if name not in MODALITIES:
+            raise UserError(f"no modality {name!r}{recipes.did_you_mean(name, MODALITIES)}")
+        if name not in config:
+            raise UserError(f"the encoders' recipe has no section {name!r}")
+    keep_compiled()
+
+    def create(name: str, **given: Any) -> Any:
+        if name not in modalities:
+            return None
+        section = config.to_dict()[name]
+        encoder = recipes.call(_class_of(name, section), section, f"encoders.{name}", **given)
+        say(f"{name}: {_describe(encoder.spec)}, {encoder.dim} per frame")
+        return encoder
+
+    return Encoders(
+        visual=create("visual", workers=workers), audio=create("audio"), text=create("text")
+    )
+
+
+def _class_of(modality: str, section: dict[str, Any]) -> type:
+    """The class of a section's `kind`, which is taken out of it."""
+    kinds = KINDS[modality]
+    if "kind" not in section:
+        raise UserError(f"encoders.{modality} lacks kind, one of {', '.join(kinds)}")
+    kind = section.pop("kind")
+    if kind not in kinds:
+        raise UserError(
+            f"encoders.{modality}.kind {kind!r}{recipes.did_you_mean(kind, list(kinds))}"
+        )
+    return kinds[kind]
+
+
+def _describe(spec: Mapping[str, Any]) -> str:
+    if spec["source"] is None:
+        return f"{spec['feature']}, no encoder"
+    trained = "random weights, untrained" if spec["untrained"] else spec["source"]
+    return f"{spec['encoder']} ({trained}, {spec['dtype']}, sha256 {spec['sha256'][:12]})"
+
+
+class VideoReader:
+    """Reads and encodes one video; `blocks` yields its frames."""
+
+    def __init__(self, check: VideoCheck, encoders: Encoders, clock: Clock) -> None:
+        self._check, self._video = check, check.video
+        self._encoders, self._clock = encoders, clock
+        self._times = np.asarray(check.times_s, np.float64)[: check.num_frames]
+        self.notes: list[str] = []
+
+    def blocks(self) -> Iterator[Frames]:
+        """All frames in order, in blocks of at most `BLOCK_FRAMES`."""
+        targets, target_mask = self._targets()
+        streams = self._encoders.present()
+        sound = self._sound() if "audio" in streams else None
+        text = self._text() if "text" in streams else None
+        start = 0
+        for features, masks, count in self._visual():
+            stop = start + count
+            times = self._times[start:stop]
+            segment_id = np.full(count, -1, np.int32)
+            if sound is not None:
+                features["audio"], masks["audio"] = sound.at(times)
+            if text is not None:
+                features["text"], masks["text"], segment_id = text.at(times)
+            yield Frames(
+                time_s=times,
+                targets=targets[start:stop],
+                target_mask=target_mask[start:stop],
+                segment_id=segment_id,
+                features={name: features[name] for name in streams},
+                masks={name: masks[name] for name in streams},
+            )
+            start = stop
+
+    def _targets(self) -> tuple[np.ndarray, np.ndarray]:
+        n = self._check.num_frames
+        if self._video.annotation is None:
+            return np.zeros((n, 2), np.float32), np.zeros(n, bool)
+        annotation = read_annotation(self._video.annotation)
+        if len(annotation.values) != n:
+            now = f"{len(annotation.values)} frames, {n} when it was checked"
+            raise UserError(f"{self._video.annotation}: {now}")
+        return annotation.values, annotation.valid
+
+    def _visual(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]]:
+        """Blocks of the frames: their visual features and masks (none if not wanted), length."""
+        n, encoder = self._check.num_frames, self._encoders.visual
+        if encoder is not None and self._video.crops is not None:
+            crops = Crops(self._video.crops)
+            for values, mask in encoder.blocks(crops, self._times, self._clock, BLOCK_FRAMES):
+                yield {"visual": values}, {"visual": mask}, len(mask)
+            if crops.broken:
+                self.notes.append(f"{crops.broken} crops do not decode (masked)")
+            return
+        if encoder is not None:
+            for values, mask in on_frames((), n, encoder.dim, BLOCK_FRAMES, encoder.stored_dtype):
+                yield {"visual": values}, {"visual": mask}, len(mask)
+            return
+        for start in range(0, n, BLOCK_FRAMES):
+            yield {}, {}, min(BLOCK_FRAMES, n - start)
+
+    def _sound(self) -> Track:
+        encoder = self._encoders.audio
+        assert encoder is not None
+        sound = None if self._video.audio is None else open_audio(self._video.audio)
+        return encoder.track(sound, self._times, self._clock)
+
+    def _text(self) -> TextTrack | HeldTrack:
+        encoder = self._encoders.text
+        assert encoder is not None
+        path = self._video.transcript
+        return encoder.encode(() if path is None else read_transcript(path), self._clock)
