@@ -14,7 +14,6 @@ from maven_jax import recipes
 from maven_jax.__main__ import COMMANDS, main
 from maven_jax.errors import UserError
 from tests.support.pages import ROOT, align, run, steps, walk
-from tests.support.root import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PAGES = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)

@@ -23,7 +23,6 @@ import jax, jax.numpy as jnp, numpy as np
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.runtime.sharding import batch_sharding, make_mesh, place_batch
 from tests.layers.test_batch_norm import fresh, uneven_batch
-from tests.support.ROOT import ROOT
 
 def loss(x, mask):
     y, updated = MaskedBatchNorm().apply(fresh(), x, mask, train=True, mutable=["batch_stats"])
