@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.side_by_side import Row, compare
-from maven_jax.ccc import CccState
+from maven_jax.concordance import CccState
 
 SIZES = (3_000_000, 300_000, 30_000_000)
 

@@ -22,11 +22,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from maven_jax import __version__
 from maven_jax.command_line import Parser
 from maven_jax.errors import disk_refusal
 from maven_jax.progress import console, say
 from maven_jax.runtime import compilation
+from maven_jax.version import __version__
 
 # Space for a bundle, some checkpoints and the corpus of the quickstart.
 _WANTED_BYTES = 2 << 30

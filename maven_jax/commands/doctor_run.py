@@ -13,7 +13,7 @@ from maven_jax.progress import console
 from maven_jax.recipes import Config
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.store.schema import Frames, ModalitySpec
-from maven_jax.training import train
+from maven_jax.training.train import train
 
 _WIDTHS = {"visual": 8, "audio": 6}
 _FPS = 25.0
@@ -88,8 +88,8 @@ def train_and_score(place: Path) -> tuple[float, float]:
     """
     with _quiet():
         write_store(place / "store", videos=8, frames=200, seed=0)
-        first = train.run(recipe(place / "store", 0.25), place / "first")
-        train.run(recipe(place / "store", 12.0), place / "run")
+        first = train(recipe(place / "store", 0.25), place / "first")
+        train(recipe(place / "store", 12.0), place / "run")
         scores = evaluate(place / "run", "validation")
     assert first is not None
     return first["ccc"], scores["ccc"]

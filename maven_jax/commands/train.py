@@ -15,7 +15,7 @@ from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.training.initial_weights import init_from
 from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
-from maven_jax.training.train import run
+from maven_jax.training.train import train
 
 # Its presence says that a run is complete, evaluation included.
 FINISHED_FILE = "finished.json"
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
                 section = config.data.synthetic
                 recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
         hosts.agree(0)  # the others wait for the store
-        if run(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
+        if train(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
             return 0
         from maven_jax.evaluation import plots
         from maven_jax.runs.evaluate import evaluate

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maven_jax.ccc import CccState, ccc_video_mean
+from maven_jax.concordance import CccState, ccc_video_mean
 from maven_jax.evaluation.split_predictor import Track
 from maven_jax.types import DIMENSIONS
 

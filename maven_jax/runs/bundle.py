@@ -26,7 +26,7 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from maven_jax import __version__, recipes
+from maven_jax import recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
@@ -35,6 +35,7 @@ from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.state import Weights
+from maven_jax.version import __version__
 
 FORMAT, FORMAT_VERSION = "maven_jax bundle", 2
 BUNDLE_FILE = "bundle.json"

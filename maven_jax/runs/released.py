@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
-from maven_jax import __version__, recipes
+from maven_jax import recipes
 from maven_jax.convert import released_tables
 from maven_jax.convert.backbones import Taken, refuse_problems, take_encoder
 from maven_jax.convert.loaded import nested
@@ -29,6 +29,7 @@ from maven_jax.files import write_json
 from maven_jax.models import registry
 from maven_jax.recipes import Config
 from maven_jax.runs.workdir import CONFIG_FILE
+from maven_jax.version import __version__
 
 _VERSIONS = ("jax", "flax", "orbax-checkpoint", "numpy")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from maven_jax import __version__, recipes
+from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.experiment import feature_kinds
 from maven_jax.files import write_json
@@ -22,6 +22,7 @@ from maven_jax.models import registry
 from maven_jax.recipes import Config
 from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.store.reader import Store
+from maven_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # What may change when a run continues: they say where and how fast it runs, not what it computes.

@@ -34,7 +34,7 @@ from maven_jax.training.reporter import Reporter
 from maven_jax.training.stages import Stage, StageBuilder, StageControl
 
 
-def run(
+def train(
     config: Config,
     workdir: Path,
     overrides: list[str] | None = None,

@@ -16,7 +16,7 @@ from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.tracks import fill_gaps, observed_frames
 from maven_jax.runs.trained_model import open_model
 from maven_jax.store.reader import Store
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
@@ -40,7 +40,7 @@ def runs(store, tmp_path_factory) -> list[Path]:
         config = small_recipe(
             store.path, "quickstart:concat", train__num_epochs=1.0, data__modalities=modalities
         )
-        train.run(config, folder / name)
+        train(config, folder / name)
     return [folder / "all", folder / "voice"]
 
 

@@ -17,7 +17,7 @@ from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.runs.evaluate import evaluate
-from maven_jax.training import train
+from maven_jax.training.train import train
 from maven_jax.video.predictor import load
 from tests.support import corpora
 from tests.support.recipes_for_tests import small_recipe
@@ -87,7 +87,7 @@ def workdir(corpus, tmp_path_factory):
         eval__hop=7,
         eval__smooth_frames=(0, 0),
     )
-    train.run(config, folder / "run")
+    train(config, folder / "run")
     evaluate(folder / "run", "validation")
     return folder / "run"
 

@@ -10,7 +10,7 @@ import pytest
 from data_prep.prepare import prepare
 from maven_jax import recipes
 from maven_jax.progress import console
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support import corpora
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.root import ROOT
@@ -34,7 +34,7 @@ def place(tmp_path, monkeypatch) -> Path:
         train__num_epochs=1.0,
         data__modalities=modalities,
     )
-    train.run(config, Path("runs/mine"))
+    train(config, Path("runs/mine"))
     return tmp_path
 
 

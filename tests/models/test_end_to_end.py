@@ -20,8 +20,8 @@ from maven_jax.runs.evaluate import evaluate
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
-from maven_jax.training import train
 from maven_jax.training.stages import Groups
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 
 SIDE, CROP, COLUMNS, BANDS = 10, 8, 8, 8
@@ -127,7 +127,7 @@ def test_a_run_starts_from_encoders_and_unfreezes_them(store, tmp_path, capsys):
         store, init=init, stages=("^encoder_visual/(unit1|embedding)", "^encoder_")
     )
     config.checkpoint.keep.keep_latest = 100
-    scores = train.run(config, tmp_path / "run")
+    scores = train(config, tmp_path / "run")
     output = capsys.readouterr().out
     assert "encoder_visual starts from" in output
     begins = [
@@ -177,16 +177,16 @@ def test_weights_of_another_shape_or_name_are_refused(store, tmp_path):
     )
     config = end_to_end_recipe(store, init={"encoder_audio": str(folder)})
     with pytest.raises(UserError, match=r"train.init.encoder_audio: .* of shape \(5,\)"):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     config = end_to_end_recipe(store, init={"encoder_visual": str(folder)})
     with pytest.raises(UserError, match=r"train.init.encoder_visual: .* lacks encoder_visual/"):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     config = end_to_end_recipe(store, init={"encoder_sound": str(folder)})
     with pytest.raises(UserError, match="the model has no 'encoder_sound'; it has encoder_audio"):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     config = end_to_end_recipe(store, init={"encoder_audio": str(tmp_path / "none")})
     with pytest.raises(UserError, match="none: no such folder"):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run/config.json").exists()  # the right folder may be named now
 
 

@@ -25,7 +25,7 @@ from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.program import open_program
 from maven_jax.runs.released import write_workdir
 from maven_jax.runs.trained_model import open_model
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
@@ -36,7 +36,7 @@ def workdir(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("run")
     write_small_store(root / "store", videos=4, frames=120)
     config = small_recipe(root / "store", "quickstart:concat", train__num_epochs=1.0)
-    train.run(config, root / "run")
+    train(config, root / "run")
     evaluate(root / "run", "validation")
     (root / "store").rename(root / "moved")
     return root / "run"

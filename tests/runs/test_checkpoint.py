@@ -25,7 +25,7 @@ from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.state import TrainState, Weights
 from maven_jax.store.reader import Store
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.root import ROOT
 from tests.support.stores import write_small_store
@@ -67,7 +67,7 @@ def run(store, tmp_path_factory) -> Path:
         checkpoint__every_steps=1,
         checkpoint__keep=dict(keep_latest=3, keep_best=1),
     )
-    train.run(config, workdir)
+    train(config, workdir)
     return workdir
 
 
@@ -246,7 +246,7 @@ def test_training_goes_on_from_the_checkpoint_before(store, run, workdir, capsys
         checkpoint__every_steps=1,
         checkpoint__keep=dict(keep_latest=3, keep_best=1),
     )
-    train.run(config, workdir)
+    train(config, workdir)
     assert "continuing from step 5 of 6" in capsys.readouterr().out
     assert read_metrics(workdir) == read_metrics(run)
     same_weights(workdir, run)

@@ -20,7 +20,7 @@ from maven_jax.runs.evaluate import evaluate
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import VideoEntry
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
@@ -42,7 +42,7 @@ def workdir(store, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     config = small_recipe(store.path, "quickstart:concat", train__num_epochs=3.0)
     config.train.eval_every_epochs = 3.0
-    train.run(config, folder)
+    train(config, folder)
     evaluate(folder, "validation")
     return folder
 

@@ -15,7 +15,7 @@ from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.state import create_state
 from maven_jax.store.reader import Store
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 from tests.training.test_train import step_parts
@@ -46,12 +46,12 @@ def weights_at(workdir, step: int) -> dict:
 def test_two_steps_and_two_after_a_restart_are_four(store, tmp_path):
     config = recipe(store, checkpoint__every_steps=1, train__log_every_steps=1)
     config.checkpoint.keep.keep_latest = 100
-    train.run(config, tmp_path / "whole")
+    train(config, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     for folder in (tmp_path / "again/checkpoints").iterdir():
         if folder.name.isdigit() and int(folder.name) > 2:
             shutil.rmtree(folder)
-    train.run(config, tmp_path / "again")
+    train(config, tmp_path / "again")
     whole, again = (weights_at(tmp_path / name, 4) for name in ("whole", "again"))
     assert whole["model_state"]["batch_stats"]
     jax.tree.map(np.testing.assert_array_equal, whole, again)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maven_jax.data.folds import fold_entries
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
@@ -20,7 +20,7 @@ def test_a_fold_is_trained_on_dense_windows_and_scored_on_each_of_its_frames(tmp
         eval__hop=1,
         eval__smooth_frames=(3, 6),
     )
-    scores = train.run(config, tmp_path / "run")
+    scores = train(config, tmp_path / "run")
     held_out = fold_entries(store, 2)["validation"]
     assert scores["num_frames"] == sum(e.num_annotated for e in held_out)
     assert scores["num_videos"] == len(held_out)

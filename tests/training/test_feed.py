@@ -10,7 +10,7 @@ from maven_jax.errors import UserError
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
 from maven_jax.training import feed as feeding
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
@@ -24,7 +24,7 @@ def rows_of(store: Store, workdir: Path, **changes) -> list[dict]:
     # Stretches of 5, 1, 4 and 2 steps: to a log line or an evaluation.
     cadence = dict(train__log_every_steps=5, train__eval_every_epochs=2.0)
     changes = dict(train__num_epochs=4.0) | cadence | changes
-    train.run(small_recipe(store.path, "quickstart:concat", **changes), workdir)
+    train(small_recipe(store.path, "quickstart:concat", **changes), workdir)
     return read_metrics(workdir)
 
 

@@ -17,7 +17,7 @@ from maven_jax.files import write_json
 from maven_jax.media import find_faces
 from maven_jax.runs.bundle import arrays_of
 from maven_jax.runs.trained_model import open_model
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.corpora import write_rated_videos
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
@@ -29,7 +29,7 @@ def base(tmp_path_factory) -> Path:
     write_small_store(root / "store", videos=4, frames=120)
     config = small_recipe(root / "store", "quickstart:concat", train__num_epochs=1.0)
     config.model.embed_dim = 24  # not the recipe's: a run's own sizes have to be taken
-    train.run(config, root / "run")
+    train(config, root / "run")
     return root / "run"
 
 
@@ -139,7 +139,7 @@ def test_modalities_in_another_order_are_refused_though_shapes_fit(base, mine, t
     config.data.store = str(mine)
     config.data.modalities = ("text", "audio", "visual")
     with pytest.raises(UserError, match="takes visual, audio, text, config"):
-        train.run(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_from_videos_and_ratings_to_a_tuned_run(tmp_path, monkeypatch):
         assert main(["prepare", *words, "--modalities", "visual"]) == 0
     config = small_recipe(stores["theirs"], "quickstart:visual", train__num_epochs=2.0)
     config.model = recipes.load("quickstart:concat").model
-    train.run(config, tmp_path / "W")
+    train(config, tmp_path / "W")
     workdir = tmp_path / "tuned"
     assert fine_tune(tmp_path / "W", stores["mine"], workdir, "--config.train.num_epochs=2.0") == 0
     scores = json.loads((workdir / "eval/validation.json").read_text())

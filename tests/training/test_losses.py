@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maven_jax import circumplex
-from maven_jax.ccc import CccState
+from maven_jax.concordance import CccState
 from maven_jax.errors import UserError
 from maven_jax.training import losses
 from maven_jax.types import Prediction

@@ -45,7 +45,7 @@ def recipe(stores, **sections) -> ConfigDict:
 def test_a_run_on_mixed_stores_has_the_main_ones_statistics_and_knows_its_stores(stores, tmp_path):
     config = recipe(stores, extra={"weight": 2.0})
     config.train.num_epochs = config.train.eval_every_epochs = 1.0
-    train.run(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
     record = json.loads((tmp_path / "run/config.json").read_text())
     assert record["mix_fingerprints"] == {"extra": stores["other"].fingerprint}
     windows = experiment.split_windows(stores["main"], config, "train", train=True)

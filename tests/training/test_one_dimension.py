@@ -14,7 +14,7 @@ from maven_jax.errors import UserError
 from maven_jax.evaluation import plots
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.metrics import read_metrics
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
@@ -24,7 +24,7 @@ def workdir(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("one")
     store = write_small_store(home / "s", videos=5, frames=130)
     config = small_recipe(store.path, "quickstart:concat", loss__dimension_weights=(1.0, 0.0))
-    train.run(config, home / "run")
+    train(config, home / "run")
     evaluate(home / "run", "validation")
     return home / "run"
 

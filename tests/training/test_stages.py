@@ -18,9 +18,9 @@ from maven_jax.errors import UserError
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
-from maven_jax.training import train
 from maven_jax.training.optimizer import Plateau
 from maven_jax.training.stages import Groups, StageControl
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.root import ROOT
 from tests.support.stores import write_small_store
@@ -136,12 +136,12 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from typing import Any
-from maven_jax.training import train
+from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.training.test_stages import STAGED
 config = small_recipe(Path(sys.argv[1]), "quickstart:concat", checkpoint__every_steps=1, **STAGED)
 config.checkpoint.keep.keep_latest = int(sys.argv[3])
-train.run(config, Path(sys.argv[2]))
+train(config, Path(sys.argv[2]))
 """
 
 
@@ -237,6 +237,6 @@ def test_the_run_is_no_longer_than_its_epochs(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", **STAGED)
     config.train.num_epochs = 3.0
     config.train.plateau.patience = 50
-    train.run(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     steps = [r["step"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert len(steps) == 3

@@ -218,7 +218,7 @@ def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(
     monkeypatch.setattr(Streamed, "run", run)
     jax.clear_caches()  # of what other tests have compiled
     with counted() as found:
-        train.run(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
     half = len(after_step) // 2
     assert half >= 2
     first, second = after_step[1:half], after_step[half:]  # of both epochs
@@ -230,7 +230,7 @@ def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(
 def test_a_run_learns_and_leaves_its_record(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", train__num_epochs=30.0)
     config.train.eval_every_epochs = 15.0
-    scores = train.run(config, tmp_path / "run")
+    scores = train.train(config, tmp_path / "run")
     assert scores["ccc"] > 0.5
     rows = read_metrics(tmp_path / "run")
     losses = [r["loss"] for r in rows if r["kind"] == "train"]
@@ -246,7 +246,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", train__num_epochs=6.0)
     config.optimizer.learning_rate = 0.1  # jumps about, so that the best is not the last
     config.optimizer.schedule_kind = "constant"
-    train.run(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
     by_step = {
         r["step"]: r["ccc"]
         for r in read_metrics(tmp_path / "run")
@@ -266,7 +266,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(store, tmp_path):
 
 def test_constant_predictions_score_zero(store, tmp_path):
     config = small_recipe(store.path, "quickstart:mean", train__num_epochs=1.0)
-    scores = train.run(config, tmp_path / "run")
+    scores = train.train(config, tmp_path / "run")
     assert scores["ccc_valence"] == scores["ccc_arousal"] == scores["ccc_video_mean"] == 0
     track = np.loadtxt(
         next(_evaluated(tmp_path / "run").glob("*.csv")), delimiter=",", skiprows=1, usecols=(2, 3)
@@ -282,19 +282,19 @@ def _evaluated(workdir: Path) -> Path:
 
 def test_another_config_in_the_workdir_is_refused(store, tmp_path):
     config = small_recipe(store.path, "quickstart:mean", train__num_epochs=1.0)
-    train.run(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
     other = small_recipe(store.path, "quickstart:mean", train__num_epochs=1.0, seed=5)
     with pytest.raises(UserError, match=r"another config: seed \(0 there, 5 now\)"):
-        train.run(other, tmp_path / "run")
+        train.train(other, tmp_path / "run")
 
 
 def test_other_features_in_the_workdir_are_refused(store, tmp_path):
     config = small_recipe(store.path, "quickstart:mean", train__num_epochs=1.0)
-    train.run(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
     other = write_small_store(tmp_path / "other", videos=6, frames=150, seed=9)
     config = small_recipe(other.path, "quickstart:mean", train__num_epochs=1.0)
     with pytest.raises(UserError, match="other features"):
-        train.run(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(store, tmp_path):
@@ -302,7 +302,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(store, tmp_p
     config.optimizer.update(learning_rate=1e30, warmup_epochs=0.0, clip_norm=None)
     config.checkpoint.every_steps = 1
     with pytest.raises(train.NonFiniteLoss, match="at step 2"):
-        train.run(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
     # What the message says of the last checkpoint is so: it was saved before the loss was lost.
     saved = Checkpoints(tmp_path / "run", keep_latest=1, keep_best=1, read_only=True)
     assert saved.latest_step == 1
@@ -311,10 +311,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(store, tmp_p
 def test_patience_ends_the_run(store, tmp_path):
     config = small_recipe(store.path, "quickstart:mean", train__num_epochs=9.0)
     config.train.plateau.stop_patience = 2
-    train.run(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
     evaluations = [r["step"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert len(evaluations) == 3  # the first is the best, two more bring nothing
-    assert train.run(config, tmp_path / "run") == {}  # stays stopped
+    assert train.train(config, tmp_path / "run") == {}  # stays stopped
 
 
 # Real processes, really killed.
@@ -330,7 +330,7 @@ config = small_recipe(
     Path(sys.argv[1]), sys.argv[3], train__num_epochs=4.0, train__log_every_steps=3,
     checkpoint__every_steps=2
 )
-train.run(config, Path(sys.argv[2]))
+train.train(config, Path(sys.argv[2]))
 evaluate(Path(sys.argv[2]), "validation")
 """
 

@@ -245,13 +245,12 @@ def ccc_video_mean(state: CccState) -> Float[Array, "2"]:
             video with a constant track counts with 0.
     """
     seen = state.count > 0
-    ccc = jnp.where(seen[:, None], state.compute().ccc, 0.0)
-    return ccc.sum(axis=0) / jnp.maximum(seen.sum(), 1)
+    by_video = jnp.where(seen[:, None], state.compute().ccc, 0.0)
+    return by_video.sum(axis=0) / jnp.maximum(seen.sum(), 1)
 
 
-def ccc_by_video(
-    predictions: Float[Array, "v n 2"], targets: Float[Array, "v n 2"], mask: Bool[Array, "v n"]
-) -> tuple[Float[Array, "v 2"], Float[Array, "2"]]:
-    """Returns each video's ccc, (v, 2), and the mean over videos, (2,); rows are padded videos."""
-    state = CccState.of(predictions, targets, mask)
-    return state.compute().ccc, ccc_video_mean(state)
+def ccc(
+    predictions: Float[Array, "n 2"], targets: Float[Array, "n 2"], mask: Bool[Array, "n"]
+) -> Float[Array, "2"]:
+    """Returns the ccc of valence and arousal over the frames where `mask` is True, (2,)."""
+    return CccState.of(predictions, targets, mask).compute().ccc

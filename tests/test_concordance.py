@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax.ccc import CccState, ccc_by_video, ccc_video_mean
+from maven_jax.concordance import CccState, ccc, ccc_video_mean
 
 update = jax.jit(CccState.update)
 
@@ -136,11 +136,13 @@ def test_the_video_mean_is_another_number_and_leaves_out_videos_without_frames()
     parts = [tracks(300, seed, mean=m, noise=0.02) for seed, m in enumerate((-0.5, 0.0, 0.5, 0.9))]
     x, y, mask = (jnp.asarray(np.stack(column)) for column in zip(*parts))
     mask = mask.at[3].set(False)
-    per_video, mean = ccc_by_video(x, y, mask)
+    state = CccState.of(x, y, mask)
+    per_video, mean = state.compute().ccc, ccc_video_mean(state)
     expected = [
         reference(np.asarray(x[v])[mask[v]], np.asarray(y[v])[mask[v]])[0] for v in range(3)
     ]
     np.testing.assert_allclose(per_video[:3], expected, atol=1e-6)
+    np.testing.assert_array_equal(per_video[0], ccc(x[0], y[0], mask[0]))
     np.testing.assert_array_equal(per_video[3], 0)
     np.testing.assert_allclose(mean, np.mean(expected, axis=0), atol=1e-6)
     together = CccState.of(x, y, mask).merge_axis().compute().ccc
