@@ -42,8 +42,8 @@ def masked_ccc(
 ) -> Float[Array, "*v 2"]:
     """Returns the differentiable CCC over the frames (axis -2); 0 for a constant track.
 
-    Population moments, as in `maven_jax.ccc`, whose values it equals up to an epsilon of 1e-8 in the
-    denominator; use that for scores.
+    Population moments, as in `maven_jax.ccc`, whose values it equals up to an epsilon of 1e-8
+    in the denominator; use that for scores.
     """
     keep = mask[..., None]
     frames = jnp.maximum(keep.sum(axis=-2), 1)
