@@ -16,7 +16,7 @@ from rich.table import Table
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import file_stem, read_scores, write_report
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores, shown
 from maven_jax.progress import console, say
 from maven_jax.store.schema import VideoEntry
@@ -137,13 +137,13 @@ def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, Video
 
 
 def check_same(
-    workdir: Path, tables: Mapping[str, VideoTable], first: Path, wanted: Mapping[str, VideoTable]
+    workdir: Path, tables: Mapping[str, VideoTable], first: Path, others: Mapping[str, VideoTable]
 ) -> None:
     """Raises UserError, in one line, unless two runs predicted the same frames of the same videos.
 
     Different annotations of a frame are refused too: they are of another corpus.
     """
-    different = sorted(tables.keys() ^ wanted.keys())
+    different = sorted(tables.keys() ^ others.keys())
     if different:
         who = workdir if different[0] in tables else first
         raise UserError(
@@ -152,7 +152,7 @@ def check_same(
             "common that none of them trains on: --split test"
         )
     for name, table in tables.items():
-        other = wanted[name]
+        other = others[name]
         if len(table.time_s) != len(other.time_s):
             raise UserError(
                 f"{name} has {len(table.time_s):,} frames in {workdir} and "
@@ -171,8 +171,8 @@ def combine(
 ) -> dict[str, Float64[np.ndarray, "n"]]:
     """One video's tracks: of each dimension, the runs that predict it, clipped to [-1, 1]."""
     given = [run[name].predictions for run in runs]
-    found = {d: [p[d] for p in given if d in p] for d in DIMENSIONS}
-    return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in found.items() if x}
+    tracks = {d: [p[d] for p in given if d in p] for d in DIMENSIONS}
+    return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in tracks.items() if x}
 
 
 def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> dict[str, Any]:
@@ -198,17 +198,17 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
     written, tables = [r[0] for r in read], [r[1] for r in read]
     for workdir, table in zip(workdirs[1:], tables[1:]):
         check_same(workdir, table, workdirs[0], tables[0])
-    videos = {file_stem(v): v for s in written for v in s["videos"]}
-    tracks, times = [], []
+    video_names = {file_stem(v): v for s in written for v in s["videos"]}
+    videos, times = [], []
     for name, table in tables[0].items():
-        found = combine(tables, METHODS[method], name)
+        joined = combine(tables, METHODS[method], name)
         zeros = np.zeros(len(table.time_s))
-        predictions = np.stack([found.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
-        entry = _entry(videos.get(name, name), split, table)
-        tracks.append(Track(entry, predictions, table.targets, table.target_mask))
+        predictions = np.stack([joined.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
+        entry = _entry(video_names.get(name, name), split, table)
+        videos.append(PredictedVideo(entry, predictions, table.targets, table.target_mask))
         times.append(table.time_s)
     dimensions = [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)]
-    scores, by_video = score(tracks, dimensions)
+    scores, by_video = score(videos, dimensions)
     members = [
         {
             "workdir": str(workdir),
@@ -232,7 +232,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
         "method": method,
         "members": members,
     }
-    path = write_report(out, split, tracks, times, scores, by_video)
+    path = write_report(out, split, videos, times, scores, by_video)
     if scores["num_frames"]:
         console.print(_table(members, scores, split))
         print_scores(scores, f"{scores['model']} on {split}")

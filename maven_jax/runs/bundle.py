@@ -33,7 +33,7 @@ from maven_jax.evaluation.smoothing import Smoothing, as_widths
 from maven_jax.files import SEAL, find_fault, seal, write_json
 from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config, check_sections
-from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.runs.training_data import TrainingData
 from maven_jax.state import Weights
 from maven_jax.version import __version__
 
@@ -69,7 +69,7 @@ class Bundle:
 
     folder: Path
     config: Config
-    trained_on: TrainedOn
+    trained_on: TrainingData
     arrays: dict[str, np.ndarray]
     step: int
     scores: dict[str, dict[str, Any]]
@@ -137,7 +137,7 @@ def open_bundle(folder: Path) -> Bundle:
     if not isinstance(step, int) or isinstance(step, bool) or not isinstance(record, dict):
         raise UserError(f"{folder / BUNDLE_FILE}: step or record are missing")
     tuned = index.get("smoothing")
-    trained_on = TrainedOn.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
+    trained_on = TrainingData.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
     config = _read_config(folder / CONFIG_FILE)
     if tuple(config.data.modalities) != tuple(trained_on.modalities):
         raise UserError(

@@ -194,7 +194,7 @@ def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog
         yield watchdog
     except BaseException as error:
         _leave(watchdog, error)
-    agree(0)  # nobody leaves before the first has written all
+    wait_for_first()  # nobody leaves before the first has written all
     watchdog.stop()
     jax.distributed.shutdown()
 
@@ -278,6 +278,11 @@ def agree(value: int) -> int:
             # The first process may be busy for long; that it lives is the watchdog's concern.
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+
+
+def wait_for_first() -> None:
+    """Returns when the first process has called it too."""
+    agree(0)
 
 
 class Preemption:

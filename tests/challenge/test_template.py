@@ -12,7 +12,7 @@ from maven_jax.__main__ import main
 from maven_jax.challenge.template import (
     HEADER,
     check_submission,
-    labelled_tracks,
+    labelled_videos,
     read_template,
     write_submission,
 )
@@ -231,7 +231,7 @@ def test_rows_are_scored_where_there_are_labels(template):
     rows = template.rows["12-24-1920x1080_left"]
     values[rows[:4]] = targets
     values[rows[1]] = np.nan
-    (track,) = labelled_tracks(
+    (track,) = labelled_videos(
         template,
         values,
         {"12-24-1920x1080_left": (targets, annotated), "other": (targets, annotated)},
@@ -240,7 +240,7 @@ def test_rows_are_scored_where_there_are_labels(template):
     np.testing.assert_array_equal(track.predictions[[0, 3]], targets[[0, 3]])
     np.testing.assert_array_equal(track.targets[[0, 3]], targets[[0, 3]])
     right = template.rows["12-24-1920x1080_right"]
-    (track,) = labelled_tracks(template, values, {"12-24-1920x1080_right": (targets, annotated)})
+    (track,) = labelled_videos(template, values, {"12-24-1920x1080_right": (targets, annotated)})
     assert len(right) == 3
     assert track.targets.tolist() == [[0, 0], targets[3].tolist()]  # frames 3 and 4, from 1
 

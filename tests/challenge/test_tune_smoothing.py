@@ -12,13 +12,15 @@ from maven_jax.challenge.tune_smoothing import ccc_of, sums, tune
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import Smoothing, as_widths, box_filter, read_smoothing
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.files import write_json
 
 WIDTHS = (0, 5, 21, 61, 201)
 
 
-def noisy_tracks(count: int, noise: float, frames: int = 400, seed: int = 0) -> list[Track]:
+def noisy_tracks(
+    count: int, noise: float, frames: int = 400, seed: int = 0
+) -> list[PredictedVideo]:
     """Slow sines, predicted with noise of its own at every frame."""
     rng = np.random.default_rng(seed)
     tracks = []
@@ -28,7 +30,7 @@ def noisy_tracks(count: int, noise: float, frames: int = 400, seed: int = 0) -> 
         predictions = np.clip(targets + noise * rng.normal(size=targets.shape), -1, 1)
         mask = rng.random(frames) < 0.9
         tracks.append(
-            Track(
+            PredictedVideo(
                 bare_entry(f"v{i}", frames, int(mask.sum())),
                 predictions.astype(np.float32),
                 np.where(mask[:, None], targets, 0),

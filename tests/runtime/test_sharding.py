@@ -9,8 +9,9 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from maven_jax import experiment, recipes
+from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment
 from maven_jax.recipes import check_sections
 from maven_jax.runtime.sharding import _sharding, logical_rules, make_mesh, process_rows
 from tests.support.processes import run_processes
@@ -103,8 +104,8 @@ def test_every_parameter_axis_has_a_rule_and_large_kernels_are_split(name, tmp_p
     config = recipes.load(name)
     config.data.store = str(tmp_path / "s")
     config.data.modalities = tuple(store.modalities)
-    model = experiment.build_model(config, store)
-    batch = experiment.example_batch(store, config, "train")
+    experiment = Experiment(config, store)
+    model, batch = experiment.model, experiment.example()
     abstract = jax.eval_shape(
         lambda: model.init(
             jax.random.key(0),
