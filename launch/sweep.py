@@ -39,6 +39,7 @@ from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, format_duration, say
 from maven_jax.recipes import check_sections
+from maven_jax.runs.workdir import FINISHED_FILE
 
 _KEYS = ("name", "overrides", "variant")
 # One folder in --out; a point in front is what no name of a run may have.
@@ -72,7 +73,7 @@ class Run:
 
     def finished(self) -> dict[str, Any] | None:
         """What the run wrote at its end; None if it is not there yet."""
-        path = self.workdir / "finished.json"
+        path = self.workdir / FINISHED_FILE
         return json.loads(path.read_text()) if path.exists() else None
 
 
