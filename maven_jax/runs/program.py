@@ -64,7 +64,7 @@ def check_platforms(platforms: Sequence[str]) -> tuple[str, ...]:
         if name not in PLATFORMS:
             raise UserError(f"--platforms {name}: no such platform{did_you_mean(name, PLATFORMS)}")
     if not platforms:
-        raise UserError(f"--platforms: some of {', '.join(PLATFORMS)} are wanted")
+        raise UserError(f"--platforms: expected some of {', '.join(PLATFORMS)}")
     return tuple(dict.fromkeys(platforms))
 
 
@@ -128,7 +128,7 @@ def _arguments(model: TrainedModel, rows: Any) -> tuple[Any, ...]:
     )
 
 
-def open_program(folder: Path) -> Program:
+def open_program(folder: Path | str) -> Program:
     """The program of a bundle and its weights.
 
     JAX's and MLIR's own readers parse the file: of a bundle from strangers it is safer to take
@@ -137,10 +137,11 @@ def open_program(folder: Path) -> Program:
     Raises:
         UserError: the bundle has none or is damaged, or this version of JAX cannot read it.
     """
+    folder = Path(folder)
     parts = bundle.open_bundle(folder)
-    place = Path(folder) / bundle.PROGRAM_FILE
+    place = folder / bundle.PROGRAM_FILE
     try:
-        read = export.deserialize(bytearray(bundle.read_program(Path(folder))))
+        read = export.deserialize(bytearray(bundle.read_program(folder)))
         taken = read.in_tree.unflatten(read.in_avals)[0][0]
         shapes = {name: tuple(x.shape) for name, x in taken.items()}
     except UserError:
