@@ -219,7 +219,7 @@ class Bench:
         size, count = ENCODING[name][self.toy]
         make, work, _ = encoders.CLAIMS[name]
         with timed("both encoders"), tempfile.TemporaryDirectory() as folder:
-            model, there, here = make(size, count)
+            model, theirs, here = make(size, count)
             model.save_pretrained(Path(folder) / "model")
             loaded = load_encoder(Path(folder) / "model", dtype=jnp.bfloat16)
         variables, x = jax.device_put(({"params": loaded.params}, here))
@@ -229,12 +229,12 @@ class Bench:
         peers = {}
         if self.peers:
             model = model.eval().to(self.torch_device)
-            there = {k: v.to(self.torch_device) for k, v in there.items()}
+            theirs = {k: v.to(self.torch_device) for k, v in theirs.items()}
 
             def forward(network: Any) -> Begin:
                 def begin() -> None:
                     with torch.inference_mode(), self._autocast():
-                        network(**there)
+                        network(**theirs)
 
                 return begin
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-T = TypeVar("T")
 
 # Tables in a file or a pipe are as wide as this project's text; on a terminal, as wide as it is.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -113,11 +110,3 @@ def meter(label: str, total: float | int, unit: str, initial: float | int = 0) -
         m.close()
     took = time.monotonic() - m._start
     say(f"{label}: {m.done:,.0f} {unit} in {format_duration(took)} ({m.rate:,.1f} {unit}/s)")
-
-
-def track(items: Iterable[T], label: str, total: int, unit: str) -> Iterator[T]:
-    """Yields `items`, metering one unit for each."""
-    with meter(label, total, unit) as m:
-        for item in items:
-            yield item
-            m.advance()

@@ -40,7 +40,7 @@ class Weights:
 @no_type_check
 @struct.dataclass
 class TrainState:
-    """All that a step changes.
+    """All that a training step changes.
 
     Attributes:
         step: () steps taken.

@@ -1,4 +1,4 @@
-"""Predictions of several runs made one: folds, seeds, or a run for each dimension."""
+"""Predictions of several runs combined: folds, seeds, or a run for each dimension."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maven_jax.progress import console, say
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
-# The CSVs' decimals: targets of one annotation differ by no more.
+# The CSVs are rounded: targets of the same annotation differ by no more.
 _SAME = 2e-6
 
 
@@ -73,7 +73,7 @@ METHODS: dict[str, Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n
 
 @dataclass
 class VideoTable:
-    """What an evaluation wrote of one video.
+    """What an evaluation wrote about one video.
 
     Attributes:
         time_s: of its frames.
@@ -119,10 +119,10 @@ def read_table(path: Path) -> VideoTable:
 
 
 def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, VideoTable]]:
-    """What an evaluation of a split left: its scores, and file name -> table, by video.
+    """What an evaluation of a split wrote: its scores, and file name -> table, by video.
 
     Raises:
-        UserError: the split was not evaluated there, or a file is damaged.
+        UserError: the split was not evaluated in this workdir, or a file is damaged.
     """
     scores = read_scores(workdir, split)
     files = sorted((workdir / "eval" / split).glob("*.csv"))
@@ -139,9 +139,9 @@ def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, Video
 def check_same(
     workdir: Path, tables: Mapping[str, VideoTable], first: Path, others: Mapping[str, VideoTable]
 ) -> None:
-    """Raises UserError, in one line, unless two runs predicted the same frames of the same videos.
+    """Raises UserError unless two runs predicted the same frames of the same videos.
 
-    Different annotations of a frame are refused too: they are of another corpus.
+    Frames annotated differently are refused too: they come from another corpus.
     """
     different = sorted(tables.keys() ^ others.keys())
     if different:
@@ -161,7 +161,7 @@ def check_same(
         if (table.target_mask != other.target_mask).any() or (
             np.abs(table.targets - other.targets) > _SAME
         ).any():
-            raise UserError(f"{name} is annotated otherwise in {workdir} than in {first}")
+            raise UserError(f"{name} is annotated differently in {workdir} and in {first}")
 
 
 def combine(
@@ -176,7 +176,7 @@ def combine(
 
 
 def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> dict[str, Any]:
-    """Ensembles what several runs predicted for a split; writes scores and CSVs as evaluation does.
+    """Combines what several runs predicted for a split; writes scores and CSVs as evaluation does.
 
     Args:
         workdirs: evaluated runs.
@@ -246,7 +246,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
 
 
 def _entry(video: str, split: str, table: VideoTable) -> VideoEntry:
-    """What is known of a video without its store."""
+    """A video's entry as far as a table tells."""
     frames = len(table.time_s)
     duration_s = float(table.time_s[-1] - table.time_s[0]) if frames else 0.0
     return VideoEntry(

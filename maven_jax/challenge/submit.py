@@ -1,4 +1,4 @@
-"""`maven-jax submit`: the challenge's file from one run or several; the check of any such file."""
+"""The challenge's file from one run or several, and the check of any such file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Predicted:
     Attributes:
         tables: video -> its smoothed track.
         labels: video -> targets and which frames are annotated, for videos that have any.
-        filled: frames in which nothing was observed, so that their neighbours stand in.
+        filled: frames in which nothing was observed; they take values from their neighbours.
     """
 
     tables: dict[str, VideoTable]
@@ -51,12 +51,12 @@ class Predicted:
 
 @dataclass
 class Filled:
-    """Counts of rows that are no frame's own prediction.
+    """Counts of rows that do not hold a prediction of their own frame.
 
     Attributes:
         unobserved: frames without face, sound and words: interpolated between neighbours.
         beyond: rows behind the last frame of their video: they hold its value.
-        missing: rows of videos of which there is no prediction: the training mean.
+        missing: rows of videos without a prediction: they hold the training mean.
     """
 
     unobserved: int = 0
@@ -69,13 +69,13 @@ def widths_of(model: TrainedModel, smooth: str) -> tuple[tuple[int, int], str]:
 
     Args:
         model: the run's.
-        smooth: `tuned` (the recipe's where nobody tuned), `none`, or `V,A`.
+        smooth: `tuned` (the recipe's, if nothing was tuned), `none`, or `V,A`.
 
     Raises:
         UserError: none of these, or tuned on another step.
     """
     if smooth == "none":
-        return (0, 0), "as told"
+        return (0, 0), "as given"
     if smooth == "tuned":
         tuned = model.tuned_frames()
         if tuned is None or model.smoothing is None:
@@ -87,7 +87,7 @@ def widths_of(model: TrainedModel, smooth: str) -> tuple[tuple[int, int], str]:
     words = [w.strip() for w in smooth.split(",")]
     if len(words) != 2 or not all(w.isascii() and w.isdigit() for w in words):
         raise UserError(f"--smooth {smooth}: tuned, none, or frames for valence and arousal: 20,50")
-    return (int(words[0]), int(words[1])), "as told"
+    return (int(words[0]), int(words[1])), "as given"
 
 
 def predict_run(
@@ -107,7 +107,7 @@ def predict_run(
         )
     modalities = tuple(model.config.data.modalities)
     predicted = Predicted({}, {}, 0)
-    # The template says which videos count: for the run of a fold too, splits are the store's own.
+    # The template says which videos count: the splits are the store's, even for the run of a fold.
     config = from_json(model.config.to_dict())
     config.data.fold = None
     whole = dataclasses.replace(model, config=config)
@@ -266,15 +266,15 @@ def check(path: Path, template: Template, labels: Mapping[str, Any]) -> int:
     else:
         say("no labels for these rows: nothing to score")
     if not checked.faults:
-        say(f"{path}: as the template has it, {len(template):,} rows")
+        say(f"{path}: as the template wants it, {len(template):,} rows")
     return len(checked.faults)
 
 
 def read_labels(folder: Path, template: Template) -> Labels:
-    """Annotations `<video>.txt` below a folder, of the template's videos.
+    """The annotations `<video>.txt` of the template's videos, anywhere below a folder.
 
     Raises:
-        UserError: no such folder, or none of the videos is annotated there.
+        UserError: no such folder, or none of the videos is annotated in it.
     """
     from maven_jax.media.annotations import read_annotation
 

@@ -58,7 +58,7 @@ class Fault:
 
     Attributes:
         line: of the first one, 0 for the file as a whole.
-        reason: what is wrong there.
+        reason: what is wrong.
         count: how many there are of the kind.
     """
 
@@ -96,12 +96,12 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def read_template(path: Path | str) -> Template:
-    """Reads the organisers' template: a submission without values, or with any.
+    """Reads the organisers' template: a submission without values, or with any values.
 
-    Byte order mark, Windows line ends and blank lines at the end are taken as they come.
+    A byte order mark, Windows line ends and blank lines at the end are accepted.
 
     Raises:
-        UserError: no rows, a row that is no `<video>/00001.jpg`, or one that is there twice.
+        UserError: no rows, a row that is no `<video>/00001.jpg`, or one that occurs twice.
     """
     path = Path(path)
     lines = _lines(path)
@@ -258,7 +258,7 @@ class _Check:
         return np.nan
 
     def missing(self) -> None:
-        """Names the first of the template's rows that were not there."""
+        """Names the first of the template's rows that the file lacks."""
         absent = np.flatnonzero(self.lines == 0)
         if not len(absent):
             return
@@ -305,7 +305,7 @@ def check_submission(path: Path | str, template: Template) -> Checked:
 
 
 def _decoded(lines: list[bytes], check: _Check) -> Iterator[tuple[int, str]]:
-    """Numbered lines as text; what is odd about their bytes is noted."""
+    """Numbered lines as text; oddities of their bytes are noted."""
     for number, raw in enumerate(lines, 1):
         if number == 1 and raw.startswith(_BOM):
             check.fault("bom", 1, "a byte order mark (BOM): save as UTF-8 without it")
@@ -355,7 +355,7 @@ def labelled_videos(
 
 
 def bare_entry(video: str, num_frames: int, num_annotated: int) -> VideoEntry:
-    """What is known of a video of which there are only rows."""
+    """The entry of a video that is known by its rows alone."""
     return VideoEntry(
         video=video,
         split="",

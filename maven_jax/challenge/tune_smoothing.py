@@ -1,9 +1,9 @@
 """Which box filters suit a run, by its validation predictions.
 
-A frame-level model's tracks jitter more than people's ratings do: averaging over time raises the
-score, and arousal takes longer averages than valence. The widths are chosen on the very videos that
-they are scored on, so their score flatters. What is to be expected on other recordings is estimated
-beside it: every recording is smoothed by the widths that all others would have chosen.
+A frame-level model's tracks jitter more than people's ratings: averaging over time raises the
+score, and arousal needs longer averages than valence. The widths are chosen on the videos that they are
+scored on, so that score is too good. The gain on other recordings is estimated as well: every
+recording is smoothed by the widths that all others would have chosen.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Tuned:
         scores: ccc at each width, all annotated frames concatenated.
         width: the best one.
         raw: ccc without smoothing.
-        cross_validated: ccc of tracks of which each recording's was smoothed by the width that is
-            best for all others; NaN where there is only one recording.
+        cross_validated: ccc when each recording is smoothed by the width that is best for all
+            others; NaN if there is only one recording.
         chosen: how often each width was chosen so.
     """
 
@@ -83,7 +83,7 @@ def tune(
     widths: Sequence[int],
     recordings: Sequence[str],
 ) -> Tuned:
-    """The width with the highest ccc, the smallest of several, and what to expect of choosing so.
+    """The width with the highest ccc (of several, the smallest), and an estimate of its real gain.
 
     Args:
         videos: unsmoothed predictions, with annotations.

@@ -277,7 +277,7 @@ def show(results: dict[str, Result]) -> None:
     """Prints a row for each check and what to do about those that failed."""
     table = Table(show_header=False, show_edge=False, box=None, padding=(0, 2, 0, 0))
     for name, result in results.items():
-        # Text: in a plain string [cuda] would be taken for a style and left out.
+        # Text: in a plain string [cuda] would be read as a style and not be shown.
         table.add_row("PASS" if result.passed else "FAIL", name, Text(result.finding))
         if not result.passed:
             table.add_row("", "", Text(f"-> {result.advice}"))

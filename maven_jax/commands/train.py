@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
         if hosts.is_writer():
             finished.unlink(missing_ok=True)
             if config.data.synthetic is not None:
+                # Only runs on the synthetic corpus need what draws it.
                 from data_prep.synth.store import ensure_store
 
                 section = config.data.synthetic
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> int:
         hosts.wait_for_first()  # the others wait for the store
         if train(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
             return 0
+        # Matplotlib takes a second to import: it should not delay the first step.
         from maven_jax.evaluation import plots
         from maven_jax.runs.evaluate import evaluate
 

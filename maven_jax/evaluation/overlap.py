@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32
 
 
 class OverlapMean:
-    """Collects what windows say of a video's frames; in float64, in the order of the calls.
+    """Sums the values that windows give a video's frames, in float64, in the order of the calls.
 
     Args:
         num_frames: of the video.

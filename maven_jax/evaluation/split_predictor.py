@@ -15,7 +15,7 @@ from maven_jax.data.pipeline import WindowSource, ordered_batches, to_batch
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.evaluation.overlap import OverlapMean
-from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
+from maven_jax.evaluation.smoothing import as_widths, box_filter
 from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights
@@ -75,13 +75,12 @@ class SplitPredictor:
         smooth_frames: tuple[int, int],
         lengths: Sequence[int] = (),
     ):
-        check_smooth_frames(smooth_frames)
+        self._smooth_frames = as_widths(smooth_frames, "config.eval.smooth_frames")
         _check_coverage(windows)
-        self._smooth_frames = smooth_frames
         self._windows, self._mesh = windows, mesh
         self._rows = process_rows(mesh, batch_size, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
-        # Numbers of the windows that are padded to one length, these windows, and their program.
+        # For each padded length: the numbers of its windows, the windows, and their program.
         self._parts = [
             (numbers, WindowSource(store, part, modalities, single_vector), predict_step)
             for numbers, part in windows.by_length(lengths or (windows.length,))
@@ -142,10 +141,10 @@ class SplitPredictor:
         weights: Weights,
         advance: Callable[[float | int], None],
     ) -> Float32[np.ndarray, "n t 5"]:
-        """Of all windows of a source: valence, arousal, their targets, 1 where annotated.
+        """For all windows of a source: valence, arousal, their targets, 1 where annotated.
 
         Processes exchange nothing before the end: each keeps its own rows. A batch's output is
-        read when the next batch is on its way, so that the device need not wait.
+        read when the next batch has been sent, so that the device need not wait.
         """
         batches = ordered_batches(
             source,

@@ -16,7 +16,7 @@ from maven_jax.progress import say
 from maven_jax.runs.released import NETWORKS, convert_network
 from maven_jax.runs.workdir import CONFIG_FILE
 
-# Encoders by themselves: what they are, and which kinds lie in their file.
+# Encoders by themselves: what they are, and the kinds of encoders in their file.
 ENCODERS = {
     "tsav": (
         "TSAV's two streams, RJCA's encoders: OUT/visual and OUT/audio",
@@ -25,7 +25,7 @@ ENCODERS = {
     "iresnet50": ("RJCMA's visual encoder", ("iresnet50",)),
     "vggish": ("RJCMA's audio encoder", ("vggish",)),
 }
-# What names of tensors begin with in a model's file; the first that fits tells the model.
+# How names of tensors begin in a model's file; the first that fits tells the model.
 _SIGNS = {
     "maven-beit": "beit3_encoders.",
     "maven-mlp": "multihead_attention.",
@@ -35,7 +35,7 @@ _SIGNS = {
     "iresnet50": "backbone.body.",
     "vggish": "embeddings.",
 }
-# Of torch's DataParallel.
+# The prefix of torch's DataParallel.
 _WRAPPER = "module."
 
 

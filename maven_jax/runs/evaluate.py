@@ -56,7 +56,7 @@ def evaluate(
         config.data.store = store
     experiment = Experiment.of(config).on_this_machine()
     features, modalities = experiment.store, experiment.modalities
-    # Released weights come with neither the statistics nor the names of what they were trained on.
+    # Released weights come without the statistics and names of the features they were trained on.
     released = record.get("statistics") == "store"
     check_features(features, record["features"], identity=not released)
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)

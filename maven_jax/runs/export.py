@@ -19,7 +19,7 @@ from maven_jax.runs.program import export_program, open_program
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.types import Batch
 
-# Two compilations of one function may sum in another order: float32, some hundred terms.
+# Two compilations of one function may sum some hundred float32 terms in another order.
 _SAME = 1e-5
 
 
@@ -31,7 +31,7 @@ def export(
     which: str = "best",
     licence: str | None = None,
 ) -> TrainedModel:
-    """Writes a bundle and opens it again; `out` appears when it is whole, or not at all.
+    """Writes a bundle and opens it again; `out` appears whole or not at all.
 
     Args:
         checkpoint: a workdir, or a bundle that is to be exported anew.

@@ -22,7 +22,7 @@ def open_features(model: TrainedModel, store: str | None) -> Store:
         store: its folder; None for the one that it was trained on.
 
     Raises:
-        UserError: no store there, or features of another kind than the model understands.
+        UserError: no such store, or features of another kind than the model understands.
     """
     features = Store(model.config.data.store if store is None else store)
     require_modalities(features, model.trained_on.modalities, "config.data.modalities")

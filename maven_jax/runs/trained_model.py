@@ -40,7 +40,7 @@ from maven_jax.types import Batch
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """All that prediction needs to know, and what there is to say about it.
+    """A model with all that prediction needs, and what describes it.
 
     Attributes:
         source: the workdir or bundle that it comes from.
@@ -69,7 +69,7 @@ class TrainedModel:
 
     @property
     def label(self) -> str:
-        """Why its numbers mean nothing for people's videos; "" if nothing says so."""
+        """Why its numbers mean nothing for videos of people; "" if they may mean something."""
         if not self.step and "converted" not in self.record:
             return "untrained weights"
         untrained = [m for m, spec in self.trained_on.modalities.items() if spec.untrained]
@@ -116,7 +116,7 @@ class TrainedModel:
         return predict_function(self.module, self.transform, rules=rules, seed=self.config.seed)
 
     def check(self) -> TrainedModel:
-        """Itself, if the weights are those of the recipe's model on these features.
+        """The model itself, if its weights fit the recipe's model on these features.
 
         Raises:
             UserError: a name or a shape differs, or a value is not finite.

@@ -13,7 +13,7 @@ from maven_jax.store.schema import ModalitySpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Features, the encoders that they come from, and how much of them there was.
+    """Features, the encoders that they come from, and how many of them.
 
     Attributes:
         modalities: name -> how its features were made, in the order that the model takes them.

@@ -28,7 +28,7 @@ CONFIG_FILE = "config.json"
 # Its presence says that a run is complete, evaluation included.
 FINISHED_FILE = "finished.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# What may change when a run continues: they say where and how fast it runs, not what it computes.
+# What may change when a run continues: where and how fast it runs, not what it computes.
 _FREE = (
     "mesh.",
     "checkpoint.",
@@ -38,7 +38,7 @@ _FREE = (
     "train.log_every_steps",
 )
 
-# Not in the configs of the first runs.
+# Keys that the configs of the first runs lack.
 _LATER_KEYS = {
     "data": ("fold", "mix", "resident"),
     "eval": ("smooth_frames",),
@@ -97,7 +97,7 @@ def claim(
     mixed: Mapping[str, Store],
     overrides: list[str],
 ) -> dict[str, Any]:
-    """Makes the workdir this run's; returns what describes the run, for its checkpoints.
+    """Makes a folder the workdir of this run; returns the run's description, for its checkpoints.
 
     Args:
         workdir: folder of the run; made if it is not there.
@@ -155,7 +155,7 @@ def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
 
 
 def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
-    """What a run wrote of itself: its resolved config, and the whole record.
+    """What a run recorded of itself: its resolved config, and the whole record.
 
     Raises:
         UserError: there is none, or its model is a file that came along in the workdir.

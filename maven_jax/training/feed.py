@@ -21,9 +21,9 @@ from maven_jax.state import TrainState
 
 
 def steps_at_once(experiment: Experiment) -> int:
-    """Steps that devices may take without hearing from the host: all between two log lines.
+    """Steps that devices may take in one call: all between two log lines.
 
-    A processor gains nothing by it.
+    On a processor, where that gains nothing, one.
     """
     on_processor = jax.devices()[0].platform == "cpu"
     return 1 if on_processor else experiment.config.train.log_every_steps
@@ -145,7 +145,7 @@ class ResidentFeed:
 def make_feed(
     experiment: Experiment, windows: Windows, source: Source
 ) -> StreamedFeed | ResidentFeed:
-    """The feed that `data.resident` asks for; a line says when the features do not fit.
+    """The feed that `data.resident` asks for; if the features do not fit, a line says so.
 
     Args:
         experiment: what is trained.

@@ -13,6 +13,7 @@ from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
 from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.trained_model import open_model
 from maven_jax.runs.workdir import CONFIG_FILE, read_record
 from maven_jax.state import Weights, count_parameters, put_weights
 
@@ -33,12 +34,11 @@ def read_folder(folder: Path) -> dict[str, Any]:
         checkpoints.close()
         return saved
     if bundle.is_bundle(folder):
-        from maven_jax.runs.trained_model import open_model
-
         model = open_model(folder)
         return {"params": model.weights.params, "model_state": model.weights.model_state}
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    # Imported here to start faster: few runs begin with an encoder by itself.
     from maven_jax.convert.huggingface import load_encoder
 
     encoder = load_encoder(str(folder))
@@ -46,7 +46,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 
 def init_from(config: Config, folder: str) -> None:
-    """Notes in a recipe that the whole model begins with the weights in `folder`.
+    """Sets a recipe so that the whole model begins with the weights in `folder`.
 
     Raises:
         UserError: the recipe takes weights of modules from elsewhere, and nothing says which of
@@ -62,7 +62,7 @@ def init_from(config: Config, folder: str) -> None:
 
 
 def start_from(weights: Weights, experiment: Experiment) -> Weights:
-    """Puts weights of converted encoders and of other runs in the place of fresh ones.
+    """Replaces fresh weights by those of converted encoders and other runs.
 
     Args:
         weights: fresh ones of the model.
@@ -92,7 +92,7 @@ def start_from(weights: Weights, experiment: Experiment) -> Weights:
 
 
 def check_features(folder: Path, experiment: Experiment, source: str) -> None:
-    """Raises UserError unless a whole model understands what it is to be trained on now.
+    """Raises UserError unless a whole model was trained on the kinds of features of the new run.
 
     Shapes alone do not tell: many encoders are equally wide.
 

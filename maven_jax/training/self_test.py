@@ -80,7 +80,7 @@ def recipe(store: Path, epochs: float) -> Config:
 
 
 def train_and_score(place: Path) -> tuple[float, float]:
-    """Validation ccc after one step, and at the end by the checkpoint that was written.
+    """Validation ccc after one step, and of the checkpoint at the end of a longer run.
 
     Args:
         place: an empty folder.

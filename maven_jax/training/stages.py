@@ -1,4 +1,4 @@
-"""Staged training: groups of parameters that are frozen at first and join in one after the other.
+"""Staged training: groups of parameters start frozen and join in one after the other.
 
 RJCMA (ABAW6, 2024) trains its fusion on frozen backbones; whenever the learning rate has shrunk as
 far as it may without a better validation score, the best weights so far are put back and one more
@@ -42,8 +42,8 @@ class Groups:
         params: the model's parameters or their shapes.
 
     Raises:
-        UserError: not a regular expression, one that no parameter is left for, or nothing that
-            the first stage could train.
+        UserError: not a regular expression, one that matches no further parameter, or nothing
+            remains for the first stage.
     """
 
     def __init__(self, patterns: Sequence[str], params: Any):
@@ -186,7 +186,7 @@ class StageBuilder:
         self.groups = Groups(experiment.config.train.stages, self.params)
 
     def build(self, number: int, first_step: int) -> Stage:
-        """The stage `number`, which begins at a step: its schedule, warm-up included, too."""
+        """The stage `number`; its schedule, warm-up included, begins at `first_step`."""
         experiment, config = self._experiment, self._experiment.config
         (init, update), rate = recipes.call(
             make_optimizer,
@@ -216,7 +216,7 @@ class StageBuilder:
             select=select,
         )
         count = count_parameters(select(self.params))
-        # Computed beforehand: a schedule's arithmetic would wait for the devices' queue of steps.
+        # Computed in advance: on the devices it would wait behind the queued steps.
         numbers = np.arange(max(self._total - first_step, 1))
         rates = np.asarray(jax.jit(jax.vmap(lambda s: jnp.asarray(rate(s), jnp.float32)))(numbers))
         return Stage(number, tx, lambda s: rates[s - first_step], like, shardings, step, count)

@@ -168,7 +168,7 @@ def test_other_videos_and_frames_are_refused(runs, tmp_path):
     rows = file.read_text().splitlines()
     rows[1] = ",".join([*rows[1].split(",")[:4], "0.5", "0.5"])
     file.write_text("\n".join(rows))
-    with pytest.raises(UserError, match=r"b is annotated otherwise in .*changed"):
+    with pytest.raises(UserError, match=r"b is annotated differently in .*changed"):
         ensemble([runs[0], changed], tmp_path / "out", "test", "mean")
     rows[2] = rows[2].replace(",", ",x", 1)
     file.write_text("\n".join(rows))

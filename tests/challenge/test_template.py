@@ -172,7 +172,7 @@ def test_faults_of_bytes_are_named(whole, template, tmp_path):
     (bom,) = faults(b"\xef\xbb\xbf" + text.encode())
     assert bom.startswith("line 1: a byte order mark (BOM)")
     (crlf,) = faults(text.replace("\n", "\r\n").encode())
-    assert crlf == r"line 1: a Windows line end (CRLF): \n is wanted (and 11 more)"
+    assert crlf == r"line 1: a Windows line end (CRLF): expected \n (and 11 more)"
     (cut,) = faults(text[:-3].encode())
     assert cut.startswith("line 12: no line's end behind 'video 7/00003.jpg,0.904762,1.0000'")
     (byte,) = faults(text.encode().replace(b"video 7/00002.jpg,", b"video 7/00002.jpg,\xff", 1))[:1]
@@ -262,7 +262,7 @@ def test_the_command_checks_a_file_of_others(whole, template_file, tmp_path, cap
     assert "broken.csv: no row 'video 7/00003.jpg', it belongs behind line 11" in out
     assert "nothing to score" in out
     for wrong, message in (
-        (["submit", "--template", "t"], "--workdir W and --out FILE are wanted"),
+        (["submit", "--template", "t"], "give --workdir W and --out FILE"),
         ([*words, "f", "--out", "o"], "--check FILE goes without --workdir"),
         ([*words, str(tmp_path / "no.csv")], "no.csv: cannot be read"),
         ([*words, str(tmp_path / "whole.csv"), "--annotations", "no"], "no: no such folder"),

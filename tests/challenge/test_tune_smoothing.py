@@ -113,10 +113,10 @@ def test_widths_of_a_workdir_say_what_they_were_chosen_by(tmp_path):
     assert read_smoothing(tmp_path) is None
     for text, reason in (
         ("{", "cannot be read"),
-        ("[]", "smoothing widths and what chose them are wanted"),
-        ('{"valence": 3}', "two numbers of frames are wanted"),
-        ('{"valence": 3, "arousal": -1}', "two numbers of frames are wanted"),
-        ('{"valence": true, "arousal": 1}', "two numbers of frames are wanted"),
+        ("[]", "expected smoothing widths and what chose them"),
+        ('{"valence": 3}', "expected two numbers of frames"),
+        ('{"valence": 3, "arousal": -1}', "expected two numbers of frames"),
+        ('{"valence": true, "arousal": 1}', "expected two numbers of frames"),
         ('{"valence": 3, "arousal": 0, "step": 1}', "does not say by which step, split and store"),
     ):
         (tmp_path / "smoothing.json").write_text(text)
