@@ -1,8 +1,8 @@
 """Which box filters suit a run, by its validation predictions.
 
 A frame-level model's tracks jitter more than people's ratings: averaging over time raises the
-score, and arousal needs longer averages than valence. The widths are chosen on the videos that they are
-scored on, so that score is too good. The gain on other recordings is estimated as well: every
+score, and arousal needs longer averages than valence. The widths are chosen on the videos that they
+are scored on, so that score is too good. The gain on other recordings is estimated as well: every
 recording is smoothed by the widths that all others would have chosen.
 """
 

@@ -25,7 +25,7 @@ from data_prep.corpus.check_video import VideoCheck
 from data_prep.corpus.layout import Video
 from maven_jax import recipes
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
+from maven_jax.evaluation.smoothing import as_widths, box_filter
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.reader import Encoders, VideoReader, open_encoders
 from maven_jax.features.text import timed_words
@@ -146,8 +146,7 @@ class Predictor:
             return tuned
         if smooth is False:
             return None
-        check_smooth_frames(smooth)
-        return smooth
+        return as_widths(smooth, "smooth")
 
     def _transcript(
         self,
