@@ -5,7 +5,8 @@ r"""Runs the commands of a page as written, and compares or renews the output th
 A command is an indented line that begins with `$ ` (a `\` at its end continues it). Its output
 stands below it, where a line `…` stands for any number of lines. A fenced block with a name, as in
 "```python name.py", is a file; it is written before the commands after it run. Words are compared,
-numbers are not: they differ between machines and runs. `--write` puts the real output into the page.
+numbers are not: they differ between machines and runs. `--write` puts the real output into the
+page.
 """
 
 from __future__ import annotations
