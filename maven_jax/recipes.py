@@ -22,6 +22,7 @@ from maven_jax.errors import UserError, did_you_mean
 # A ConfigDict; static checkers know nothing of the types of its values.
 Config = Any
 _PACKAGE = Path(__file__).resolve().parent
+_COMMON = "common.py"
 
 
 def folder() -> Path:
@@ -31,12 +32,12 @@ def folder() -> Path:
 
 
 def names(group: str = "") -> list[str]:
-    """The recipes that come with the package; a file whose name begins with `_` is not one.
+    """The recipes that come with the package; what they share (`common`) is not one.
 
     Args:
         group: subfolder of the recipes, e.g. `encoders`.
     """
-    return sorted(p.stem for p in (folder() / group).glob("*.py") if not p.stem.startswith("_"))
+    return sorted(f.stem for f in (folder() / group).glob("*.py") if f != folder() / _COMMON)
 
 
 def from_json(config: dict[str, Any]) -> Config:
@@ -69,7 +70,7 @@ def find(name: str, group: str = "") -> tuple[Path, str]:
     if parts and not Path(text).is_absolute():
         candidates.append((home / Path(*parts)).with_suffix(".py"))
     for file in candidates:
-        if file.is_file() and file.suffix == ".py" and not file.name.startswith("_"):
+        if file.is_file() and file.suffix == ".py" and file.resolve() != folder() / _COMMON:
             return file, arg
     raise UserError(f"no recipe {text!r}{did_you_mean(text, names(group))}")
 
@@ -88,7 +89,7 @@ def common() -> Config:
 
     They are read from the package's recipes, so a recipe may lie in any folder.
     """
-    return _read(folder() / "_common.py", "")
+    return _read(folder() / _COMMON, "")
 
 
 def _read(file: Path, arg: str) -> Config:

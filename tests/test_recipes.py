@@ -85,7 +85,7 @@ def test_an_unknown_recipe_or_variant_says_what_there_is():
         recipes.load("quickstart:visaul")
 
 
-@pytest.mark.parametrize("name", ["_common", "configs/_common.py", "common"])
+@pytest.mark.parametrize("name", ["common", "configs/common.py"])
 def test_what_recipes_share_is_no_recipe(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert name not in recipes.names()
