@@ -21,8 +21,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.encoders import hf_config
-from maven_jax.encoders.transformer import EncoderStack, LayerNorm, Linear, activation
 from maven_jax.errors import UserError
+from maven_jax.layers.activations import activation
+from maven_jax.layers.linear import LayerNorm, Linear
+from maven_jax.layers.transformer import EncoderStack
 
 # PyTorch's default, which the norms of the convolutions keep whatever the config says.
 _CONV_NORM_EPS = 1e-5
@@ -281,7 +283,7 @@ class Hubert(nn.Module):
             self.conv_norm = [LayerNorm(_CONV_NORM_EPS, dtype) for _ in c.conv_dim]
         if c.feat_proj_layer_norm:
             self.feature_norm = LayerNorm(c.layer_norm_eps, dtype)
-        self.projection = Linear((c.hidden_size,), ("channels", "embed"), dtype=dtype)
+        self.projection = Linear(c.hidden_size, ("channels", "embed"), dtype=dtype)
         self.positional_conv = PositionalConv(
             c.num_conv_pos_embeddings,
             c.num_conv_pos_embedding_groups,
