@@ -27,18 +27,14 @@ def get_config(arg: str = "both") -> ConfigDict:
     c = recipes.load(f"rjcma:{arg or 'both'}")
     c.data.store = "stores/raw"
     # Pictures are left as bytes; log-mel values are what VGGish takes as they are.
-    c.inputs.standardize = ConfigDict(dict(audio="none", text="store"))
-    fusion = c.model
-    with c.ignore_type():
-        c.model = ConfigDict(
-            dict(
-                name="end_to_end",
-                encoders=dict(visual=dict(kind="iresnet50"), audio=dict(kind="vggish")),
-                fusion=fusion,
-                remat=True,
-                dtype="bfloat16",
-            )
-        )
+    c.inputs.standardize = dict(audio="none", text="store")
+    c.model = dict(
+        name="end_to_end",
+        encoders=dict(visual=dict(kind="iresnet50"), audio=dict(kind="vggish")),
+        fusion=c.model,
+        remat=True,
+        dtype="bfloat16",
+    )
     c.train.accumulate_steps = 4
     # The batch norms' statistics are those of a part: three windows are enough frames for them.
     c.train.stages = (
@@ -46,5 +42,5 @@ def get_config(arg: str = "both") -> ConfigDict:
         "^encoder_visual/unit(7|8|9|1[0-9]|20)/",
         "^encoder_",
     )
-    c.train.init = ConfigDict(dict(encoder_visual=None, encoder_audio=None, fusion=None))
+    c.train.init = dict(encoder_visual=None, encoder_audio=None, fusion=None)
     return c

@@ -24,6 +24,7 @@ from maven_jax import recipes
 def get_config(arg: str = "maven") -> ConfigDict:
     start = Path(arg or "maven")
     if (start / "config.json").is_file():
+        # Only now: other recipes are read without the parts that a trained model needs.
         from maven_jax.runs.trained_model import read_config
 
         c = read_config(start)
@@ -33,7 +34,7 @@ def get_config(arg: str = "maven") -> ConfigDict:
         init = {}
     c.data.update(store="stores/mine", train_split="train", eval_split="validation")
     c.data.synthetic = c.data.fold = None
-    c.data.mix = ConfigDict()
+    c.data.mix = {}
     c.optimizer.update(
         learning_rate=c.optimizer.learning_rate / 10, schedule_kind="cosine", warmup_epochs=1.0
     )
@@ -45,7 +46,7 @@ def get_config(arg: str = "maven") -> ConfigDict:
         log_every_steps=10,
         stages=(),
     )
-    c.train.init = ConfigDict(init)
+    c.train.init = init
     c.train.plateau.update(stop_patience=3)
     c.checkpoint.every_steps = 200
     return c

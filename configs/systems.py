@@ -15,19 +15,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maven_jax import recipes
-from maven_jax.recipes import check_arg
 
 WIDTH = 32
+TCN = dict(temporal="tcn", channels={"*": (WIDTH,) * 4}, kernel_size=5, temporal_dropout_rate=0.2)
 
 
 def rjcma(name: str, **changes: Any) -> dict[str, Any]:
     """RJCMA and those of its relatives that have a recursion."""
     return dict(
         name=name,
-        temporal="tcn",
-        channels={"*": (WIDTH,) * 4},
-        kernel_size=5,
-        temporal_dropout_rate=0.2,
+        **TCN,
         correlation="time",
         num_steps=3,
         share_weights=False,
@@ -47,10 +44,7 @@ def rjcma(name: str, **changes: Any) -> dict[str, Any]:
 MODELS: dict[str, dict[str, Any]] = {
     "late_fusion": dict(
         name="late_fusion",
-        temporal="tcn",
-        channels={"*": (WIDTH,) * 4},
-        kernel_size=5,
-        temporal_dropout_rate=0.2,
+        **TCN,
         head_dims=(64,),
         head_dropout_rate=0.2,
         head="va",
@@ -58,10 +52,7 @@ MODELS: dict[str, dict[str, Any]] = {
     ),
     "lfan": dict(
         name="lfan",
-        temporal="tcn",
-        channels={"*": (WIDTH,) * 4},
-        kernel_size=5,
-        temporal_dropout_rate=0.2,
+        **TCN,
         leader="visual",
         attention_dim=WIDTH,
         dtype="float32",
@@ -98,7 +89,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def get_config(arg: str = "rjcma") -> ConfigDict:
-    variant = check_arg(arg or "rjcma", ("mean", "concat", "maven", *MODELS))
+    variant = recipes.check_arg(arg or "rjcma", ("mean", "concat", "maven", *MODELS))
     c = recipes.load(f"quickstart:{variant}" if variant in ("mean", "concat") else "quickstart")
     c.train.num_epochs = 10.0
     c.eval.hop = 50
