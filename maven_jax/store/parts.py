@@ -62,39 +62,44 @@ class RecordSerializer:
 
 
 class RecordFile:
-    """ArrayRecord file under construction.
+    """An ArrayRecord file while it is written; the block's end completes it.
 
-    All methods but `abandon` raise OSError when the file cannot be written, for instance because
-    the disk is full; which write it is that fails is a matter of buffers.
+    Both `write` and the end raise OSError when the file cannot be written, for instance because
+    the disk is full; which of them fails is a matter of buffers.
     """
 
     def __init__(self, path: Path, options: str):
-        self.path = path
+        self._path = path
         self.records = 0
         with _write_errors(path):
             self._writer = ArrayRecordWriter(str(path), options)
 
+    def __enter__(self) -> RecordFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        if kind is None:
+            self._complete()
+        else:
+            with contextlib.suppress(OSError), _write_errors(self._path):
+                self._writer.close()
+
     def write(self, record: bytes) -> None:
         """Adds a record."""
-        with _write_errors(self.path):
+        with _write_errors(self._path):
             self._writer.write(record)
         self.records += 1
 
-    def close(self) -> None:
-        """Completes the file."""
-        with _write_errors(self.path):
+    def _complete(self) -> None:
+        with _write_errors(self._path):
             self._writer.close()
-            reader = ArrayRecordReader(str(self.path), "")
-            found = reader.num_records()
+            reader = ArrayRecordReader(str(self._path), "")
+            written = reader.num_records()
             reader.close()
-        if found != self.records:
-            raise OSError(errno.EIO, f"{found} of {self.records} records were written", self.path)
-
-    def abandon(self) -> None:
-        """Closes and removes the file."""
-        with contextlib.suppress(OSError), _write_errors(self.path):
-            self._writer.close()
-        self.path.unlink(missing_ok=True)
+        if written != self.records:
+            raise OSError(
+                errno.EIO, f"{written} of {self.records} records were written", str(self._path)
+            )
 
 
 @contextmanager

@@ -39,7 +39,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from maven_jax.errors import UserError
-from maven_jax.files import publish, sync_directory, temporary_beside, write_file
+from maven_jax.files import publish, sync_directory, whole_file, write_file
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.parts import (
     PART_OPTIONS,
@@ -153,9 +153,10 @@ class StoreWriter:
         """
         if video not in self.plan.videos:
             raise ValueError(f"{video!r} is not a planned video")
-        self._parts.mkdir(exist_ok=True)
-        file = RecordFile(temporary_beside(self._part(video), self._parts), PART_OPTIONS)
-        try:
+        with (
+            whole_file(self._part(video)) as temporary,
+            RecordFile(temporary, PART_OPTIONS) as file,
+        ):
             writer = VideoWriter(
                 self.plan.videos[video],
                 file,
@@ -165,11 +166,6 @@ class StoreWriter:
             )
             yield writer
             facts = writer.finish() | {"fps": float(fps), "duration_s": float(duration_s)}
-            file.close()
-        except BaseException:
-            file.abandon()
-            raise
-        publish(file.path, self._part(video))
         split, index = self.plan.shard_of(video)
         self._unpack(split, index)
         write_file(self._video_file(video), _json_bytes(facts))
@@ -279,7 +275,7 @@ class StoreWriter:
         final = self._shard_path(split, index)
         joined = self._parts / f"{final.name}.whole"
         videos = [v for v in self.plan.shards[split][index] if self.is_done(v)]
-        records = self._publish_records(
+        records = _write_records(
             itertools.chain.from_iterable(_records(self._part(v)) for v in videos),
             joined,
             SHARD_OPTIONS,
@@ -307,23 +303,10 @@ class StoreWriter:
                 own = list(itertools.islice(records, count))
                 # A part that is there is newer, or was unpacked before an interruption.
                 if not self._part(video).exists():
-                    self._publish_records(own, self._part(video), PART_OPTIONS)
+                    _write_records(own, self._part(video), PART_OPTIONS)
             sync_directory(self._parts)
             self._shard_path(split, index).unlink()
             self._shard_index(split, index).unlink()
-
-    def _publish_records(self, records: Iterable[bytes], final: Path, options: str) -> int:
-        """Writes a whole file of records, or none; returns how many there were."""
-        file = RecordFile(temporary_beside(final, self._parts), options)
-        try:
-            for record in records:
-                file.write(record)
-            file.close()
-        except BaseException:
-            file.abandon()
-            raise
-        publish(file.path, final)
-        return file.records
 
     def _meta(self, dropped: Mapping[str, str]) -> dict[str, Any]:
         """Contents of `store.json`; assembles what is not assembled yet."""
@@ -419,6 +402,14 @@ def _records(path: Path) -> Iterator[bytes]:
             yield reader.read([i])[0]
     finally:
         reader.close()
+
+
+def _write_records(records: Iterable[bytes], path: Path, options: str) -> int:
+    """Writes a whole file of records, or none; returns how many there were."""
+    with whole_file(path) as temporary, RecordFile(temporary, options) as file:
+        for record in records:
+            file.write(record)
+    return file.records
 
 
 def _json_bytes(value: Any) -> bytes:
