@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from maven_jax.errors import UserError, disk_refusal
+from maven_jax.errors import UserError, disk_refusal, listing
 from maven_jax.progress import say
 from maven_jax.runs.seal import find_fault, is_sealed, seal
 from maven_jax.runtime.hosts import agree, is_writer
@@ -442,9 +442,8 @@ def _check_arrays(folder: Path, like: Any) -> None:
         if there != here:
             faults.append(f"{name} is {_kind(*there)} there, {_kind(*here)} in the model")
     if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(
-            f"{folder} does not fit the recipe's model: {'; '.join(faults[:3])}{more}; take the "
+            f"{folder} does not fit the recipe's model: {listing(faults, 3, '; ')}; take the "
             "recipe that it was trained with"
         )
 
