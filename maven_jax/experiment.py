@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from maven_jax.data.folds import fold_entries, fold_statistics
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
-from maven_jax.errors import UserError, did_you_mean
+from maven_jax.errors import UserError
 from maven_jax.evaluation.split_predictor import SplitPredictor
 from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
@@ -62,8 +62,9 @@ class Experiment:
         self._mesh, self._target_mean = mesh, target_mean
         if not config.data.modalities:
             config.data.modalities = tuple(store.modalities)
-        require_modalities(store, config.data.modalities, "config.data.modalities")
-        require_modalities(store, config.data.single_vector, "config.data.single_vector")
+        for key in ("modalities", "single_vector"):
+            for name in config.data[key]:
+                store.check_modality(name, f"config.data.{key}: ")
 
     @classmethod
     def of(cls, config: Config) -> Experiment:
@@ -114,10 +115,7 @@ class Experiment:
             UserError: no such split or fold.
         """
         store, fold = self.store, self.config.data.fold
-        if split not in store.splits:
-            raise UserError(
-                f"{store.path} has no split {split!r}{did_you_mean(split, store.splits)}"
-            )
+        store.check_split(split)
         if fold is None:
             return store.videos(split)
         return fold_entries(store, fold).get(split, store.videos(split))
@@ -256,22 +254,6 @@ class Experiment:
         if untrained:
             lines.append(f"note: the encoders of {untrained} are untrained (random weights)")
         return lines
-
-
-def require_modalities(store: Store, names: Collection[str], where: str) -> None:
-    """Raises UserError unless a store has some modalities.
-
-    Args:
-        store: the features.
-        names: of the modalities.
-        where: key of the recipe that names them, for the message.
-    """
-    for name in names:
-        if name not in store.modalities:
-            raise UserError(
-                f"{where}: {store.path} has no modality {name!r}"
-                + did_you_mean(name, list(store.modalities))
-            )
 
 
 def feature_kinds(modalities: Mapping[str, ModalitySpec]) -> dict[str, dict[str, Any]]:

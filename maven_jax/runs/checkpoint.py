@@ -16,9 +16,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from maven_jax.errors import UserError, disk_refusal
-from maven_jax.files import find_fault, is_sealed, seal, silence_late_callbacks
+from maven_jax.errors import UserError, disk_refusal, listing
 from maven_jax.progress import say
+from maven_jax.runs.seal import find_fault, is_sealed, seal
 from maven_jax.runtime.hosts import agree, is_writer
 from maven_jax.state import TrainState, Weights
 
@@ -71,7 +71,7 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._step = 0
         self._error: BaseException | None = None
-        silence_late_callbacks()
+        _silence_late_callbacks()
 
     # Finding.
 
@@ -441,9 +441,8 @@ def _check_arrays(folder: Path, like: Any) -> None:
         if kinds[0] != kinds[1]:
             faults.append(f"{name} is {kinds[0]} there, {kinds[1]} in the model")
     if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(
-            f"{folder} does not fit the recipe's model: {'; '.join(faults[:3])}{more}; take the "
+            f"{folder} does not fit the recipe's model: {listing(faults, 3, '; ')}; take the "
             "recipe that it was trained with"
         )
 
@@ -451,3 +450,21 @@ def _check_arrays(folder: Path, like: Any) -> None:
 def _kind(array: Any) -> str:
     """Type and shape as a message shows them."""
     return f"{np.dtype(array.dtype)}{list(array.shape)}"
+
+
+def _silence_late_callbacks() -> None:
+    """Keeps a traceback off the screen for every array that was under way when another failed.
+
+    After the first failure orbax closes its event loop. Tensorstore's callbacks for the other
+    arrays then find it closed, which Python prints because it cannot be raised.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "silences_late_callbacks", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    hook.silences_late_callbacks = True  # pyright: ignore[reportFunctionMemberAccess]
+    sys.unraisablehook = hook

@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from maven_jax.evaluation.split_predictor import PredictedVideo
-from maven_jax.experiment import Experiment, check_features, require_modalities
+from maven_jax.experiment import Experiment, check_features
 from maven_jax.progress import timed
 from maven_jax.recipes import from_json
 from maven_jax.runs.trained_model import TrainedModel
@@ -25,7 +25,8 @@ def open_features(model: TrainedModel, store: str | None) -> Store:
         UserError: no such store, or features of another kind than the model understands.
     """
     features = Store(model.config.data.store if store is None else store)
-    require_modalities(features, model.trained_on.modalities, "config.data.modalities")
+    for name in model.trained_on.modalities:
+        features.check_modality(name)
     # Released weights come without the names of what they were trained on.
     identity = "converted" not in model.record
     check_features(features, model.trained_on.kinds(), identity=identity)

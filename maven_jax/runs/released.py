@@ -190,7 +190,7 @@ def check_tensors(
     """
     expected: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
-        expected |= dict.fromkeys(piece.there, piece.shape_there(shapes[piece.here]))
+        expected |= dict.fromkeys(piece.sources, piece.sources_shape(shapes[piece.target]))
     expected |= {copy: expected[name] for name, copy in table.duplicates}
     saved = {name: tensors.shapes[in_file] for name, in_file in names.items()}
     in_table = table.names()
@@ -225,12 +225,12 @@ def fill(
     flat = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
     filled = set(table.start)
     for piece in table.pieces:
-        tensor = tensors.read(names[piece.there[0]])
-        for name in piece.there[1:]:
+        tensor = tensors.read(names[piece.sources[0]])
+        for name in piece.sources[1:]:
             tensor = tensor + tensors.read(names[name])
-        target = flat[piece.here] if piece.layer is None else flat[piece.here][piece.layer]
+        target = flat[piece.target] if piece.layer is None else flat[piece.target][piece.layer]
         target[...] = piece.conversion.convert(tensor, target.shape)
-        filled.add(piece.here)
+        filled.add(piece.target)
     assert filled == flat.keys(), sorted(filled ^ flat.keys())
     return flat
 

@@ -8,8 +8,8 @@ from maven_jax import recipes
 from maven_jax.data.mixture import PARTS, Mixture
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows, make_windows
-from maven_jax.errors import UserError, did_you_mean
-from maven_jax.experiment import Experiment, check_features, feature_kinds, require_modalities
+from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment, check_features, feature_kinds
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
 
@@ -40,14 +40,13 @@ def _open_one(store: str, split: str, weight: Any, *, name: str, experiment: Exp
             f"store, a multiple of {1 / PARTS} up to {MAX_WEIGHT}"
         )
     mixed = Store(store)
-    if split not in mixed.splits:
-        raise UserError(f"{key}: {store} has no split {split!r}{did_you_mean(split, mixed.splits)}")
+    mixed.check_split(split, f"{key}: ")
     # The validation videos of a fold lie in both splits.
     held_out = split == config.data.eval_split or bool(config.data.fold)
     if mixed.fingerprint == main.fingerprint and held_out:
         raise UserError(f"{key}: split {split} of {store} is what the run is evaluated on")
-    require_modalities(mixed, experiment.modalities, key)
     for modality, spec in experiment.modalities.items():
+        mixed.check_modality(modality, f"{key}: ")
         dtype = mixed.modalities[modality].dtype
         if dtype != spec.dtype:
             raise UserError(f"{key}: {store} holds {modality} as {dtype}, not as {spec.dtype}")
