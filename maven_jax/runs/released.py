@@ -190,7 +190,7 @@ def check_tensors(
     """
     expected: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
-        expected |= dict.fromkeys(piece.sources, piece.sources_shape(shapes[piece.target]))
+        expected |= dict.fromkeys(piece.sources, piece.source_shape(shapes[piece.target]))
     expected |= {copy: expected[name] for name, copy in table.duplicates}
     saved = {name: tensors.shapes[in_file] for name, in_file in names.items()}
     in_table = table.names()

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-import data_prep
+from maven_jax import media
 from maven_jax.__main__ import main
 from maven_jax.commands import doctor
 from maven_jax.media import sample_clip
@@ -76,7 +76,7 @@ def test_missing_cascades_are_named(tmp_path, monkeypatch):
 def test_disk_and_cache_have_to_be_writable_and_large(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert doctor.check_disk(tmp_path).passed
-    monkeypatch.setattr(doctor, "_WANTED_BYTES", 1 << 60)
+    monkeypatch.setattr(doctor, "_NEEDED_BYTES", 1 << 60)
     result = doctor.check_disk(tmp_path)
     assert not result.passed
     assert "make room" in result.advice
@@ -115,7 +115,7 @@ def test_packages_that_cannot_be_loaded_are_named(tmp_path, monkeypatch):
     assert "OpenCV cannot be loaded: ModuleNotFoundError" in result.finding
     assert result.advice.startswith("pip install 'opencv")
     monkeypatch.setitem(sys.modules, "maven_jax.media.sample_clip", None)
-    monkeypatch.delattr(data_prep, "sample_clip")
+    monkeypatch.delattr(media, "sample_clip")
     result = doctor.check_decoder(tmp_path)
     assert "cannot be written and read: ModuleNotFoundError" in result.finding
     assert result.advice.startswith("pip install --force-reinstall av")
