@@ -207,8 +207,8 @@ def _join(arguments: dict[str, Any]) -> None:
     def give_up() -> None:
         # Sooner than the runtime, which would crash with a stack trace.
         print(
-            f"maven-jax: not all {count or ''} processes have met at {address or 'process 0'} within "
-            f"{JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
+            f"maven-jax: not all {count or ''} processes have met at {address or 'process 0'} "
+            f"within {JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
             file=sys.stderr,
             flush=True,
         )
