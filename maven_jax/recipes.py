@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,29 @@ def plain(section: Config) -> dict[str, Any]:
     return {k: plain(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in section.items()}
 
 
+def key_groups(model: type[nn.Module]) -> dict[str, type]:
+    """Attributes of a Linen module that are dataclasses -> their class.
+
+    In a recipe the fields of such a dataclass are keys beside the module's own attributes.
+    """
+    try:
+        hints = typing.get_type_hints(model)
+    except NameError:  # annotations that only a type checker can read
+        return {}
+    attributes = {f.name: hints[f.name] for f in dataclasses.fields(model)}
+    return {
+        name: kind
+        for name, kind in attributes.items()
+        if dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module)
+    }
+
+
+def _fields_as_keys(model: type[nn.Module]) -> list[dataclasses.Field]:
+    groups = key_groups(model)
+    own = [f for f in dataclasses.fields(model) if f.name not in ("parent", "name", *groups)]
+    return own + [f for group in groups.values() for f in dataclasses.fields(group)]
+
+
 def check_keys(
     function: Callable[..., Any], section: Mapping[str, Any], where: str, given: Sequence[str] = ()
 ) -> None:
@@ -198,7 +222,7 @@ def check_keys(
         given: keywords that come from elsewhere.
     """
     if inspect.isclass(function) and issubclass(function, nn.Module):
-        fields = [f for f in dataclasses.fields(function) if f.name not in ("parent", "name")]
+        fields = _fields_as_keys(function)
         names = [f.name for f in fields]
         optional = {
             f.name

@@ -21,9 +21,9 @@ from maven_jax.types import Features, ModalityMasks, Prediction
 class Maven(nn.Module):
     """Six-pathway cross-modal attention, self-attention refinement, BEiT stacks in series, head.
 
-    Any modalities, of any widths; each with one feature per frame, or with a single vector per
-    window, which stays single until the modalities are put side by side. Source: MAVEN (CVPRW
-    2025), with one deviation that recipes may undo: `readout` "frame", since frames are scored.
+    Any modalities, of any widths; each with one feature vector per frame, or a single one per
+    window, which is repeated only when the modalities are put side by side. Source: MAVEN (CVPRW
+    2025). Recipes deviate in one point, because frames are scored: `readout` is "frame".
 
     Attributes:
         modalities: names, in order.
@@ -81,7 +81,7 @@ class Maven(nn.Module):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         if self.readout not in ("frame", "pooled"):
             raise ValueError(f"readout is {self.readout!r}; choose 'frame' or 'pooled'")
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}

@@ -22,10 +22,10 @@ class MavenReleased(nn.Module):
     """Six-pathway attention with one shared LayerNorm, then an MLP, with or without BEiT.
 
     Parameters correspond one to one to the released PyTorch ones, apart from our embeddings of
-    missing frames, which start at zero. What the release got wrong is left out, except as options.
+    missing frames, which start at zero. The release's mistakes are options, off by default.
 
-    Source: the code released with MAVEN (CVPRW 2025); there embed_dim 512, 2 heads, dropout .1,
-    head 512 and 256 wide with dropout .5 and .3, BEiT-base.
+    Source: the code released with MAVEN (CVPRW 2025): embed_dim 512, 2 heads, dropout .1, a head
+    512 and 256 wide with dropout .5 and .3, BEiT-base.
 
     Attributes:
         modalities: names, in order; the release's are visual, audio, text.
@@ -75,7 +75,7 @@ class MavenReleased(nn.Module):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         if self.variant not in ("mlp", "beit"):
             raise ValueError(f"variant is {self.variant!r}; choose 'mlp' or 'beit'")
         if self.attend_padding:
@@ -123,10 +123,10 @@ class MavenReleased(nn.Module):
 
 
 def _as_observed_zeros(features, modality_masks, frame_mask):
-    """Returns the three with zeros for what is missing or padded, and nothing masked."""
+    """Returns all three with zeros where frames are missing or padded, and nothing masked."""
     zeroed = {}
     for name, raw in features.items():
-        seen = modality_masks[name]
-        seen = seen & frame_mask if seen.shape == frame_mask.shape else seen
-        zeroed[name] = jnp.where(seen[..., None], raw, 0)
+        observed = modality_masks[name]
+        observed = observed & frame_mask if observed.shape == frame_mask.shape else observed
+        zeroed[name] = jnp.where(observed[..., None], raw, 0)
     return zeroed, *jax.tree.map(jnp.ones_like, (dict(modality_masks), frame_mask))

@@ -12,11 +12,11 @@ from maven_jax.layers.linear import LayerNorm, dense, uniform_by_fan_in
 
 
 class LeaderFollowerAttention(nn.Module):
-    """The leader's own representation, beside what attention makes of all modalities.
+    """The leader's own representation beside the attended ones of all modalities.
 
     At each frame the modalities are the tokens of an attention: queries, keys and values from a
     linear layer each, softmax(Q Kᵀ / √k) V + V, one LayerNorm over (modality, k). Source: Zhang et
-    al. (ABAW2, 2021), and RJCMA's repository, whose framework grew from it. Ours: a modality that
+    al. (ABAW2, 2021), and RJCMA's repository, which grew from theirs. Our addition: a modality that
     was not observed at a frame is not attended to there.
 
     Attributes:

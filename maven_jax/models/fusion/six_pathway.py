@@ -15,7 +15,7 @@ from maven_jax.layers.linear import LayerNorm
 
 
 class SixPathwayFusion(nn.Module):
-    """Enhances each modality by what it finds in each other one.
+    """Enhances each modality by attention to each of the others.
 
     E_m = LayerNorm(dropout((F_m + Σ_{n ≠ m} A_{m<-n}) / M)), where A_{m<-n} is multi-head attention
     with its own weights, query from m, keys and values from n, and M is the number of modalities.
