@@ -21,6 +21,7 @@ from data_prep.synth.files import CHALLENGE, write_media
 from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.files import write_file
 from maven_jax.progress import meter, say
 
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
@@ -68,7 +69,7 @@ def write_corpus(out: Path, *, videos: int, seconds: float, seed: int, workers: 
     out = Path(out)
     parameters = _checked(out, videos, seconds, seed, workers)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / PARAMETERS, json.dumps(parameters, indent=1) + "\n")
+    write_file(out / PARAMETERS, _json(parameters))
     cast = plan_corpus(videos, seed)
     marks = {m.stem: out / "truth" / "planted" / f"{m.stem}.json" for m in cast}
     todo = [m for m in cast if not marks[m.stem].exists()]
@@ -81,10 +82,10 @@ def write_corpus(out: Path, *, videos: int, seconds: float, seed: int, workers: 
             progress.advance(len(done.tracks))
     shutil.rmtree(out / ".partial", ignore_errors=True)
     entries = [json.loads(marks[m.stem].read_text()) for m in cast]
-    _write(out / TEMPLATE, _template(entries))
-    _write(out / "README.md", _readme(parameters, entries))
+    write_file(out / TEMPLATE, _template(entries).encode())
+    write_file(out / "README.md", _readme(parameters, entries).encode())
     planted = {"parameters": parameters, "blemishes": blemishes(entries), "media": entries}
-    _write(out / PLANTED, json.dumps(planted, indent=1) + "\n")
+    write_file(out / PLANTED, _json(planted))
 
 
 def _checked(out: Path, videos: int, seconds: float, seed: int, workers: int) -> dict:
@@ -149,12 +150,8 @@ def _write_one(out: Path, media: Media, seconds: float, seed: int) -> None:
         cv2.setNumThreads(threads)
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode())
-    os.replace(partial, path)
+def _json(value: dict) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _template(entries: list[dict]) -> str:

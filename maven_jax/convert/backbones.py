@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from maven_jax.convert.encoder_tables import entries
-from maven_jax.convert.loaded import listing, nested, variable_shapes
+from maven_jax.convert.loaded import nested, variable_shapes
 from maven_jax.convert.native import save_encoder
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.encoders.registry import kind_of
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 
 # Counts training steps, for averages that inference does not take.
 _COUNTER = r".*\.num_batches_tracked"

@@ -18,10 +18,10 @@ from jax.typing import DTypeLike
 
 from maven_jax.convert import native
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
-from maven_jax.convert.loaded import LoadedEncoder, listing, nested, variable_shapes
+from maven_jax.convert.loaded import LoadedEncoder, nested, variable_shapes
 from maven_jax.convert.tensor_files import WEIGHT_FILES, Tensors, read_json, read_tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 
 # Everything beside the weights that a user of an encoder may need; small files.
 _SMALL_FILES = (

@@ -16,10 +16,10 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from maven_jax.convert.loaded import LoadedEncoder, listing, variable_shapes
+from maven_jax.convert.loaded import LoadedEncoder, variable_shapes
 from maven_jax.convert.tensor_files import read_json
 from maven_jax.encoders.registry import kind_of, make_encoder
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.files import write_json
 from maven_jax.version import __version__
 

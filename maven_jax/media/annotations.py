@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from maven_jax.files import write_file
 from maven_jax.media.problems import NOTE, Fix, InputError, printable, read_text
 
 HEADER = ("valence", "arousal")
@@ -124,11 +125,8 @@ def write_annotation(path: Path, values: Float[np.ndarray, "n 2"]) -> None:
 
     The file appears under its name when it is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = (
         f"{NOT_ANNOTATED:g},{NOT_ANNOTATED:g}" if v == NOT_ANNOTATED else f"{v:.6f},{a:.6f}"
         for v, a in np.asarray(values).tolist()
     )
-    temporary = path.with_name(path.name + ".incomplete")
-    temporary.write_text("\n".join([",".join(HEADER), *rows]) + "\n")
-    temporary.replace(path)
+    write_file(path, ("\n".join([",".join(HEADER), *rows]) + "\n").encode())

@@ -273,31 +273,29 @@ def test_batches_that_do_not_fit_are_named():
 
 def test_the_split_head_of_modalities_is_exact():
     """Of the released network: value, gradient and dropout are those of modalities side by side."""
+    head = RegressionHead((16, 8), (0.5, 0.3), "polar_angle_first")
+    keys = iter(jax.random.split(jax.random.key(0), 3))
     lengths = {"visual": 8, "audio": 1, "text": 1}
-    keys = jax.random.split(jax.random.key(0), 3)
-    parts = {m: jax.random.normal(k, (3, t, 16)) for (m, t), k in zip(lengths.items(), keys)}
-    params = random_params(
-        RegressionHead((16, 8), (0.5, 0.3), "polar_angle_first"), parts, deterministic=True
-    )
+    parts = {m: jax.random.normal(next(keys), (3, t, 16)) for m, t in lengths.items()}
+    params = random_params(head, parts, deterministic=True)
 
-    def value_and_gradients(join, params, parts):
-        dtypes = dict(dtype=jnp.float32, param_dtype=jnp.float32)
-        head = RegressionHead((16, 8), (0.5, 0.3), "polar_angle_first", **dtypes)
-
-        def loss(params, parts):
-            rngs = {"dropout": jax.random.key(4)}
-            va = head.apply(params, join(parts), deterministic=False, rngs=rngs).va
-            return jnp.sin(3 * va).sum(), va
-
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, parts)
+    def run(whole, params, parts):
+        x = over_frames(parts, 8) if whole else parts
+        va = head.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(4)}).va
+        return jnp.sin(3 * va).sum(), va
 
     with float64():
+        head = head.clone(dtype=jnp.float64, param_dtype=jnp.float64)
         params, parts = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, parts))
-        split = value_and_gradients(lambda parts: parts, params, parts)
-        joined = value_and_gradients(lambda parts: over_frames(parts, 8), params, parts)
-    assert jax.tree.structure(split) == jax.tree.structure(joined)
-    for (path, a), b in zip(jax.tree.leaves_with_path(split), jax.tree.leaves(joined)):
-        assert a.dtype == np.float64
+        split, plain = (
+            jax.tree.leaves_with_path(
+                jax.jit(jax.value_and_grad(run, (1, 2), has_aux=True), static_argnums=0)(
+                    whole, params, parts
+                )
+            )
+            for whole in (False, True)
+        )
+    for (path, a), (_, b) in zip(split, plain, strict=True):
         tolerance = 1e-12 * max(1.0, np.abs(b).max())
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
