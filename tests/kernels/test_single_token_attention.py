@@ -66,10 +66,10 @@ def test_the_short_cuts_equal_the_formula(rate, num_queries, num_frames):
     for a, b in zip(jax.tree.leaves(short), jax.tree.leaves(plain), strict=True):
         assert a.dtype == np.float64
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-    (_, y), _ = short
+    y = np.asarray(short[0][1])
     np.testing.assert_array_equal(y[1], 0)
     if (num_queries, num_frames) == (5, 1):
-        spread = float(jnp.abs(y[0] - y[0, :1]).max())
+        spread = np.abs(y[0] - y[0, :1]).max()
         assert (spread > 1e-3) == (rate > 0)
 
 
