@@ -18,7 +18,7 @@ from maven_jax.types import Batch
 
 @runtime_checkable
 class FrameStore(Protocol):
-    """What windows are read from: a `Store`, or the `Reel` of a video that is being encoded."""
+    """What windows are read from: a `Store`, or `LiveFrames` of a video that is being encoded."""
 
     path: Path
     modalities: dict[str, ModalitySpec]
