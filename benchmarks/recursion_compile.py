@@ -35,6 +35,7 @@ from maven_jax import experiment, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.models import registry
 from maven_jax.models.fusion.recursion import Recursion
+from maven_jax.models.fusion.recursion_config import RecursionConfig
 from maven_jax.state import abstract_state
 from maven_jax.training.losses import make_loss
 from maven_jax.training.optimizer import make_optimizer
@@ -62,19 +63,19 @@ def machine() -> str:
 
 def lower(num_steps: int, share_weights: bool, args: argparse.Namespace) -> jax.stages.Lowered:
     """Forward pass and gradients of a recursion, lowered for this machine."""
-    module = Recursion(
+    config = RecursionConfig(
         num_steps=num_steps,
         share_weights=share_weights,
         remat=args.remat,
-        unroll=args.unroll,
         correlation=args.correlation,
         window_length=args.frames,
         attention_dim=32,
         joint="linear",
         joint_dim=512,
         query="linear",
-        dropout_rate=args.dropout_rate,
+        correlation_dropout_rate=args.dropout_rate,
     )
+    module = Recursion(config)
     key = jax.random.key(0)
     x = {
         m: jax.ShapeDtypeStruct((args.batch, args.frames, width), jnp.float32)
@@ -192,7 +193,6 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=12, help="of the recursion alone")
     parser.add_argument("--dropout-rate", type=float, default=0.0)
     parser.add_argument("--remat", action="store_true")
-    parser.add_argument("--unroll", action="store_true", help="no scan, for comparison")
     parser.add_argument("--keep-loops", action="store_true", help="loops of one turn, too")
     args = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
@@ -200,7 +200,7 @@ def main() -> int:
     print(
         f"{'recursion alone' if args.recursion_alone else 'training step'}: "
         f"correlation={args.correlation}, {args.batch} windows of {args.frames} frames, dropout"
-        f" {args.dropout_rate}, remat={args.remat}, unroll={args.unroll},"
+        f" {args.dropout_rate}, remat={args.remat},"
         f" keep_loops={args.keep_loops}, {args.repeats} repeats"
     )
     for share_weights in (True, False):

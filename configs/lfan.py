@@ -1,31 +1,28 @@
-"""LFAN (2nd ABAW, 2021): leader-follower attention; the framework that RJCMA grew from.
+"""LFAN (2nd ABAW, 2021): leader-follower attention, the framework that RJCMA grew out of.
 
     maven-jax train --config lfan --config.data.store=stores/rjcma --workdir runs/lfan
 
-RJCMA's recipe, features and training, apart from what is set here. The face leads; at each frame
-all modalities attend to one another, and one linear layer predicts both dimensions.
+Only the model differs from `rjcma`. The face leads; at each frame all modalities attend to one
+another, and one linear layer predicts both dimensions.
 Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
 
 from ml_collections import ConfigDict
 
 from maven_jax import recipes
-from maven_jax.recipes import check_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    check_arg(arg, ("",))
+    recipes.check_arg(arg, ("",))
     c = recipes.load("rjcma:both")
-    c.model = ConfigDict(
-        dict(
-            name="lfan",
-            temporal="tcn",
-            channels=c.model.channels,
-            kernel_size=5,
-            temporal_dropout_rate=0.1,
-            leader="visual",
-            attention_dim=32,
-            dtype="float32",
-        )
+    c.model = dict(
+        name="lfan",
+        temporal="tcn",
+        channels=c.model.channels,
+        kernel_size=5,
+        temporal_dropout_rate=0.1,
+        leader="visual",
+        attention_dim=32,
+        dtype="float32",
     )
     return c

@@ -11,107 +11,59 @@ Published (valence / arousal / mean CCC): official validation .455 / .652 / .554
 .581; its .585 / .659 is cross-validation fold 1. Recursion, fold 1 mean: l = 1 .607, 2 .618,
 3 .629, 4 .615.
 
-The paper's formulas (`correlation="time"`, l = 3, weights of its own for every step). The release
-differs: `model.correlation=dense model.query=identity model.num_steps=2
-model.correlation_dropout_rate=0.6` is its network, `maven-jax convert --model rjcma` reads its
-weights. Learning rate 1e-4 as in the authors' later work (1e-5 in the release). Padding is masked;
+These are the paper's formulas (`correlation="time"`, l = 3, each step with its own weights). The
+released network is `model.correlation=dense model.query=identity model.num_steps=2
+model.correlation_dropout_rate=0.6`; `maven-jax convert --model rjcma` reads its weights. The
+learning rate of 1e-4 is that of the authors' later work (1e-5 in the release). Padding is masked;
 the release attends to it. Encoders are frozen here; `configs/end_to_end.py` trains them in stages.
 Needs: one GPU with 8 GB or more. Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
 
 from ml_collections import ConfigDict
 
-from maven_jax.recipes import check_arg
+from maven_jax import recipes
 
 WEIGHTS = {"valence": (1.0, 0.0), "arousal": (0.0, 1.0), "both": (1.0, 1.0)}
 
 
 def get_config(arg: str = "both") -> ConfigDict:
-    variant = check_arg(arg or "both", tuple(WEIGHTS))
-    c = ConfigDict()
-    c.seed = 0
-
-    c.data = ConfigDict()
+    variant = recipes.check_arg(arg or "both", tuple(WEIGHTS))
+    c = recipes.common()
     c.data.store = "stores/rjcma"
-    c.data.synthetic = None
-    c.data.modalities = ("visual", "audio", "text")
-    c.data.single_vector = ConfigDict()
-    c.data.train_split = "train"
-    c.data.eval_split = "validation"
-    c.data.fold = None
-    c.data.mix = ConfigDict()
-    c.data.window = ConfigDict(dict(kind="sliding", length=300, hop=200, step_s=None))
-    c.data.num_threads = 8
-    c.data.resident = False
-
-    c.inputs = ConfigDict(
-        dict(
-            # Of the three, only the words' vectors are standardised.
-            standardize=dict(visual="none", audio="none", text="store"),
-            noise_std=0.0,
-            noise_always=False,
-            offset_std=0.0,
-            modality_dropout=0.0,
-        )
+    # Only the words' vectors are standardised.
+    c.inputs.standardize = dict(visual="none", audio="none", text="store")
+    c.model = dict(
+        name="rjcma",
+        temporal="tcn",
+        channels=dict(visual=(512, 512, 256, 256), audio=(128,) * 4, text=(256, 256, 128, 128)),
+        kernel_size=5,
+        temporal_dropout_rate=0.1,
+        correlation="time",
+        window_length=c.data.window.get_ref("length"),
+        num_steps=3,
+        share_weights=False,
+        attention_dim=32,
+        joint="linear",
+        joint_dim=512,
+        query="identity",
+        correlation_dropout_rate=0.0,
+        remat=False,
+        head_dim=256,
+        dimensions=("valence", "arousal") if variant == "both" else (variant,),
+        dtype="float32",
     )
-    c.model = ConfigDict(
-        dict(
-            name="rjcma",
-            temporal="tcn",
-            channels=dict(visual=(512, 512, 256, 256), audio=(128,) * 4, text=(256, 256, 128, 128)),
-            kernel_size=5,
-            temporal_dropout_rate=0.1,
-            correlation="time",
-            window_length=c.data.window.get_ref("length"),
-            num_steps=3,
-            share_weights=False,
-            attention_dim=32,
-            joint="linear",
-            joint_dim=512,
-            query="identity",
-            correlation_dropout_rate=0.0,
-            remat=False,
-            head_dim=256,
-            dimensions=("valence", "arousal") if variant == "both" else (variant,),
-            dtype="float32",
-        )
+    c.loss.update(terms=dict(ccc=1.0), dimension_weights=WEIGHTS[variant])
+    c.optimizer.update(
+        name="adam",
+        learning_rate=1e-4,
+        schedule_kind="constant",
+        warmup_epochs=5.0,
+        weight_decay=1e-3,
+        decay_all=True,
+        clip_norm=None,
     )
-    c.loss = ConfigDict(
-        dict(
-            terms=dict(ccc=1.0),
-            dimension_weights=WEIGHTS[variant],
-            min_frames=2,
-            stop_ccc_gradient=False,
-        )
-    )
-    c.optimizer = ConfigDict(
-        dict(
-            name="adam",
-            learning_rate=1e-4,
-            schedule_kind="constant",
-            warmup_epochs=5.0,
-            weight_decay=1e-3,
-            decay_all=True,
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
-            clip_norm=None,
-        )
-    )
-    c.train = ConfigDict(
-        dict(
-            batch_size=12,
-            num_epochs=100.0,
-            accumulate_steps=1,
-            eval_every_epochs=1.0,
-            log_every_steps=50,
-            # From 1e-4 down to 1e-8.
-            plateau=dict(factor=0.1, patience=5, min_scale=1e-4, stop_patience=50),
-            stages=(),
-            init={},
-        )
-    )
-    c.eval = ConfigDict(dict(batch_size=24, hop=200, smooth_frames=(0, 0)))
-    c.checkpoint = ConfigDict(dict(keep=dict(keep_latest=2, keep_best=1), every_steps=2000))
-    c.mesh = ConfigDict(dict(data=-1, model=1, fsdp=False))
+    c.train.update(batch_size=12, num_epochs=100.0)
+    # From 1e-4 down to 1e-8.
+    c.train.plateau.update(factor=0.1, stop_patience=50)
+    c.eval.update(batch_size=24, hop=200)
     return c

@@ -1,12 +1,12 @@
-"""Every system, small, on the quickstart's synthetic corpus, all on equal terms.
+"""Every system in small, on equal terms, on the quickstart's synthetic corpus.
 
     maven-jax train --config systems:rjcma --workdir runs/systems_rjcma
     python -m benchmarks.systems --out runs/systems
 
 Variants: `:mean`, `:concat`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`, `:rjcma`, `:grjca`,
-`:hgrjca`, `:tagf`. Corpus, features, inputs, loss and optimiser are the quickstart's for all of
-them, and all see each frame ten times; widths are those that suit a few dozen synthetic people. The
-second command runs all with three seeds and prints the tables of docs/systems.md.
+`:hgrjca`, `:tagf`. All of them have the quickstart's corpus, features, inputs, loss and optimiser
+and see each frame ten times; their widths suit a few dozen synthetic people. The second command
+runs all with three seeds and prints the tables of docs/systems.md.
 Hardware: 2 CPU cores, about a minute each.
 """
 
@@ -15,19 +15,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maven_jax import recipes
-from maven_jax.recipes import check_arg
 
 WIDTH = 32
+TCN = dict(temporal="tcn", channels={"*": (WIDTH,) * 4}, kernel_size=5, temporal_dropout_rate=0.2)
 
 
 def rjcma(name: str, **changes: Any) -> dict[str, Any]:
     """RJCMA and those of its relatives that have a recursion."""
     return dict(
         name=name,
-        temporal="tcn",
-        channels={"*": (WIDTH,) * 4},
-        kernel_size=5,
-        temporal_dropout_rate=0.2,
+        **TCN,
         correlation="time",
         num_steps=3,
         share_weights=False,
@@ -47,10 +44,7 @@ def rjcma(name: str, **changes: Any) -> dict[str, Any]:
 MODELS: dict[str, dict[str, Any]] = {
     "late_fusion": dict(
         name="late_fusion",
-        temporal="tcn",
-        channels={"*": (WIDTH,) * 4},
-        kernel_size=5,
-        temporal_dropout_rate=0.2,
+        **TCN,
         head_dims=(64,),
         head_dropout_rate=0.2,
         head="va",
@@ -58,10 +52,7 @@ MODELS: dict[str, dict[str, Any]] = {
     ),
     "lfan": dict(
         name="lfan",
-        temporal="tcn",
-        channels={"*": (WIDTH,) * 4},
-        kernel_size=5,
-        temporal_dropout_rate=0.2,
+        **TCN,
         leader="visual",
         attention_dim=WIDTH,
         dtype="float32",
@@ -98,7 +89,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def get_config(arg: str = "rjcma") -> ConfigDict:
-    variant = check_arg(arg or "rjcma", ("mean", "concat", "maven", *MODELS))
+    variant = recipes.check_arg(arg or "rjcma", ("mean", "concat", "maven", *MODELS))
     c = recipes.load(f"quickstart:{variant}" if variant in ("mean", "concat") else "quickstart")
     c.train.num_epochs = 10.0
     c.eval.hop = 50
@@ -111,7 +102,7 @@ def get_config(arg: str = "rjcma") -> ConfigDict:
         with c.data.window.ignore_type():
             c.data.window.step_s = 0.5
         c.eval.hop = 1
-        # As many frames per step as the others have in 8 windows of 100.
+        # As many frames per step as 8 windows of 100, which the others have.
         c.train.batch_size = 50
     if variant not in ("lfan", "late_fusion"):
         c.model.window_length = c.data.window.get_ref("length")

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,22 @@ from maven_jax.errors import UserError, did_you_mean
 # A ConfigDict; static checkers know nothing of the types of its values.
 Config = Any
 _PACKAGE = Path(__file__).resolve().parent
+_COMMON = "common.py"
 
 
 def folder() -> Path:
     """The folder of recipes: beside the package in a clone, inside it when installed as a wheel."""
     beside = _PACKAGE.parent / "configs"
     return beside if (beside / "encoders").is_dir() else _PACKAGE / "configs"
+
+
+def names(group: str = "") -> list[str]:
+    """The recipes that come with the package; what they share (`common`) is not one.
+
+    Args:
+        group: subfolder of the recipes, e.g. `encoders`.
+    """
+    return sorted(f.stem for f in (folder() / group).glob("*.py") if f != folder() / _COMMON)
 
 
 def from_json(config: dict[str, Any]) -> Config:
@@ -45,11 +56,11 @@ def find(name: str, group: str = "") -> tuple[Path, str]:
     """The file of a recipe and the argument behind its colon.
 
     Args:
-        name: `path/to/file.py`, `configs/file.py` or `file`, each with `:arg` behind it if wanted.
+        name: `path/to/file.py`, `configs/file.py` or `file`, each with `:arg` behind it, if any.
         group: subfolder of the recipes to look in, e.g. `encoders`.
 
     Raises:
-        UserError: no such recipe; the message lists those there are.
+        UserError: no such recipe; the message suggests one.
     """
     text, _, arg = name.partition(":")
     home = folder() / group
@@ -60,10 +71,9 @@ def find(name: str, group: str = "") -> tuple[Path, str]:
     if parts and not Path(text).is_absolute():
         candidates.append((home / Path(*parts)).with_suffix(".py"))
     for file in candidates:
-        if file.is_file() and file.suffix == ".py":
+        if file.is_file() and file.suffix == ".py" and file.resolve() != folder() / _COMMON:
             return file, arg
-    known = sorted(p.stem for p in home.glob("*.py") if p.stem != "__init__")
-    raise UserError(f"no recipe {text!r}{did_you_mean(text, known)}")
+    raise UserError(f"no recipe {text!r}{did_you_mean(text, names(group))}")
 
 
 def load(name: str, group: str = "") -> Config:
@@ -72,19 +82,28 @@ def load(name: str, group: str = "") -> Config:
     Raises:
         UserError: no such recipe, or its `get_config` refuses the argument.
     """
-    file, arg = find(name, group)
+    return _read(*find(name, group))
+
+
+def common() -> Config:
+    """The values that most training recipes share: where a recipe's `get_config` begins.
+
+    They are read from the package's recipes, so a recipe may lie in any folder.
+    """
+    return _read(folder() / _COMMON, "")
+
+
+def _read(file: Path, arg: str) -> Config:
+    """What the `get_config` of a file returns."""
     spec = importlib.util.spec_from_file_location(f"maven_jax_recipe_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(arg)
-    except AttributeError as error:
+        return module.get_config(arg)
+    except (AttributeError, ValueError, SyntaxError, ImportError) as error:
         raise UserError(f"{file}: {error}") from error
-    except (ValueError, SyntaxError, ImportError) as error:
-        raise UserError(f"{file}: {error}") from error
-    return config
 
 
 def check_arg(arg: str, known: Sequence[str]) -> str:
@@ -168,6 +187,29 @@ def plain(section: Config) -> dict[str, Any]:
     return {k: plain(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in section.items()}
 
 
+def key_groups(model: type[nn.Module]) -> dict[str, type]:
+    """Attributes of a Linen module that are dataclasses -> their class.
+
+    In a recipe the fields of such a dataclass are keys beside the module's own attributes.
+    """
+    try:
+        hints = typing.get_type_hints(model)
+    except NameError:  # annotations that only a type checker can read
+        return {}
+    attributes = {f.name: hints[f.name] for f in dataclasses.fields(model)}
+    return {
+        name: kind
+        for name, kind in attributes.items()
+        if dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module)
+    }
+
+
+def _fields_as_keys(model: type[nn.Module]) -> list[dataclasses.Field]:
+    groups = key_groups(model)
+    own = [f for f in dataclasses.fields(model) if f.name not in ("parent", "name", *groups)]
+    return own + [f for group in groups.values() for f in dataclasses.fields(group)]
+
+
 def check_keys(
     function: Callable[..., Any], section: Mapping[str, Any], where: str, given: Sequence[str] = ()
 ) -> None:
@@ -180,7 +222,7 @@ def check_keys(
         given: keywords that come from elsewhere.
     """
     if inspect.isclass(function) and issubclass(function, nn.Module):
-        fields = [f for f in dataclasses.fields(function) if f.name not in ("parent", "name")]
+        fields = _fields_as_keys(function)
         names = [f.name for f in fields]
         optional = {
             f.name

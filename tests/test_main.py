@@ -63,6 +63,7 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
     code = (
         "import maven_jax, data_prep; from maven_jax import recipes;"
         "print(maven_jax.__file__); print(recipes.find('quickstart')[0]);"
+        "print(recipes.load('quickstart').mesh.data);"
         "print(recipes.load('tiny', 'encoders').visual.source);"
         "from importlib import resources; page = resources.files('maven_jax.video.show') / 'web';"
         "print(*(n for n in ('page.html', 'page.css', 'page.js') if (page / n).is_file()))"
@@ -79,8 +80,9 @@ def test_a_wheel_finds_its_recipes_outside_a_clone(tmp_path):
     ).stdout.splitlines()
     assert output[0] == str(site / "maven_jax" / "__init__.py")
     assert output[1] == str(site / "maven_jax" / "configs" / "quickstart.py")
-    assert output[2] == "random"
-    assert output[3] == "page.html page.css page.js"
+    assert output[2] == "-1"
+    assert output[3] == "random"
+    assert output[4] == "page.html page.css page.js"
 
 
 def test_a_package_that_cannot_be_loaded_ends_in_one_line(monkeypatch, capsys):

@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.recipes import check_sections
-
-RECIPES = sorted(p.stem for p in recipes.folder().glob("*.py") if p.stem != "__init__")
+from tests.support.root import ROOT
 
 
 def config() -> ConfigDict:
@@ -86,19 +85,32 @@ def test_an_unknown_recipe_or_variant_says_what_there_is():
         recipes.load("quickstart:visaul")
 
 
-def test_ones_own_recipe_is_read_from_its_path(tmp_path: Path):
+@pytest.mark.parametrize("name", ["common", "configs/common.py"])
+def test_what_recipes_share_is_no_recipe(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert name not in recipes.names()
+    with pytest.raises(UserError, match="no recipe"):
+        recipes.load(name)
+    with pytest.raises(UserError, match="the recipe lacks model"):
+        check_sections(recipes.common())
+
+
+def test_ones_own_recipe_is_read_from_its_path_and_begins_from_the_common_values(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.py"
     file.write_text(
-        "from ml_collections import ConfigDict\n"
-        "def get_config(arg=''):\n    return ConfigDict({'arg': arg})\n"
+        "from maven_jax import recipes\n"
+        "def get_config(arg=''):\n    c = recipes.common()\n    c.arg = arg\n    return c\n"
     )
-    assert recipes.load(f"{file}:x").arg == "x"
+    assert recipes.load(f"{file}:x") == ConfigDict({**recipes.common(), "arg": "x"})
     file.write_text("x = (")
     with pytest.raises(UserError, match=r"mine\.py"):
         recipes.load(str(file))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_has_all_sections_and_says_how_to_run_it(name):
     check_sections(recipes.load(name))
     assert "maven-jax train --config" in recipes.find(name)[0].read_text().split('"""')[1]

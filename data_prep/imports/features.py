@@ -39,7 +39,7 @@ from data_prep.imports.files import (
     read_csv,
 )
 from data_prep.imports.grid import Grid, read_grids
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.media.problems import (
     NOTE,
     REPAIRED,
@@ -292,8 +292,7 @@ def run(
     if len(unusable) > allow_missing:
         raise UserError(
             f"{len(unusable)} unusable (--allow-missing {allow_missing}): "
-            + "; ".join(list(unusable.values())[:20])
-            + (f"; and {len(unusable) - 20} more" if len(unusable) > 20 else "")
+            + listing(list(unusable.values()), 20, "; ")
         )
     usable = [g for g in grids if g.video not in unusable]
     if not usable:

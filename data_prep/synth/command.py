@@ -71,7 +71,7 @@ def write_corpus(
     out = Path(out)
     parameters = _checked(out, videos, seconds, seed, workers)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / PARAMETERS, json.dumps(parameters, indent=1) + "\n")
+    write_file(out / PARAMETERS, _json(parameters))
     cast = plan_corpus(videos, seed)
     marks = {m.stem: out / "truth" / "planted" / f"{m.stem}.json" for m in cast}
     todo = [m for m in cast if not marks[m.stem].exists()]
@@ -84,10 +84,10 @@ def write_corpus(
             progress.advance(len(done.cast))
     shutil.rmtree(out / ".partial", ignore_errors=True)
     entries = [json.loads(marks[m.stem].read_text()) for m in cast]
-    _write(out / TEMPLATE, _template(entries))
-    _write(out / "README.md", _readme(parameters, entries))
+    write_file(out / TEMPLATE, _template(entries).encode())
+    write_file(out / "README.md", _readme(parameters, entries).encode())
     planted = {"parameters": parameters, "blemishes": blemishes(entries), "media": entries}
-    _write(out / PLANTED, json.dumps(planted, indent=1) + "\n")
+    write_file(out / PLANTED, _json(planted))
 
 
 def _checked(out: Path, videos: int, seconds: float | int, seed: int, workers: int) -> dict:
@@ -153,9 +153,8 @@ def _write_one(out: Path, media: Media, seconds: float | int, seed: int) -> None
         cv2.setNumThreads(threads)
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, text.encode())
+def _json(value: dict) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _template(entries: list[dict]) -> str:

@@ -22,6 +22,7 @@ from data_prep.synth.curves import generator
 from data_prep.synth.plan import CastMember, Media
 from data_prep.synth.scene import FRAME_HEIGHT, FRAME_WIDTH, Scene, direct, draw_frame
 from data_prep.synth.words import transcript_text
+from maven_jax.files import write_file
 
 JPEG_QUALITY = 90
 CHALLENGE = Path("annotations/VA_Estimation_Challenge")
@@ -91,9 +92,7 @@ def write_media(root: Path, media: Media, seconds: float | int, seed: int) -> di
     }
     _move_into_place(partial, root)
     mark = root / "truth" / "planted" / f"{media.stem}.json"
-    _write_text(partial / "mark", json.dumps(entry, indent=1) + "\n")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial / "mark", mark)
+    write_file(mark, (json.dumps(entry, indent=1) + "\n").encode())
     shutil.rmtree(partial)
     return entry
 

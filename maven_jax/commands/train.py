@@ -27,7 +27,7 @@ def parser() -> Parser:
         description="Train by a recipe, then evaluate the best checkpoint. The same command again "
         "continues where it stopped.",
         epilog="Every value of the recipe can be set: --config.train.batch_size=8. "
-        f"Recipes: {', '.join(sorted(f.stem for f in recipes.folder().glob('*.py')))}.",
+        f"Recipes: {', '.join(recipes.names())}.",
     )
     p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
     p.add_argument("--workdir", required=True, type=Path, help="folder of the run")

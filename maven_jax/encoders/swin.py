@@ -20,8 +20,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from maven_jax.encoders import hf_config
-from maven_jax.encoders.transformer import FeedForward, LayerNorm, Linear, activation, attend
 from maven_jax.errors import UserError
+from maven_jax.layers.activations import activation
+from maven_jax.layers.attention import attend
+from maven_jax.layers.linear import LayerNorm, Linear
+from maven_jax.layers.transformer import FeedForward
 
 # The published models leave the norms of patch embedding and merging at PyTorch's default.
 _PATCH_NORM_EPS = 1e-5
@@ -141,7 +144,7 @@ class WindowAttention(nn.Module):
 
         heads = (self.num_heads, d // self.num_heads)
         projection = partial(
-            Linear, heads, ("embed", "heads", "head_dim"), None, self.qkv_bias, self.dtype
+            Linear, heads, ("embed", "heads", "head_dim"), self.qkv_bias, dtype=self.dtype
         )
         query, key, value = (projection(name=name)(x) for name in ("query", "key", "value"))
         table = self.param(
@@ -155,7 +158,7 @@ class WindowAttention(nn.Module):
             bias = bias + jnp.asarray(regions, jnp.float32)[:, None]  # (windows, h, w·w, w·w)
             bias = jnp.broadcast_to(bias, (b, *bias.shape)).reshape(-1, *bias.shape[1:])
         x = attend(query, key, value, bias=bias)
-        x = Linear((d,), ("heads", "head_dim", "embed"), dtype=self.dtype, name="out")(x)
+        x = Linear(d, ("heads", "head_dim", "embed"), dtype=self.dtype, name="out")(x)
 
         x = x.reshape(b, rows, columns, window, window, d).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, rows * window, columns * window, d)
@@ -207,8 +210,8 @@ class PatchMerging(nn.Module):
             [x[:, row::2, column::2] for column in range(2) for row in range(2)], axis=-1
         )
         x = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="norm")(x)
-        features, axes = (x.shape[-1] // 2,), ("embed", "mlp")
-        return Linear(features, axes, use_bias=False, dtype=self.dtype, name="reduction")(x)
+        width, axes = x.shape[-1] // 2, ("embed", "mlp")
+        return Linear(width, axes, use_bias=False, dtype=self.dtype, name="reduction")(x)
 
 
 class Swin(nn.Module):
@@ -255,7 +258,7 @@ class Swin(nn.Module):
         # Patches do not overlap: their convolution is a linear map of reshaped pixels.
         x = x.reshape(b, grid[0], p, grid[1], p, channels).transpose(0, 1, 3, 2, 4, 5)
         axes = (None, None, "channels", "embed")
-        x = Linear((c.embed_dim,), axes, dtype=self.dtype, name="patch_embedding")(x)
+        x = Linear(c.embed_dim, axes, dtype=self.dtype, name="patch_embedding")(x)
         x = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="patch_norm")(x)
         if c.use_absolute_embeddings:
             side = c.image_size // p

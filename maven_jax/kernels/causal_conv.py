@@ -1,11 +1,11 @@
-"""Causal convolutions over frames; on processors in fewer multiplications than taps times frames.
+"""Causal convolutions over frames; on one processor with fewer multiplications.
 
-Four outputs of a filter with r taps are r + 3 products, not 4 r, of sums of inputs with sums of
-taps (Toom-Cook; as Winograd's in Lavin & Gray, 2016): both polynomials are evaluated at r + 3
-points, multiplied there, and interpolated. With matrices for numbers the products are large matrix
-products, of which 8 replace 20 for five taps, in both gradients too. The sums cost passes over the
-data, the interpolation a digit: about 1e-6 of the largest value in float32. That pays where matrix
-products are what takes the time; accelerators' own convolutions know better.
+Four outputs of a filter with r taps need only r + 3 products, not 4 r, of sums of inputs with sums
+of taps (Toom-Cook; Winograd's algorithm in Lavin & Gray, 2016): both polynomials are evaluated at
+r + 3 points, multiplied there, and interpolated. Here the numbers are matrices: for five taps 8
+large matrix products replace 20, in both gradients too. The price is passes over the data for the
+sums, and a digit of precision for the interpolation: about 1e-6 of the largest value in float32.
+It pays where matrix products take most of the time; accelerators have better convolutions.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from maven_jax.kernels.processor import on_one_processor
 
 # Outputs of one tile.
 _TILE = 4
-# Where both polynomials are evaluated, and at infinity; small, and of few digits.
+# Where both polynomials are evaluated, besides infinity: small numbers of few binary digits.
 _POINTS = (0, 1, -1, 1 / 2, -2, 2, -1 / 2)
 MOST_TAPS = len(_POINTS) + 2 - _TILE
-# Fewer channels than this leave the products too small to outweigh the sums.
+# With fewer channels the products saved do not outweigh the sums.
 _LEAST_WIDTH = 64
 
 
 def causal_conv(
     x: Float[Array, "b t c"], kernel: Float[Array, "k c d"], dilation: int
 ) -> Float[Array, "b t d"]:
-    """Returns the convolution over frames; tap k - 1 is the present frame, before the first lie 0s.
+    """Returns the convolution over frames, which sees no later frame; zeros precede the first.
 
     Args:
         x: frames.
-        kernel: of the same dtype; tap 0 is the earliest frame.
+        kernel: of the same dtype; tap 0 is the earliest frame, tap k - 1 the present one.
         dilation: frames from one tap to the next.
     """
     taps, *widths = kernel.shape
     worth_it = 2 <= taps <= MOST_TAPS and min(widths) >= _LEAST_WIDTH
-    # Several devices would exchange the gradients of the sums, of which there are more than taps.
+    # Several devices would exchange a gradient per product, of which there are more than taps.
     if on_one_processor() and worth_it and x.dtype == kernel.dtype == jnp.float32:
         return _tiled(x, kernel, dilation)
     return _direct(dilation, x, kernel)
@@ -64,7 +64,7 @@ def _direct(dilation: int, x: Array, kernel: Array) -> Array:
 def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (of inputs, of taps, of outputs), each with a row per product.
 
-    Inputs are two tiles, of which the second is the outputs'.
+    A row of the inputs weighs the frames of two tiles: the one before, and the outputs' own.
     """
     products = _TILE + taps - 1
 
@@ -75,27 +75,30 @@ def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     outputs, filters = at_points(_TILE), at_points(taps)
     inputs = np.linalg.inv(at_points(products)).T
-    # Alike in size, so that rounding is; powers of two round nothing themselves.
+    # Rows of like size round alike; scaling by powers of two rounds nothing itself.
     norms = [np.linalg.norm(m, axis=1) for m in (inputs, filters, outputs)]
     size = np.cbrt(norms[0] * norms[1] * norms[2])
-    of_inputs, of_filters = (2.0 ** np.round(np.log2(size / n)) for n in norms[:2])
-    inputs *= of_inputs[:, None]
+    input_scale, filter_scale = (2.0 ** np.round(np.log2(size / n)) for n in norms[:2])
+    inputs *= input_scale[:, None]
     inputs[np.abs(inputs) < 1e-12] = 0
-    unseen = np.zeros((products, 2 * _TILE - products))
+    out_of_reach = np.zeros((products, 2 * _TILE - products))
     return (
-        np.concatenate([unseen, inputs], axis=1),
-        filters * of_filters[:, None],
-        outputs / (of_inputs * of_filters)[:, None],
+        np.concatenate([out_of_reach, inputs], axis=1),
+        filters * filter_scale[:, None],
+        outputs / (input_scale * filter_scale)[:, None],
     )
 
 
 def _sum(weights: np.ndarray, terms: Sequence[Array]) -> Any:
-    """Returns the weighted sum; 0 where all weights are."""
+    """Returns the weighted sum; the number 0 if all weights are 0."""
     return sum((np.float32(w) * term for w, term in zip(weights, terms) if w), start=0)
 
 
 def _phases(x: Array, dilation: int) -> list[Array]:
-    """Returns frame i of each tile, (b, tiles, dilation, c); a tile's lie `dilation` apart."""
+    """Returns for each i frame i of all tiles, (b, tiles, dilation, c).
+
+    The frames of a tile lie `dilation` apart.
+    """
     b, t, c = x.shape
     tiles = -(-t // (_TILE * dilation))
     x = jnp.pad(x, ((0, 0), (0, tiles * _TILE * dilation - t), (0, 0)))
@@ -114,9 +117,9 @@ def _rows(x: Array) -> Array:
 
 
 def _evaluated_inputs(x: Array, dilation: int, inputs: np.ndarray) -> list[Array]:
-    here = _phases(x, dilation)
-    before = [jnp.pad(p, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1] for p in here]
-    return [_rows(_sum(row, before + here)) for row in inputs]
+    own = _phases(x, dilation)
+    before = [jnp.pad(p, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1] for p in own]
+    return [_rows(_sum(row, before + own)) for row in inputs]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -135,7 +138,7 @@ def _tiled_forward(x: Array, kernel: Array, dilation: int):
 
 
 def _tiled_backward(dilation: int, saved: tuple[Array, Array], gradient: Array):
-    """The same sums and products, each transposed."""
+    """The transposes of the forward pass's sums and products."""
     x, kernel = saved
     inputs, filters, outputs = _matrices(kernel.shape[0])
     by_phase = _phases(gradient, dilation)
@@ -147,10 +150,10 @@ def _tiled_backward(dilation: int, saved: tuple[Array, Array], gradient: Array):
     ]
 
     def of_phase(i: int) -> Array:
-        before, here = (_sum(inputs[:, column], of_inputs) for column in (i, _TILE + i))
+        before, own = (_sum(inputs[:, column], of_inputs) for column in (i, _TILE + i))
         if not inputs[:, i].any():
-            return here
-        return here + jnp.pad(before, ((0, 0), (0, 1), (0, 0), (0, 0)))[:, 1:]
+            return own
+        return own + jnp.pad(before, ((0, 0), (0, 1), (0, 0), (0, 0)))[:, 1:]
 
     return (
         _frames([of_phase(i) for i in range(_TILE)], x.shape[1]),

@@ -1,4 +1,4 @@
-"""What the program runs on; asked here and by the feed alone."""
+"""What the program runs on; kernels ask this, models never do."""
 
 from __future__ import annotations
 

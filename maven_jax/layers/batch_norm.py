@@ -15,9 +15,9 @@ class MaskedBatchNorm(nn.Module):
     """Normalises each channel over the valid frames of the batch; computes and returns float32.
 
     As torch's `BatchNorm1d`: biased variance for the batch, unbiased for the running one. In a
-    jitted step the batch is the global one, so that any number of devices gives the same numbers.
-    Collection `batch_stats`: `mean`, `var` (c,), used unless training. A batch with fewer than two
-    valid frames leaves them as they are.
+    jitted step the batch is the global one: any number of devices gives the same numbers.
+    Collection `batch_stats`: `mean`, `var` (c,), the running ones, used unless training. A batch
+    with fewer than two valid frames leaves them as they are.
 
     Attributes:
         momentum: share of a batch in the running statistics, torch's definition.
@@ -33,7 +33,7 @@ class MaskedBatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, train: bool
     ) -> Float[Array, "b t c"]:
-        """Returns the normalised frames; finite, and else void, where `mask` is False.
+        """Returns the normalised frames; where `mask` is False they are finite and mean nothing.
 
         Args:
             x: frames; those under the mask may hold anything.

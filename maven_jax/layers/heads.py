@@ -25,7 +25,7 @@ def _start_at(*values: float):
 
 
 # At intensity 0 the angle has no gradient: polar heads start at a mild, pleasant, active emotion.
-_START = {
+_BIAS_START = {
     "va": nn.initializers.zeros_init(),
     "polar": _start_at(0.3, jnp.pi / 4),
     "polar_angle_first": _start_at(jnp.pi / 4, 0.3),
@@ -62,7 +62,7 @@ class RegressionHead(nn.Module):
         """Returns the prediction for each of the t frames.
 
         Args:
-            x: frames; or modalities, which count side by side, of t frames or one vector each.
+            x: frames; or modalities of t frames or one vector each, to be put side by side.
             deterministic: no dropout; otherwise an rng "dropout" is needed.
         """
         if len(self.hidden_dims) != len(self.dropout_rates):
@@ -91,7 +91,7 @@ class RegressionHead(nn.Module):
             name="output",
             dtype=jnp.float32,
             param_dtype=self.param_dtype,
-            bias_init=_START[self.outputs],
+            bias_init=_BIAS_START[self.outputs],
         )(x.astype(jnp.float32))
         if self.outputs == "va":
             return Prediction(va=output)
@@ -106,7 +106,7 @@ class TanhHead(nn.Module):
 
     Attributes:
         hidden_dim: width of the hidden layer.
-        dimensions: predicted ones, "valence" and "arousal"; the column of the other one is 0.
+        dimensions: those predicted, "valence", "arousal" or both; the column of the other is 0.
         negative_slope: of LeakyReLU.
         dtype: of the hidden layer; norm and outputs are float32.
         param_dtype: of the parameters.
@@ -122,7 +122,7 @@ class TanhHead(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], frame_mask: Bool[Array, "b t"], *, train: bool
     ) -> Prediction:
-        """Returns the prediction for each frame; that of masked frames is void.
+        """Returns the prediction for each frame; masked frames hold anything.
 
         Args:
             x: frames; those under the mask may hold anything.

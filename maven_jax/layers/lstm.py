@@ -21,7 +21,7 @@ from maven_jax.layers.linear import dense, uniform_by_fan_in
 
 
 def _two_biases(hidden_dim: int) -> Callable[..., Array]:
-    """LSTMs in torch add two biases; their sum is all that matters, and what is stored here."""
+    """Returns the start of the sum of two biases: torch's LSTMs add two, we store their sum."""
     start = uniform_by_fan_in(hidden_dim)
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -38,7 +38,7 @@ def _scan_lstm(
     initial: tuple[Float[Array, "b h"], Float[Array, "b h"]],
     mask: Bool[Array, "t b 1"],
 ) -> Float[Array, "t b h"]:
-    """Returns the hidden state after each frame, of whose gates `frames` are the inputs' part."""
+    """Returns the hidden state after each frame; `frames` is the inputs' part of the gates."""
 
     def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
         hidden, cell = state
@@ -53,8 +53,8 @@ def _scan_lstm(
     return lax.scan(step, initial, (frames, mask), reverse=reverse)[1]
 
 
-# Left to itself, the gradient of the recurrent weights is added up within the loop, and on several
-# devices exchanged between them at every frame. Here it is one product behind the loop.
+# JAX would add up the gradient of the recurrent weights within the loop, and exchange it between
+# devices at every frame. Here it is one product after the loop.
 _run_lstm = jax.custom_vjp(_scan_lstm, nondiff_argnums=(0,))
 
 
@@ -122,7 +122,7 @@ class LstmLayer(nn.Module):
             (self.hidden_dim, gates),
             self.param_dtype,
         ).astype(self.dtype)
-        # Whole on every device before the loop: split, it would be gathered at each frame.
+        # Gathered on every device before the loop, not once at each frame within it.
         recurrent = nn.with_logical_constraint(recurrent, (None, None))
 
         frames = jnp.swapaxes(project(x).astype(jnp.float32), 0, 1)
@@ -133,16 +133,16 @@ class LstmLayer(nn.Module):
 class Blstm(nn.Module):
     """LSTM layers, each running over the frames both ways, by `lax.scan`.
 
-    Size of the program and time to compile it do not depend on t. A masked frame leaves both
-    directions' states as they are, so that a window gives the same with and without masked frames
-    behind its end, and its output there is the held state.
+    Size of the program and time to compile it do not depend on t. A masked frame leaves the states
+    of both directions as they are, and its output is the held state: masked frames behind the end
+    of a window change nothing.
 
     Attributes:
         hidden_dim: h, of each direction.
-        num_layers: one above the other.
+        num_layers: of LSTMs, each on the states of the one before.
         dropout_rate: between layers.
-        learned_initial_state: else the states start at zero.
-        bidirectional: else only forwards.
+        learned_initial_state: the states start at parameters, otherwise at zero.
+        bidirectional: run both ways, otherwise only forwards.
         dtype: of the products and of the result; states are float32.
         param_dtype: of the parameters.
     """
@@ -192,22 +192,22 @@ class Blstm(nn.Module):
 
 
 def _xavier_rows(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Xavier's uniform over the states as the rows of one matrix, as released."""
+    """Xavier's uniform start of one matrix whose rows are all states, as in RJCA's release."""
     rows = (shape[0] * shape[1] * shape[2], shape[3])
     return nn.initializers.xavier_uniform()(key, rows, dtype).reshape(shape)
 
 
 class ResidualBlstm(nn.Module):
-    """A BLSTM, its input beside its states, a linear layer, and every frame to unit length.
+    """A linear layer on the input beside a BLSTM's states, and every frame to unit length.
 
-    l2norm(Linear(dropout([x; BLSTM(x)]))); RJCA's U-BLSTM and J-BLSTM in the released code.
+    l2norm(Linear(dropout([x; BLSTM(x)]))). Source: U-BLSTM and J-BLSTM in RJCA's released code.
 
     Attributes:
         out_dim: width of the result; each direction has half of it. Even.
         num_layers: of the BLSTM.
         dropout_rate: between its layers, and before the linear layer.
         learned_initial_state: see Blstm.
-        dtype: of the products; the result is float32 until its length is one, then `dtype`.
+        dtype: of the products and of the result; lengths are float32.
         param_dtype: of the parameters.
     """
 
@@ -245,13 +245,8 @@ class ResidualBlstm(nn.Module):
         return l2_normalize(dense(self.out_dim, ("mlp", "embed"), name="output", **dtypes)(x))
 
 
-def inverse_length(x: Float[Array, "*shape d"]) -> Float[Array, "*shape"]:
-    """Returns one over the length of vectors along the last axis, float32; see l2_normalize."""
-    square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
-    # torch's F.normalize divides by max(norm, 1e-12).
-    return lax.rsqrt(jnp.maximum(square, 1e-24))
-
-
 def l2_normalize(x: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
     """Returns vectors of length one along the last axis; zeros stay zeros."""
-    return (x * inverse_length(x)[..., None]).astype(x.dtype)
+    square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+    # torch's F.normalize divides by max(norm, 1e-12).
+    return (x * lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)

@@ -18,8 +18,8 @@ class EmbedModalities(nn.Module):
     """Projects each modality to a common width.
 
     A frame that was not observed, or that lies behind the end of its video, gets a learned
-    embedding (zero at the start) instead: whatever its features hold, NaN included, reaches neither
-    outputs nor gradients.
+    embedding (zero at the start) instead. Its features, even NaN, reach neither outputs nor
+    gradients.
 
     Attributes:
         modalities: names, in the order in which models concatenate them.
@@ -94,11 +94,11 @@ def over_frames(
 
 
 class DenseOverModalities(nn.Module):
-    """A linear layer over modalities side by side that computes once what all frames share.
+    """A linear layer over modalities side by side that computes once per window what it can.
 
-    W [x; y; z] = W_x x + (W_y y + W_z z): the bracket of modalities with one vector per window is
+    W [x; y; z] = W_x x + (W_y y + W_z z). The bracket, of modalities with one vector per window, is
     the same for all frames, and so is its part of the kernel's gradient. Parameters are those of
-    `layers.dense` over `over_frames`.
+    `dense` over `over_frames`.
 
     Attributes:
         features: width of the result.
@@ -136,7 +136,7 @@ class DenseOverModalities(nn.Module):
             total = over_frames(parts, frames).astype(self.dtype) @ kernel + bias
         else:
             ends = np.cumsum(widths)[:-1].tolist()
-            # Those of one vector first: two sums of few rows before one of all frames.
+            # Single vectors first: they are added up before anything has t frames.
             pairs = sorted(
                 zip(parts.values(), jnp.split(kernel, ends)), key=lambda pair: pair[0].shape[1]
             )

@@ -15,7 +15,7 @@ from maven_jax.layers.linear import dense, uniform_by_fan_in
 
 
 class CausalConv(nn.Module):
-    """A convolution over the frames that sees no later one, its kernel weight-normed.
+    """A convolution over frames that sees no later frame, with weight normalisation.
 
     The kernel is `scale` · v / ‖v‖, the norm over (taps, inputs) for each output channel
     (Salimans & Kingma, 2016), as torch's `weight_norm` of a `Conv1d`. Tap 0 is the earliest frame.
@@ -96,7 +96,7 @@ class Tcn(nn.Module):
     def __call__(
         self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
     ) -> Float[Array, "b t d"]:
-        """Returns the last level's channels; frame i depends on those up to i, but for rounding."""
+        """Returns the last level's channels; frame i sees none after i, but for rounding."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = jnp.where(mask[..., None], x, 0).astype(self.dtype)
         for level, width in enumerate(self.channels):

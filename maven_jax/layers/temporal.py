@@ -1,4 +1,4 @@
-"""What RJCA, RJCMA and their relatives do to each modality before they fuse them."""
+"""The temporal model of each modality in RJCMA, its relatives, LFAN and late fusion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maven_jax.layers.lstm import Blstm
 from maven_jax.layers.tcn import Tcn
 
 TemporalKind = Literal["tcn", "blstm", "none"]
-# As many as RJCA's.
+# As in RJCA.
 BLSTM_LAYERS = 2
 
 
@@ -22,7 +22,7 @@ def channels_of(channels: Mapping[str, Sequence[int]], modality: str) -> tuple[i
     """Returns the widths of a modality's levels; those of "*" if it has none of its own.
 
     Raises:
-        ValueError: neither is there, or there is no level.
+        ValueError: it has neither, or no level.
     """
     widths = tuple(channels.get(modality, channels.get("*", ())))
     if not widths:

@@ -125,7 +125,6 @@ def write_annotation(path: Path, values: Float[np.ndarray, "n 2"]) -> None:
 
     The file is whole or absent.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = (
         f"{NOT_ANNOTATED:g},{NOT_ANNOTATED:g}" if v == NOT_ANNOTATED else f"{v:.6f},{a:.6f}"
         for v, a in np.asarray(values).tolist()

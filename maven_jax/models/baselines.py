@@ -1,4 +1,4 @@
-"""What any model has to beat."""
+"""Baselines that any model has to beat."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ConcatMlp(nn.Module):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         embeddings, _ = EmbedModalities(self.modalities, self.embed_dim, name="embed", **dtypes)(
             features, modality_masks, frame_mask
@@ -62,7 +62,7 @@ class ConstantMean(nn.Module):
     """The training set's mean for every frame, which scores a CCC of 0; it has no parameters.
 
     Attributes:
-        modalities: unused; every model has them.
+        modalities: unused; every model has this attribute.
         target_mean: (valence, arousal).
     """
 

@@ -17,8 +17,11 @@ from maven_jax.errors import UserError
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 
-def _windows(key: Array | None, count: int, spare: int) -> tuple[Array, Array, Array]:
-    """Rows, columns (each 0 … spare) and mirroring of each window's crop; no key: the middle."""
+def _crops(key: Array | None, count: int, spare: int) -> tuple[Array, Array, Array]:
+    """First row, first column (each 0 … spare) and mirroring of each window's crop.
+
+    Without a key all crops are in the middle and not mirrored.
+    """
     if key is None:
         middle = jnp.full(count, spare // 2, jnp.int32)
         return middle, middle, jnp.zeros(count, bool)
@@ -35,8 +38,8 @@ def face_images(
 ) -> Float[Array, "b t size size channels"]:
     """Crops of `size` from square pictures of bytes, as values from -1 to 1.
 
-    As RJCMA prepares its faces (released code): in training a window's pictures are cut at one
-    random place and mirrored together with probability 1/2, otherwise they are cut in the middle.
+    As RJCMA's released code prepares its faces: in training all pictures of a window are cut at the
+    same random place, and mirrored with probability 1/2; otherwise they are cut in the middle.
 
     Args:
         flat: rows, columns, channels, from 0 to 255.
@@ -50,8 +53,8 @@ def face_images(
     side = math.isqrt(flat.shape[-1] // channels)
     if side * side * channels != flat.shape[-1] or side < size:
         raise UserError(
-            f"config.model.encoders: {flat.shape[-1]} values a frame are no square picture of "
-            f"{channels} channels with at least {size} x {size} pixels"
+            f"config.model.encoders: {flat.shape[-1]} values a frame do not make a square "
+            f"picture of {channels} channels with at least {size} x {size} pixels"
         )
     pictures = flat.reshape(*flat.shape[:2], side, side, channels)
 
@@ -60,7 +63,7 @@ def face_images(
         part = jax.lax.dynamic_slice_in_dim(part, column, size, axis=2)
         return jnp.where(mirrored, jnp.flip(part, axis=2), part)
 
-    parts = jax.vmap(cut)(pictures, *_windows(key, len(flat), side - size))
+    parts = jax.vmap(cut)(pictures, *_crops(key, len(flat), side - size))
     return (parts.astype(jnp.float32) / 255.0 - 0.5) / 0.5
 
 
@@ -74,13 +77,13 @@ def log_mel_examples(
     """
     if flat.shape[-1] != frames * bands:
         raise UserError(
-            f"config.model.encoders: {flat.shape[-1]} values a frame are no spectrogram of "
-            f"{frames} x {bands}"
+            f"config.model.encoders: {flat.shape[-1]} values a frame do not make a "
+            f"spectrogram of {frames} x {bands}"
         )
     return flat.astype(jnp.float32).reshape(*flat.shape[:2], frames, bands)
 
 
-# Encoder kind -> what makes its input of a frame's raw values.
+# Encoder kind -> the function that turns the raw values of frames into its input.
 _INPUTS: dict[str, Callable[[Array, Any, Array | None], Array]] = {
     "iresnet50": lambda x, c, key: face_images(x, c.image_size, c.num_channels, key),
     "vggish": lambda x, c, key: log_mel_examples(x, c.num_frames, c.num_bands),
@@ -119,10 +122,10 @@ class EndToEnd(nn.Module, kw_only=True):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void.
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything.
 
         Raises:
-            UserError: an encoder for a modality that there is not, of a kind that takes no raw
+            UserError: an encoder for a modality that does not exist, of a kind that takes no raw
                 frames, or of other sizes than the frames.
         """
         encoded = dict(features)
@@ -151,7 +154,7 @@ class EndToEnd(nn.Module, kw_only=True):
         kind_name = config.pop("kind", None)
         if kind_name not in _INPUTS:
             raise UserError(
-                f"config.model.encoders.{name}.kind={kind_name!r}: {' or '.join(_INPUTS)} is wanted"
+                f"config.model.encoders.{name}.kind={kind_name!r}: expected {' or '.join(_INPUTS)}"
             )
         kind = kind_of(kind_name)
         sizes = kind.read(config)

@@ -11,13 +11,13 @@ from maven_jax.models.rjcma import Rjcma
 
 
 class Grjca(Rjcma, kw_only=True):
-    """`Rjcma` whose head sees what a gate chooses of the recursion's steps; see SoftmaxGate.
+    """`Rjcma` whose head sees the recursion's steps weighted by a gate; see SoftmaxGate.
 
     The paper has two modalities, face and voice; any number are possible here.
 
     Attributes:
         gate_temperature: of the softmax; 0.1 in the paper.
-        Others: those of Rjcma.
+        The others are those of Rjcma.
     """
 
     gate_temperature: float | int

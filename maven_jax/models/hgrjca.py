@@ -17,7 +17,7 @@ class Hgrjca(Rjcma, kw_only=True):
 
     Attributes:
         gate_temperature: of the softmax; 0.1 in the paper.
-        Others: those of Rjcma.
+        The others are those of Rjcma.
     """
 
     gate_temperature: float | int

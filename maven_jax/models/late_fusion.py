@@ -19,8 +19,8 @@ from maven_jax.types import Features, ModalityMasks, Prediction
 class LateFusion(nn.Module, kw_only=True):
     """A temporal model and a head per modality; what they predict is averaged.
 
-    At each frame the mean is over the modalities observed there; where none was, over all of them,
-    whose temporal models still know the frames around.
+    At each frame the mean is over the modalities observed there. Where none was, it is over all of
+    them: their temporal models still see the frames around.
 
     Attributes:
         modalities: names, in order.
@@ -55,7 +55,7 @@ class LateFusion(nn.Module, kw_only=True):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         frames, masks = observed_frames(self.modalities, features, modality_masks, frame_mask)
         predictions = []

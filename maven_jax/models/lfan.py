@@ -53,7 +53,7 @@ class Lfan(nn.Module, kw_only=True):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         frames, masks = observed_frames(self.modalities, features, modality_masks, frame_mask)
         x = {

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.layers.attention import MultiHeadAttention
 from maven_jax.layers.heads import RegressionHead, masked_mean_over_frames, repeat_over_frames
-from maven_jax.layers.linear import dense, layer_norm
+from maven_jax.layers.linear import LayerNorm, dense
 from maven_jax.layers.modalities import EmbedModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
 from maven_jax.types import Features, ModalityMasks, Prediction
@@ -21,9 +21,9 @@ from maven_jax.types import Features, ModalityMasks, Prediction
 class Maven(nn.Module):
     """Six-pathway cross-modal attention, self-attention refinement, BEiT stacks in series, head.
 
-    Any modalities, of any widths; each with one feature per frame, or with a single vector per
-    window, which stays single until the modalities are put side by side. Source: MAVEN (CVPRW
-    2025), with one deviation that recipes may undo: `readout` "frame", since frames are scored.
+    Any modalities, of any widths; each with one feature vector per frame, or a single one per
+    window, which is repeated only when the modalities are put side by side. Source: MAVEN (CVPRW
+    2025). Recipes deviate in one point, because frames are scored: `readout` is "frame".
 
     Attributes:
         modalities: names, in order.
@@ -46,7 +46,6 @@ class Maven(nn.Module):
         head: "polar" (intensity and angle) or "va".
         readout: "frame": a prediction per frame. "pooled": the mean over valid frames goes through
             the head, and each frame of the window gets that prediction.
-        closed_form: see MultiHeadAttention.
         dtype: of the matrix products; softmax, norms and outputs are float32.
         param_dtype: of the parameters outside BEiT, whose parameters are float32.
     """
@@ -70,7 +69,6 @@ class Maven(nn.Module):
     head_dropout_rate: float | int
     head: Literal["polar", "va"]
     readout: Literal["frame", "pooled"]
-    closed_form: bool = True
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -83,7 +81,7 @@ class Maven(nn.Module):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         if self.readout not in ("frame", "pooled"):
             raise ValueError(f"readout is {self.readout!r}; choose 'frame' or 'pooled'")
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -95,7 +93,6 @@ class Maven(nn.Module):
             self.num_heads,
             self.dropout_rate,
             self.shared_norm,
-            closed_form=self.closed_form,
             name="fusion",
             **dtypes,
         )(embeddings, masks, deterministic=not train)
@@ -104,11 +101,10 @@ class Maven(nn.Module):
             attend = MultiHeadAttention(
                 self.num_heads,
                 self.dropout_rate,
-                closed_form=self.closed_form,
                 name=f"self_attention_{m}",
                 **dtypes,
             )
-            norm = layer_norm(name=f"self_norm_{m}", param_dtype=self.param_dtype)
+            norm = LayerNorm(param_dtype=self.param_dtype, name=f"self_norm_{m}")
             value = enhanced[m].astype(jnp.float32)
             value = norm(
                 attend(enhanced[m], enhanced[m], masks[m], deterministic=not train) + value

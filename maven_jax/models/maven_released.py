@@ -22,10 +22,10 @@ class MavenReleased(nn.Module):
     """Six-pathway attention with one shared LayerNorm, then an MLP, with or without BEiT.
 
     Parameters correspond one to one to the released PyTorch ones, apart from our embeddings of
-    missing frames, which start at zero. What the release got wrong is left out, except as options.
+    missing frames, which start at zero. The release's mistakes are options, off by default.
 
-    Source: the code released with MAVEN (CVPRW 2025); there embed_dim 512, 2 heads, dropout .1,
-    head 512 and 256 wide with dropout .5 and .3, BEiT-base.
+    Source: the code released with MAVEN (CVPRW 2025): embed_dim 512, 2 heads, dropout .1, a head
+    512 and 256 wide with dropout .5 and .3, BEiT-base.
 
     Attributes:
         modalities: names, in order; the release's are visual, audio, text.
@@ -45,7 +45,6 @@ class MavenReleased(nn.Module):
         remat: recompute BEiT's activations in the backward pass to save memory.
         attend_padding: treat missing and padded frames as observed zeros, which other frames attend
             to: the release's behaviour, to compare with its numbers. Off otherwise.
-        closed_form: see MultiHeadAttention.
         dtype: of the matrix products; softmax, norms and outputs are float32.
         param_dtype: of the parameters outside BEiT, whose parameters are float32.
     """
@@ -64,7 +63,6 @@ class MavenReleased(nn.Module):
     layer_scale_init: float | int = 0.1
     remat: bool = False
     attend_padding: bool = False
-    closed_form: bool = True
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -77,7 +75,7 @@ class MavenReleased(nn.Module):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void."""
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         if self.variant not in ("mlp", "beit"):
             raise ValueError(f"variant is {self.variant!r}; choose 'mlp' or 'beit'")
         if self.attend_padding:
@@ -93,11 +91,10 @@ class MavenReleased(nn.Module):
             self.num_heads,
             self.dropout_rate,
             shared_norm=True,
-            closed_form=self.closed_form,
             name="fusion",
             **dtypes,
         )(embeddings, masks, deterministic=not train)
-        split = self.closed_form and self.variant == "mlp" and bool(self.head_dims)
+        split = self.variant == "mlp" and bool(self.head_dims)
         # One vector per window for all modalities: the head would not know of the frames.
         split = split and any(x.shape[1] == frame_mask.shape[1] for x in enhanced.values())
         x = enhanced if split else over_frames(enhanced, frame_mask.shape[1])
@@ -126,10 +123,10 @@ class MavenReleased(nn.Module):
 
 
 def _as_observed_zeros(features, modality_masks, frame_mask):
-    """Returns the three with zeros for what is missing or padded, and nothing masked."""
+    """Returns all three with zeros where frames are missing or padded, and nothing masked."""
     zeroed = {}
     for name, raw in features.items():
-        seen = modality_masks[name]
-        seen = seen & frame_mask if seen.shape == frame_mask.shape else seen
-        zeroed[name] = jnp.where(seen[..., None], raw, 0)
+        observed = modality_masks[name]
+        observed = observed & frame_mask if observed.shape == frame_mask.shape else observed
+        zeroed[name] = jnp.where(observed[..., None], raw, 0)
     return zeroed, *jax.tree.map(jnp.ones_like, (dict(modality_masks), frame_mask))

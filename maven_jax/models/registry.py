@@ -1,7 +1,8 @@
-"""Models by name, or by the file that one's own is in."""
+"""Models by name, or by the file of a user's own."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 from flax.core import FrozenDict
 
+from maven_jax import recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
 from maven_jax.models.end_to_end import EndToEnd
@@ -82,12 +84,12 @@ def _class_of_file(file: Path, name: str) -> type[nn.Module]:
         spec.loader.exec_module(module)
     except (ValueError, SyntaxError, ImportError, NameError) as error:
         raise UserError(f"model: {file}: {error}") from error
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    model = getattr(module, name, None)
+    if not (isinstance(model, type) and issubclass(model, nn.Module)):
         raise UserError(f"model: {file} has no Linen module {name!r}")
-    if "modalities" not in found.__dataclass_fields__:
+    if "modalities" not in model.__dataclass_fields__:
         raise UserError(f"model: {file}: {name} has no attribute `modalities`")
-    return found
+    return model
 
 
 def create(
@@ -102,9 +104,10 @@ def create(
     Args:
         name: a key of MODELS, or `path/to/file.py:Class`.
         modalities: names, in the order in which the model is to use them.
-        target_mean: (valence, arousal) of the training set; only models that want it get it.
+        target_mean: (valence, arousal) of the training set, for models with such an attribute.
         **kwargs: the model's own attributes; lists become tuples, dicts frozen, and `fusion`
-            (`name` and attributes) the model that it describes.
+            (`name` and attributes) the model that it describes. An attribute that is a dataclass is
+            made of keywords with the names of its fields (`recipes.key_groups`).
 
     Raises:
         UserError: unknown name, no modalities, or one given twice.
@@ -124,6 +127,9 @@ def create(
         attributes["fusion"] = create(
             **attributes["fusion"], modalities=modalities, target_mean=target_mean
         )
+    for attribute, group in recipes.key_groups(model).items():
+        names = [f.name for f in dataclasses.fields(group) if f.name in attributes]
+        attributes[attribute] = group(**{name: attributes.pop(name) for name in names})
     return model(modalities=modalities, **attributes)
 
 

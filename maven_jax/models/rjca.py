@@ -10,20 +10,21 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.layers.heads import DimensionHeads
-from maven_jax.layers.lstm import ResidualBlstm, inverse_length, l2_normalize
+from maven_jax.layers.lstm import ResidualBlstm, l2_normalize
 from maven_jax.layers.modalities import observed_frames
 from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
 from maven_jax.models.fusion.recursion import Recursion
+from maven_jax.models.fusion.recursion_config import RecursionConfig
 from maven_jax.types import Features, ModalityMasks, Prediction
 
 
 class Rjca(nn.Module, kw_only=True):
     """A BLSTM per modality, recursive joint correlation, a BLSTM of all of them, two heads.
 
-    The features of modality `pooled` are maps, which are pooled over their positions under the
-    guidance of modality `guide`; all others are vectors. Any number of modalities. BLSTMs hold
-    their states over frames that were not observed. Source: RJCA (Praveen et al., 2023); sizes,
-    dropout and the place of each norm as in the released code.
+    The features of modality `pooled` are maps, which are pooled over their positions, guided by
+    modality `guide`; all others are vectors. Any number of modalities. BLSTMs hold their states
+    over frames that were not observed. Source: RJCA (Praveen et al., 2023); sizes, dropout and the
+    place of each norm as in the released code.
 
     Attributes:
         modalities: names, in order.
@@ -35,16 +36,7 @@ class Rjca(nn.Module, kw_only=True):
         lstm_dim: width of each modality's BLSTM, and of the pooled map.
         lstm_layers: of all BLSTMs.
         lstm_dropout_rate: of the modalities' BLSTMs.
-        correlation: form of the joint correlation; see JointCorrelation for this one to `query`.
-        window_length: frames of a window, which the parameters are tied to if `num_steps` > 0.
-        num_steps: of the recursion; 0 is plain concatenation.
-        share_weights: the same weights at each step.
-        attention_dim: k, for "channel".
-        joint: "concat" or "linear".
-        joint_dim: width of J, for "linear".
-        query: for "dense".
-        correlation_dropout_rate: inside the joint correlation.
-        remat: recompute the recursion's activations in the backward pass.
+        recursion_config: see RecursionConfig; recipes have its fields as keys of the model.
         joint_lstm_dim: width of the joint BLSTM.
         joint_lstm_dropout_rate: of the joint BLSTM.
         head_dim: hidden width of each head.
@@ -61,16 +53,7 @@ class Rjca(nn.Module, kw_only=True):
     lstm_dim: int
     lstm_layers: int
     lstm_dropout_rate: float | int
-    correlation: Literal["channel", "time", "dense"]
-    window_length: int
-    num_steps: int
-    share_weights: bool
-    attention_dim: int
-    joint: Literal["concat", "linear"]
-    joint_dim: int
-    query: Literal["linear", "identity"]
-    correlation_dropout_rate: float | int
-    remat: bool
+    recursion_config: RecursionConfig
     joint_lstm_dim: int
     joint_lstm_dropout_rate: float | int
     head_dim: int
@@ -87,7 +70,7 @@ class Rjca(nn.Module, kw_only=True):
         *,
         train: bool,
     ) -> Prediction:
-        """Returns the prediction for every frame; that of frames outside `frame_mask` is void.
+        """Returns the prediction for every frame; frames outside `frame_mask` hold anything.
 
         Raises:
             ValueError: maps of several positions without their guide, or of another width.
@@ -95,20 +78,9 @@ class Rjca(nn.Module, kw_only=True):
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         frames, masks = observed_frames(self.modalities, features, modality_masks, frame_mask)
         x = self._unimodal(frames, masks, deterministic=not train)
-        steps = Recursion(
-            num_steps=self.num_steps,
-            share_weights=self.share_weights,
-            remat=self.remat,
-            correlation=self.correlation,
-            window_length=self.window_length,
-            attention_dim=self.attention_dim,
-            joint=self.joint,
-            joint_dim=self.joint_dim,
-            query=self.query,
-            dropout_rate=self.correlation_dropout_rate,
-            name="recursion",
-            **dtypes,
-        )(x, frame_mask, deterministic=not train)
+        steps = Recursion(self.recursion_config, name="recursion", **dtypes)(
+            x, frame_mask, deterministic=not train
+        )
         joint = ResidualBlstm(
             self.joint_lstm_dim,
             self.lstm_layers,
@@ -132,20 +104,16 @@ class Rjca(nn.Module, kw_only=True):
         *,
         deterministic: bool,
     ) -> dict[str, Float[Array, "b t d"]]:
-        """Each modality's own representation, in the order of the modalities."""
+        """Returns each modality's own representation, in the order of the modalities."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = {}
         # The guide goes before what it guides.
         for m in sorted(self.modalities, key=lambda m: m == self.pooled):
-            if m == self.pooled:
-                # Of a map, the whole is brought to unit length.
+            value = l2_normalize(frames[m].astype(jnp.float32))
+            if m == self.pooled:  # the whole map is of length one
                 value = AudioGuidedPool(self.lstm_dim, self.layout, name="pool", **dtypes)(
-                    split_positions(frames[m], self.positions, self.layout),
-                    inverse_length(frames[m]),
-                    x.get(self.guide),
+                    split_positions(value, self.positions, self.layout), x.get(self.guide)
                 )
-            else:
-                value = l2_normalize(frames[m].astype(jnp.float32))
             x[m] = ResidualBlstm(
                 self.lstm_dim,
                 self.lstm_layers,

@@ -15,7 +15,7 @@ class Tagf(Rjcma, kw_only=True):
 
     Attributes:
         gate_dim: states of the BLSTM, each way.
-        Others: those of Rjcma.
+        The others are those of Rjcma.
     """
 
     gate_dim: int

@@ -39,7 +39,7 @@ class LiveFrames:
     def read_into(
         self,
         spans: Sequence[tuple[VideoEntry, slice]],
-        places: Sequence[Mapping[str, np.ndarray]],
+        outputs: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
         """Copies frames into the given arrays; see `Store.read_into`.
 
@@ -49,7 +49,7 @@ class LiveFrames:
         if not spans:
             return
         self._read_until(max(span.stop for _, span in spans), min(s.start for _, s in spans))
-        for (_, span), out in zip(spans, places):
+        for (_, span), out in zip(spans, outputs):
             rows = slice(span.start - self._first, span.stop - self._first, span.step)
             for field, array in out.items():
                 array[:] = self._held[field][rows]

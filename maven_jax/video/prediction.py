@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
 from maven_jax.errors import UserError
-from maven_jax.files import publish, temporary_beside
+from maven_jax.files import whole_file
 from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
 
@@ -218,15 +218,8 @@ class VideoPrediction:
 
 def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
     """Makes the file, and its folder, by what `write` puts into it; it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path, path.parent)
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write(file)
 
 
 def _cell(column: str, value: Any) -> str:

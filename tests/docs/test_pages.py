@@ -1,4 +1,4 @@
-"""What the Markdown files say is so: commands, options, recipes, links, and what is printed."""
+"""The Markdown files are right: commands, options, recipes, links, and printed output."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class _Built(Exception):
 
 @cache
 def options(command: str) -> frozenset[str]:
-    """All that a command takes; `--config.` and `--encoders.` if it takes values of a recipe."""
+    """The options of a command; `--config.` and `--encoders.` if it takes values of a recipe."""
     patch = pytest.MonkeyPatch()
     with patch.context() as p:
         for name in ("parse_args", "parse_known_args", "parse_known_intermixed_args"):
 
-            def stop(self, *_, found=name):
-                raise _Built(self, found != "parse_args")
+            def stop(self, *_, method=name):
+                raise _Built(self, method != "parse_args")
 
             p.setattr(argparse.ArgumentParser, name, stop)
         with pytest.raises(_Built) as caught:
@@ -111,7 +111,7 @@ def written(page: Path) -> set[str]:
     return {step.file for step in steps(page.read_text().splitlines())}
 
 
-def test_the_table_of_recipes_names_those_there_are():
+def test_the_table_of_recipes_names_all_of_them():
     text = (ROOT / "docs" / "training.md").read_text()
     rows = re.search(r"\| recipe \| what \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
     assert rows is not None
@@ -125,12 +125,11 @@ def test_the_table_of_recipes_names_those_there_are():
             if variant.rpartition(":")[2].isupper():
                 continue
             recipes.load(variant)
-    there = {p.stem for p in recipes.folder().glob("*.py")} - {"__init__"}
-    assert named == there
+    assert named == set(recipes.names())
 
 
 def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives a page's headings."""
+    """The anchors that GitHub gives a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     words = [re.sub(r"[^\w\- ]", "", h.strip().lower()) for h in headings]
     return {w.replace(" ", "-") for w in words}
@@ -175,7 +174,7 @@ def test_numbers_may_differ_and_words_may_not():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where the reader of the README is, once its first command has run as the page shows."""
+    """The folder of a reader of the README whose first command has printed what the page shows."""
     folder = tmp_path_factory.mktemp("reader")
     text = (ROOT / "README.md").read_text()
     command = re.search(r"^    pip install .* && (maven-jax .*)$", text, re.MULTILINE)

@@ -108,7 +108,7 @@ def test_absolute_embeddings_refuse_other_image_sizes():
         ({"num_heads": [2]}, "differ in length"),
         ({"num_heads": [3, 4]}, r"num_heads\[0\] 3 does not divide the width 8"),
         ({"depths": "2,2"}, "depths is '2,2', expected a list of whole numbers"),
-        ({"hidden_act": "snake"}, "activation 'snake' is not known"),
+        ({"hidden_act": "snake"}, "unknown activation 'snake'"),
         ({"embed_dim": 8.5}, "embed_dim is 8.5, expected a whole number"),
     ],
 )

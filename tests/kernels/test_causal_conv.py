@@ -10,6 +10,7 @@ import pytest
 from benchmarks.side_by_side import counted_flops
 from maven_jax.kernels import causal_conv as module
 from maven_jax.kernels.causal_conv import MOST_TAPS, causal_conv
+from tests.support.rounding import EPS
 from tests.support.small_models import FAST_COMPILE
 
 
@@ -23,11 +24,6 @@ def direct(x, kernel, dilation):
     return module._direct(dilation, x, kernel)
 
 
-def near(found, exact, of_largest):
-    """Within a share of the largest value."""
-    np.testing.assert_allclose(found, exact, rtol=0, atol=of_largest * np.abs(exact).max())
-
-
 # Frames that fill their tiles and frames that do not, fewer than one tile, and one alone.
 @pytest.mark.parametrize(
     ("taps", "dilation", "t"),
@@ -37,10 +33,16 @@ def test_values_and_gradients_are_those_of_xlas_convolution(taps, dilation, t):
     draw = np.random.default_rng(0).standard_normal
     x, by = (jnp.asarray(draw((2, t, width)), jnp.float32) for width in (64, 72))
     kernel = jnp.asarray(draw((taps, 64, 72)) / (64 * taps) ** 0.5, jnp.float32)
-    found = with_gradients(causal_conv, x, kernel, by, dilation)
-    exact = with_gradients(direct, x, kernel, by, dilation)
-    for a, b in zip(found, exact, strict=True):
-        near(a, b, 1e-5)
+    tiled = with_gradients(causal_conv, x, kernel, by, dilation)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(v, np.float64)) for v in (x, kernel, by)]
+        exact = with_gradients(direct, *wide, dilation)
+        of_absolutes = with_gradients(direct, *map(jnp.abs, wide), dilation)
+    # Of outputs, of the inputs' gradient, of the kernel's gradient.
+    for terms, a, b, total in zip((taps * 64, taps * 72, 2 * t), tiled, exact, of_absolutes):
+        # Interpolation costs a digit, which shows where there are few terms.
+        tolerance = max(terms, 100) * EPS * total.max()
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("taps", range(2, MOST_TAPS + 1))
@@ -87,4 +89,4 @@ def test_later_frames_show_in_rounding_alone():
     kernel = jnp.asarray(draw((5, 64, 64)) / 320**0.5, jnp.float32)
     y = causal_conv(x, kernel, 2)
     moved = np.abs(causal_conv(x.at[:, 13].add(1), kernel, 2) - y).max(axis=(0, 2))
-    assert np.flatnonzero(moved > 1e-4).tolist() == list(range(13, 13 + 5 * 2, 2))
+    assert np.flatnonzero(moved > 1e-3).tolist() == list(range(13, 13 + 5 * 2, 2))

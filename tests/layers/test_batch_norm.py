@@ -14,6 +14,7 @@ import torch
 
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from tests.support.root import ROOT
+from tests.support.rounding import assert_close
 
 C = 5
 # Run as a script, on as many devices as XLA_FLAGS make: output and statistics of one batch.
@@ -56,10 +57,6 @@ def fresh(scale=1.0, bias=0.0):
     }
 
 
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
-
-
 def test_outputs_and_running_statistics_are_torchs_over_the_valid_frames():
     norm = torch.nn.BatchNorm1d(C)
     with torch.no_grad():
@@ -73,13 +70,13 @@ def test_outputs_and_running_statistics_are_torchs_over_the_valid_frames():
         expected = norm(torch.tensor(batch[keep])).detach().numpy()
         y, updated = apply(variables, np.where(keep[..., None], batch, np.nan), mask)
         variables |= updated
-        close(np.asarray(y)[keep], expected)
+        assert_close(np.asarray(y)[keep], expected)
         assert np.isfinite(y).all()
-        close(updated["batch_stats"]["mean"], norm.running_mean)
-        close(updated["batch_stats"]["var"], norm.running_var)
+        assert_close(updated["batch_stats"]["mean"], norm.running_mean)
+        assert_close(updated["batch_stats"]["var"], norm.running_var)
     norm.eval()
     y, unchanged = apply(variables, x, mask, train=False)
-    close(np.asarray(y)[keep], norm(torch.tensor(np.asarray(x)[keep])).detach().numpy())
+    assert_close(np.asarray(y)[keep], norm(torch.tensor(np.asarray(x)[keep])).detach().numpy())
     jax.tree.map(np.testing.assert_array_equal, unchanged["batch_stats"], variables["batch_stats"])
 
 
@@ -97,10 +94,10 @@ def test_gradients_are_torchs_and_masked_frames_get_none():
         return jnp.sum(jnp.where(mask[..., None], jnp.sin(y), 0))
 
     by_params, by_x = gradient(fresh()["params"], jnp.where(mask[..., None], x, jnp.nan))
-    close(np.asarray(by_x)[keep], inputs.grad)
+    assert_close(np.asarray(by_x)[keep], inputs.grad)
     assert not np.any(np.asarray(by_x)[~keep])
-    close(by_params["scale"], norm.weight.grad)
-    close(by_params["bias"], norm.bias.grad)
+    assert_close(by_params["scale"], norm.weight.grad)
+    assert_close(by_params["bias"], norm.bias.grad)
 
 
 @pytest.mark.parametrize("valid", [0, 1])
@@ -138,7 +135,7 @@ def test_eight_devices_have_the_statistics_of_one():
     one, eight = run(""), run("--xla_force_host_platform_device_count=8")
     assert (one["devices"], eight["devices"]) == (1, 8)
     for a, b in zip(one["values"], eight["values"], strict=True):
-        close(b, a, atol=2e-6)
+        assert_close(b, a)
     # The statistics are not those of windows averaged, which would weigh short ones the same.
     x, mask = (np.asarray(v) for v in uneven_batch())
-    close(eight["values"][1], 0.1 * x[mask].mean(0))
+    assert_close(eight["values"][1], 0.1 * x[mask].mean(0))

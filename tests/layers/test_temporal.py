@@ -13,6 +13,7 @@ from maven_jax.layers.lstm import Blstm, ResidualBlstm, l2_normalize
 from maven_jax.layers.tcn import CausalConv, Tcn
 from maven_jax.layers.temporal import TemporalModel, channels_of
 from tests.support.reference_temporal import TorchResidualBlstm, TorchTcn, array, lstm_params
+from tests.support.rounding import assert_close
 from tests.support.small_models import FAST_COMPILE, random_params
 
 B, T, C = 3, 9, 6
@@ -64,25 +65,21 @@ def _gradients(module, params, x, mask):
     return jax.grad(loss, argnums=(0, 1))(params, x)
 
 
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
-
-
 def test_tcn_is_torchs_with_all_gradients():
     peer = TorchTcn(C, (8, 8, 5), kernel_size=3)
     module, x = Tcn((8, 8, 5), 3, 0.1), frames()
     inputs = torch.tensor(x, requires_grad=True)
     output = peer(inputs)
-    close(apply(module, peer.params(), x), array(output))
+    assert_close(apply(module, peer.params(), x), array(output))
     torch.sin(output).sum().backward()
     by_params, by_x = gradients(module, peer.params(), x, jnp.ones((B, T), bool))
-    close(by_x, inputs.grad)
+    assert_close(by_x, inputs.grad)
     level = peer.levels[2]
     weight = level.first.parametrizations.weight
-    found = by_params["level_2_conv_1"]
-    close(found["kernel"], weight.original1.grad.permute(2, 1, 0), atol=2e-5)
-    close(found["scale"], weight.original0.grad.ravel(), atol=2e-5)
-    close(by_params["level_2_residual"]["kernel"], level.shortcut.weight.grad[..., 0].T, atol=2e-5)
+    conv = by_params["level_2_conv_1"]
+    assert_close(conv["kernel"], weight.original1.grad.permute(2, 1, 0))
+    assert_close(conv["scale"], weight.original0.grad.ravel())
+    assert_close(by_params["level_2_residual"]["kernel"], level.shortcut.weight.grad[..., 0].T)
 
 
 def test_tcn_sees_no_later_frame_and_all_earlier_ones_within_reach():
@@ -99,9 +96,9 @@ def test_weight_norm_changes_nothing_at_the_start():
     x = jnp.asarray(frames())
     params = nn.meta.unbox(module.init(jax.random.key(0), x))["params"]
     norms = np.linalg.norm(params["kernel"].reshape(-1, 5), axis=0)
-    close(params["scale"], norms)
+    assert_close(params["scale"], norms)
     doubled = module.apply({"params": params | {"kernel": 2 * params["kernel"]}}, x)
-    close(doubled, module.apply({"params": params}, x))
+    assert_close(doubled, module.apply({"params": params}, x))
 
 
 @pytest.mark.parametrize("lengths", [(T,) * B, LENGTHS])
@@ -117,8 +114,8 @@ def test_blstm_is_torchs_with_learned_initial_state(lengths):
     assert np.isfinite(output).all()
     for row, length in enumerate(lengths):
         alone = torch.tensor(x[row : row + 1, :length])
-        close(states[row, :length], array(peer.states(alone))[0])
-        close(output[row, :length], array(peer(alone))[0])
+        assert_close(states[row, :length], array(peer.states(alone))[0])
+        assert_close(output[row, :length], array(peer(alone))[0])
 
 
 def test_gradients_of_the_blstm_are_torchs():
@@ -131,28 +128,28 @@ def test_gradients_of_the_blstm_are_torchs():
     mask = tail_mask()
     module = ResidualBlstm(8, 2, 0.1, True)
     by_params, by_x = gradients(module, peer.params(), x, mask)
-    close(by_x, inputs.grad)
-    found = by_params["blstm"]
-    close(found["initial_state"].reshape(8, 4), peer.initial.grad, atol=2e-5)
+    assert_close(by_x, inputs.grad)
+    blstm = by_params["blstm"]
+    assert_close(blstm["initial_state"].reshape(8, 4), peer.initial.grad)
     for direction, suffix in (("forward", ""), ("backward", "_reverse")):
-        layer = found[f"layer_0_{direction}"]
+        layer = blstm[f"layer_0_{direction}"]
         recurrent = getattr(peer.lstm, f"weight_hh_l0{suffix}").grad.T
-        close(layer["recurrent"], recurrent, atol=2e-5)
-        close(layer["input"]["bias"], getattr(peer.lstm, f"bias_ih_l0{suffix}").grad, atol=2e-5)
+        assert_close(layer["recurrent"], recurrent)
+        assert_close(layer["input"]["bias"], getattr(peer.lstm, f"bias_ih_l0{suffix}").grad)
     poisoned = np.where(mask[..., None], x, np.nan)
     for a, b in zip(
         jax.tree.leaves(gradients(module, peer.params(), poisoned, mask)),
         jax.tree.leaves((by_params, by_x)),
         strict=True,
     ):
-        close(a, b)
+        assert_close(a, b)
 
 
 def test_one_way_from_zeros_is_torchs_too():
     lstm = torch.nn.LSTM(C, 5, 1, batch_first=True)
     module = Blstm(5, 1, 0.0, learned_initial_state=False, bidirectional=False)
     x = frames()
-    close(apply(module, lstm_params(lstm), x), array(lstm(torch.tensor(x))[0]))
+    assert_close(apply(module, lstm_params(lstm), x), array(lstm(torch.tensor(x))[0]))
 
 
 def test_the_state_passes_frames_that_were_not_observed():
@@ -160,12 +157,12 @@ def test_the_state_passes_frames_that_were_not_observed():
     seen = [0, 1, 4, 6, 7]
     mask = jnp.zeros((B, T), bool).at[:, jnp.array(seen)].set(True)
     x = np.where(mask[..., None], frames(), np.nan)
-    found = apply(Blstm(4, 2, 0.1, True), peer.blstm_params(), x, mask)
+    states = apply(Blstm(4, 2, 0.1, True), peer.blstm_params(), x, mask)
     expected = array(peer.states(torch.tensor(x[:, seen])))
-    close(found[:, jnp.array(seen)], expected)
+    assert_close(states[:, jnp.array(seen)], expected)
     # Forward, a gap holds what came before it; backward, what comes after.
-    close(found[:, 2, :4], found[:, 1, :4])
-    close(found[:, 2, 4:], found[:, 4, 4:])
+    assert_close(states[:, 2, :4], states[:, 1, :4])
+    assert_close(states[:, 2, 4:], states[:, 4, 4:])
 
 
 @pytest.mark.parametrize("kind", ["tcn", "blstm", "none"])
@@ -176,13 +173,13 @@ def test_what_lies_under_the_mask_reaches_nothing(kind):
     clean = jnp.where(mask[..., None], x, 0)
     poisoned = jnp.where(mask[..., None], x, jnp.nan)
     assert np.isfinite(apply(module, params, poisoned, mask)).all()
-    close(apply(module, params, poisoned, mask), apply(module, params, clean, mask))
+    assert_close(apply(module, params, poisoned, mask), apply(module, params, clean, mask))
     for a, b in zip(
         jax.tree.leaves(gradients(module, params, poisoned, mask)),
         jax.tree.leaves(gradients(module, params, clean, mask)),
         strict=True,
     ):
-        close(a, b)
+        assert_close(a, b)
 
 
 @pytest.mark.parametrize("kind", ["tcn", "blstm"])
@@ -193,7 +190,7 @@ def test_one_window_of_one_frame(kind):
     assert alone.shape == (1, 1, 4)
     padded = np.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
     longer = apply(module, params, padded, jnp.arange(4)[None] < 1)
-    close(longer[:, :1], alone)
+    assert_close(longer[:, :1], alone)
 
 
 def test_the_blstms_program_does_not_grow_with_the_window():
@@ -219,7 +216,7 @@ def test_dropout_acts_behind_each_convolution_and_between_layers():
         assert np.abs(a - b).max() > 1e-2
     one_layer = Blstm(4, 1, 0.5, True)
     params = random_weights(one_layer)
-    close(dropped(one_layer, params, jax.random.key(1)), apply(one_layer, params, x))
+    assert_close(dropped(one_layer, params, jax.random.key(1)), apply(one_layer, params, x))
 
 
 def test_bfloat16_is_near_float32():
@@ -230,16 +227,17 @@ def test_bfloat16_is_near_float32():
     ):
         exact, rough = make(jnp.float32), make(jnp.bfloat16)
         params = random_weights(exact)
-        found = apply(rough, params, x, mask)
-        assert found.dtype == jnp.bfloat16
-        close(found.astype(jnp.float32), apply(exact, params, x, mask), atol=0.05)
+        rough_states = apply(rough, params, x, mask)
+        assert rough_states.dtype == jnp.bfloat16
+        exact_states = apply(exact, params, x, mask)
+        np.testing.assert_allclose(rough_states.astype(jnp.float32), exact_states, atol=0.05)
 
 
 def test_lengths_become_one_and_zeros_stay():
     x = jnp.asarray(frames()).at[0, 0].set(0)
     lengths = jnp.linalg.norm(l2_normalize(x), axis=-1)
     assert lengths[0, 0] == 0
-    close(lengths.ravel()[1:], 1)
+    assert_close(lengths.ravel()[1:], 1)
     gradient = jax.grad(lambda x: l2_normalize(x)[0, 1].sum())(x)
     assert np.isfinite(gradient).all()
 

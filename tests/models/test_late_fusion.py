@@ -11,6 +11,7 @@ import torch
 from maven_jax.models.fusion.leader_follower import LeaderFollowerAttention
 from maven_jax.models.registry import create
 from tests.support.reference_temporal import TorchTcn, array, linear
+from tests.support.rounding import assert_close
 from tests.support.small_models import FAST_COMPILE, LATE_FUSION, LFAN, random_batch, random_params
 
 WIDTHS = {"visual": 6, "audio": 3, "text": 5}
@@ -20,10 +21,6 @@ K = 4
 @functools.partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILE)
 def predict(model, variables, *batch):
     return model.apply(variables, *batch, train=False).va
-
-
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
 
 
 def test_predictions_are_averaged_over_the_modalities_observed_at_a_frame():
@@ -43,11 +40,11 @@ def test_predictions_are_averaged_over_the_modalities_observed_at_a_frame():
         parts = {k: v for k, v in variables["params"].items() if k.endswith(m)}
         one = create("late_fusion", modalities=(m,), **attributes)
         alone[m] = predict(one, {"params": parts}, features, masks, seen)
-    found = predict(both, variables, features, masks, seen)
+    mean_va = predict(both, variables, features, masks, seen)
     mean = (alone["visual"] + alone["audio"]) / 2
     expected = [mean, alone["visual"], alone["audio"], mean] * 2
     for frame, value in enumerate(expected):
-        close(found[:, frame], value[:, frame])
+        assert_close(mean_va[:, frame], value[:, frame])
     assert np.abs(alone["visual"] - alone["audio"]).min(axis=(0, 2)).max() > 1e-3
 
 
@@ -95,10 +92,10 @@ def test_leader_follower_attention_is_torchs_with_gradients():
 
         return jax.grad(loss, has_aux=True)(x)
 
-    found, y = gradient(ours)
-    close(y, array(output))
+    by_modality, y = gradient(ours)
+    assert_close(y, array(output))
     for m, value in x.items():
-        close(found[m], value.grad)
+        assert_close(by_modality[m], value.grad)
 
 
 def test_what_was_not_observed_is_not_attended_to():
@@ -123,11 +120,11 @@ def test_what_was_not_observed_is_not_attended_to():
     score = jax.nn.softmax(jnp.stack([jnp.sum(query * k, -1) for k in key]) / K**0.5, axis=0)
     value = [x[m] @ p["kernel"] + p["bias"] for m, p in zip(("visual", "text"), follower)]
     expected = score[0, ..., None] * value[0] + score[1, ..., None] * value[1] + value[0]
-    found = flat(x)[..., WIDTHS["visual"] :].reshape(2, 5, 3, K)
-    found = (found - weights["norm"]["bias"]) / weights["norm"]["scale"]
+    normed = flat(x)[..., WIDTHS["visual"] :].reshape(2, 5, 3, K)
+    normed = (normed - weights["norm"]["bias"]) / weights["norm"]["scale"]
     # Normalising keeps the directions of differences.
-    directions = [jnp.diff(y) for y in (found[:, :, 0], expected)]
-    close(*(d / jnp.linalg.norm(d, axis=-1, keepdims=True) for d in directions))
+    directions = [jnp.diff(y) for y in (normed[:, :, 0], expected)]
+    assert_close(*(d / jnp.linalg.norm(d, axis=-1, keepdims=True) for d in directions))
 
 
 def test_lfan_leads_with_one_of_its_modalities():
@@ -154,5 +151,5 @@ def test_lfan_hands_its_tcns_to_the_attention():
     params |= {"fusion": fusion.params(), "output": linear(output)}
     seen = jnp.ones((2, 5), bool)
     features = {m: jnp.asarray(array(value)) for m, value in x.items()}
-    found = predict(model, {"params": params}, features, dict.fromkeys(features, seen), seen)
-    close(found, array(expected))
+    va = predict(model, {"params": params}, features, dict.fromkeys(features, seen), seen)
+    assert_close(va, array(expected))

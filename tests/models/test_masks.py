@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.rounding import assert_close
 from tests.support.small_models import (
     FAST_COMPILE,
     SMALL,
@@ -34,8 +35,8 @@ MODELS_AND_SINGLE_VECTORS = pytest.mark.parametrize(
 )
 
 
-def assert_same(found, expected, atol=1e-6):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(actual, expected, atol=1e-6):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol)
 
@@ -86,10 +87,10 @@ def test_padding_a_window_leaves_the_valid_frames_alone(name):
     predict = jax.jit(
         lambda p, *batch: model.apply(p, *batch, train=False).va, compiler_options=FAST_COMPILE
     )
-    found = predict(params, *longer)
+    padded = np.asarray(predict(params, *longer))
     valid = np.asarray(batch[2])
     expected = np.asarray(run(params, *batch)[0])[valid]
-    np.testing.assert_allclose(np.asarray(found)[:, : valid.shape[1]][valid], expected, atol=5e-6)
+    assert_close(padded[:, : valid.shape[1]][valid], expected)
 
 
 def widths(leaf):

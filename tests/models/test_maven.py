@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maven_jax.layers.heads import RegressionHead
 from maven_jax.layers.linear import dense
 from maven_jax.layers.modalities import DenseOverModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
 from maven_jax.models.registry import create
+from tests.support.rounding import assert_close, float64
 from tests.support.small_models import random_batch, random_params, small_model
 
 FULL = {"visual": 1024, "audio": 768, "text": 768}
@@ -53,12 +55,12 @@ def test_the_papers_full_size():
         readout="frame",
         dtype=jnp.bfloat16,
     )
-    found = shapes(model, full_batch())
-    assert found["refine/kernel"] == (1536, 768)
-    assert found["beit_1/layers/mlp/up/kernel"] == (12, 768, 3072)
-    assert found["head/output/kernel"] == (256, 2)
+    sizes = shapes(model, full_batch())
+    assert sizes["refine/kernel"] == (1536, 768)
+    assert sizes["beit_1/layers/mlp/up/kernel"] == (12, 768, 3072)
+    assert sizes["head/output/kernel"] == (256, 2)
     # Two BEiT-base stacks of 85 million, six pathways and three self-attentions of 1.05 million.
-    total = sum(np.prod(shape) for shape in found.values())
+    total = sum(np.prod(shape) for shape in sizes.values())
     assert 1.81e8 < total < 1.86e8
 
     def step(params, batch):
@@ -139,7 +141,7 @@ def test_parity_of_the_released_mlp_with_torch():
     features, masks, frame_mask = random_batch(single=("audio", "text"))
     everything = jax.tree.map(jnp.ones_like, (masks, frame_mask))
     params = random_params(model, features, *everything, train=False)
-    found = jax.jit(lambda p: model.apply(p, features, *everything, train=False))(params)
+    prediction = jax.jit(lambda p: model.apply(p, features, *everything, train=False))(params)
     p = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf)), params["params"])
 
     def linear(layer, x):
@@ -166,9 +168,9 @@ def test_parity_of_the_released_mlp_with_torch():
         for layer in ("hidden_0", "hidden_1"):
             x = torch.relu(linear(p["head"][layer], x))
         theta, intensity = linear(p["head"]["output"], x).unbind(-1)
-    np.testing.assert_allclose(found.polar, torch.stack([intensity, theta], -1), atol=1e-4)
+    assert_close(prediction.polar, torch.stack([intensity, theta], -1))
     va = torch.stack([intensity * torch.cos(theta), intensity * torch.sin(theta)], -1)
-    np.testing.assert_allclose(found.va, va, atol=1e-4)
+    assert_close(prediction.va, va)
 
 
 def forward(model, params, batch, **kwargs):
@@ -185,7 +187,7 @@ def test_single_vectors_equal_the_same_vector_at_every_frame():
     repeated = features | {"audio": jnp.repeat(features["audio"], t, axis=1)}
     masks = everything[0] | {"audio": jnp.ones((3, t), bool)}
     full = forward(model, params, (repeated, masks, everything[1]))
-    np.testing.assert_allclose(single.va, full.va, atol=1e-5)
+    assert_close(single.va, full.va)
 
 
 def test_pooled_readout_is_one_prediction_of_the_valid_frames():
@@ -207,10 +209,10 @@ def test_pathways_join_every_ordered_pair(names, shared):
     embeddings = {name: jnp.ones((2, 5, 8)) for name in names}
     masks = {name: jnp.ones((2, 5), bool) for name in names}
     init = functools.partial(fusion.init, jax.random.key(0), deterministic=True)
-    found = set(jax.eval_shape(init, embeddings, masks)["params"])
+    names_of_layers = set(jax.eval_shape(init, embeddings, masks)["params"])
     pathways = {f"{m}_from_{n}" for m in names for n in names if m != n}
     norms = {"norm"} if shared else {f"norm_{m}" for m in names}
-    assert found == pathways | norms
+    assert names_of_layers == pathways | norms
 
 
 def test_a_single_modality_is_only_normalised():
@@ -218,9 +220,9 @@ def test_a_single_modality_is_only_normalised():
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
     masks = {"audio": jnp.ones((2, 5), bool)}
     params = fusion.init(jax.random.key(0), {"audio": x}, masks, deterministic=True)
-    found = fusion.apply(params, {"audio": x}, masks, deterministic=True)["audio"]
+    enhanced = fusion.apply(params, {"audio": x}, masks, deterministic=True)["audio"]
     expected = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert_close(enhanced, expected)
 
 
 def test_bfloat16_changes_little_and_outputs_stay_float32():
@@ -269,28 +271,33 @@ def test_batches_that_do_not_fit_are_named():
         model.init(jax.random.key(0), short, masks, frame_mask, train=False)
 
 
-def test_the_released_closed_forms_and_split_head_are_exact():
-    """The whole network against the plain one: value, gradient, dropout; one window is silent."""
-    features, masks, frame_mask = random_batch(single=("audio", "text"))
-    masks["audio"] = masks["audio"].at[0].set(False)
-    results = []
-    for closed_form in (True, False):
-        model = small_model("maven_released_mlp", closed_form=closed_form)
-        params = random_params(model, features, masks, frame_mask, train=False)
+def test_the_split_head_of_modalities_is_exact():
+    """Of the released network: value, gradient and dropout are those of modalities side by side."""
+    head = RegressionHead((16, 8), (0.5, 0.3), "polar_angle_first")
+    keys = iter(jax.random.split(jax.random.key(0), 3))
+    lengths = {"visual": 8, "audio": 1, "text": 1}
+    parts = {m: jax.random.normal(next(keys), (3, t, 16)) for m, t in lengths.items()}
+    params = random_params(head, parts, deterministic=True)
 
-        def loss(params, features, model=model):
-            rngs = {"dropout": jax.random.key(4)}
-            va = model.apply(params, features, masks, frame_mask, train=True, rngs=rngs).va
-            return jnp.where(frame_mask[..., None], jnp.sin(3 * va), 0).sum(), va
+    def run(whole, params, parts):
+        x = over_frames(parts, 8) if whole else parts
+        va = head.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(4)}).va
+        return jnp.sin(3 * va).sum(), va
 
-        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-        results.append(run(params, features))
-    short, plain = (jax.tree.leaves_with_path(result) for result in results)
-    assert [path for path, _ in short] == [path for path, _ in plain]
-    for (path, a), (_, b) in zip(short, plain):
-        # Float32 rounds sums to a part of their largest terms.
-        tolerance = 1e-5 * max(1.0, float(jnp.abs(b).max()))
-        np.testing.assert_allclose(a, b, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+    with float64():
+        head = head.clone(dtype=jnp.float64, param_dtype=jnp.float64)
+        params, parts = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, parts))
+        split, plain = (
+            jax.tree.leaves_with_path(
+                jax.jit(jax.value_and_grad(run, (1, 2), has_aux=True), static_argnums=0)(
+                    whole, params, parts
+                )
+            )
+            for whole in (False, True)
+        )
+    for (path, a), (_, b) in zip(split, plain, strict=True):
+        tolerance = 1e-12 * max(1.0, np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
 def test_the_split_layer_starts_as_the_plain_one_would():
@@ -298,6 +305,6 @@ def test_the_split_layer_starts_as_the_plain_one_would():
     split = DenseOverModalities(4, ("embed", "mlp"))
     plain = dense(4, ("embed", "mlp"), name="", dtype=jnp.float32, param_dtype=jnp.float32)
     key = jax.random.key(6)
-    found, expected = split.init(key, parts, 5), plain.init(key, over_frames(parts, 5))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    start, expected = split.init(key, parts, 5), plain.init(key, over_frames(parts, 5))
+    for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)

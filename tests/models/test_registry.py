@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create, model_class
 from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
@@ -23,6 +24,22 @@ def test_stray_and_lacking_attributes_are_type_errors():
         create("concat_mlp", modalities=("visual",), num_recursions=2, **CONCAT)
     with pytest.raises(TypeError, match="embed_dim"):
         create("maven", modalities=("visual",))
+
+
+def test_fields_of_a_dataclass_are_keys_like_the_models_own():
+    keys = SMALL["grjca"][1]
+    assert small_model("grjca", num_steps=1).recursion_config.num_steps == 1
+
+    def check(keys):
+        recipes.check_keys(model_class("grjca"), keys, "model", ("modalities",))
+
+    check(keys)
+    with pytest.raises(UserError, match="a key 'num_step'; did you mean 'num_steps'"):
+        check(keys | {"num_step": 1})
+    with pytest.raises(UserError, match="a key 'recursion_config'"):
+        check(keys | {"recursion_config": None})
+    with pytest.raises(UserError, match="lacks remat, temporal"):
+        check({k: v for k, v in keys.items() if k not in ("remat", "temporal")})
 
 
 OWN = """

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from maven_jax.models.fusion import audio_guided_pool
+from maven_jax.kernels import by_window
 from maven_jax.models.fusion.audio_guided_pool import AudioGuidedPool, split_positions
 from maven_jax.models.registry import create
 from tests.support.reference_temporal import TorchPool, TorchRjca, array
+from tests.support.rounding import assert_close
 from tests.support.small_models import FAST_COMPILE, RJCA, random_batch, random_params
 
 B, T, POSITIONS, CHANNELS, AUDIO, DIM = 2, 6, 4, 5, 7, 8
@@ -29,10 +30,6 @@ RELEASED = RJCA | {
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
 
 
 def released_batch():
@@ -65,29 +62,28 @@ def gradient_of(model, params, *batch):
 @pytest.mark.parametrize("layout", ["positions", "released"])
 def test_pooling_is_torchs_with_gradients(layout, cache, monkeypatch):
     """At once, and window by window."""
-    monkeypatch.setattr(audio_guided_pool, "_IN_CACHE", cache)
+    monkeypatch.setattr(by_window, "CACHE_BYTES", cache)
     peer = TorchPool(CHANNELS, 3, DIM, POSITIONS, layout)
     random = np.random.default_rng(1)
     maps = random.standard_normal((B, T, POSITIONS, CHANNELS)).astype(np.float32)
     guide = random.standard_normal((B, T, 3)).astype(np.float32)
     inputs, led = torch.tensor(maps, requires_grad=True), torch.tensor(guide, requires_grad=True)
-    scale = random.uniform(0.5, 2.0, (B, T)).astype(np.float32)
-    output = peer(inputs * torch.tensor(scale)[..., None, None], led)
+    output = peer(inputs, led)
     torch.sin(output).sum().backward()
     module = AudioGuidedPool(DIM, layout)
 
     def loss(x, guide, params):
-        y = module.apply({"params": params}, x, jnp.asarray(scale), guide)
+        y = module.apply({"params": params}, x, guide)
         return jnp.sum(jnp.sin(y)), y
 
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
     arguments = (jnp.asarray(maps), jnp.asarray(guide), peer.params())
-    (by_x, by_guide, by_params), found = gradient(*arguments)
+    (by_x, by_guide, by_params), pooled = gradient(*arguments)
     assert ("scan" in str(jax.make_jaxpr(loss)(*arguments))) == (not cache)
-    close(found, array(output))
-    close(by_x, inputs.grad)
-    close(by_guide, led.grad)
-    close(by_params["map"]["kernel"], peer.map.weight.grad.T)
+    assert_close(pooled, array(output))
+    assert_close(by_x, inputs.grad)
+    assert_close(by_guide, led.grad)
+    assert_close(by_params["map"]["kernel"], peer.map.weight.grad.T)
 
 
 def test_layouts_of_the_map():
@@ -112,16 +108,16 @@ def test_the_whole_network_is_torchs():
     maps = flat.view(B, T, POSITIONS, CHANNELS).mT.reshape(B, T, POSITIONS, CHANNELS)
     output = peer(maps, torch.tensor(np.asarray(batch[0]["audio"])))
     params = peer.params()
-    gradient, found = gradient_of(model, params, *batch)
-    close(found, array(output))
+    gradient, va = gradient_of(model, params, *batch)
+    assert_close(va, array(output))
     assert array(output).std() > 0.02
     torch.sin(output).sum().backward()
-    close(gradient["pool"]["guide"]["kernel"], peer.pool.guide.weight.grad.T)
-    close(gradient["unimodal_audio"]["output"]["kernel"], peer.audio.output.weight.grad.T)
+    assert_close(gradient["pool"]["guide"]["kernel"], peer.pool.guide.weight.grad.T)
+    assert_close(gradient["unimodal_audio"]["output"]["kernel"], peer.audio.output.weight.grad.T)
     initial = gradient["unimodal_visual"]["blstm"]["initial_state"]
-    close(initial.reshape(-1, DIM // 2), peer.visual.initial.grad)
+    assert_close(initial.reshape(-1, DIM // 2), peer.visual.initial.grad)
     last = gradient["recursion"]["step"]["visual_key"]["kernel"][-1]
-    close(last, peer.steps[-1].key["visual"].weight.grad.T)
+    assert_close(last, peer.steps[-1].key["visual"].weight.grad.T)
 
 
 def test_every_parameter_has_its_counterpart():
@@ -139,8 +135,8 @@ def test_without_recursion_a_short_window_is_as_if_alone():
     expected = predict(model, variables, *short)
     valid = jnp.arange(T)[None] < 4
     padded = {m: jnp.where(valid[..., None], x[:1], jnp.nan) for m, x in features.items()}
-    found = predict(model, variables, padded, dict.fromkeys(features, valid), valid)
-    close(found[:, :4], expected)
+    padded_va = predict(model, variables, padded, dict.fromkeys(features, valid), valid)
+    assert_close(padded_va[:, :4], expected)
 
 
 def test_other_windows_and_maps_are_refused():

@@ -11,6 +11,7 @@ import torch
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create
 from tests.support.reference_temporal import TorchRjcma, array
+from tests.support.rounding import assert_close
 from tests.support.small_models import FAST_COMPILE, RJCMA, random_batch, random_params
 
 B, T = 3, 7
@@ -30,10 +31,6 @@ RELEASED = RJCMA | {
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
 
 
 def full_batch():
@@ -77,21 +74,21 @@ def test_a_training_step_and_what_is_predicted_after_it_are_torchs():
     output = peer(inputs)
     torch.sin(output).sum().backward()
     va, stats, gradient = train(model, variables, *batch)
-    close(va[..., :1], array(output))
+    assert_close(va[..., :1], array(output))
     assert not np.any(va[..., 1])
-    jax.tree.map(close, stats, peer.batch_stats())
-    close(gradient["head"]["hidden"]["kernel"], peer.hidden.weight.grad.T, atol=2e-5)
-    close(gradient["norm_text"]["scale"], peer.norm["text"].weight.grad, atol=2e-5)
-    found = gradient["recursion"]["step"]["audio_value"]["kernel"]
+    jax.tree.map(assert_close, stats, peer.batch_stats())
+    assert_close(gradient["head"]["hidden"]["kernel"], peer.hidden.weight.grad.T)
+    assert_close(gradient["norm_text"]["scale"], peer.norm["text"].weight.grad)
+    of_steps = gradient["recursion"]["step"]["audio_value"]["kernel"]
     for step, expected in enumerate(peer.steps):
-        close(found[step], expected.value["audio"].weight.grad.T, atol=2e-5)
+        assert_close(of_steps[step], expected.value["audio"].weight.grad.T)
     conv = peer.tcn["visual"].levels[0].first.parametrizations.weight
-    found = gradient["temporal_visual"]["tcn"]["level_0_conv_1"]
-    close(found["kernel"], conv.original1.grad.permute(2, 1, 0), atol=2e-5)
-    close(found["scale"], conv.original0.grad.ravel(), atol=2e-5)
+    of_conv = gradient["temporal_visual"]["tcn"]["level_0_conv_1"]
+    assert_close(of_conv["kernel"], conv.original1.grad.permute(2, 1, 0))
+    assert_close(of_conv["scale"], conv.original0.grad.ravel())
     peer.eval()
     variables |= {"batch_stats": stats}
-    close(predict(model, variables, *batch)[..., :1], array(peer(inputs)))
+    assert_close(predict(model, variables, *batch)[..., :1], array(peer(inputs)))
 
 
 def test_every_parameter_has_its_counterpart():
@@ -110,10 +107,10 @@ def test_padding_reaches_no_statistic():
     short = jax.tree.map(lambda x: x[:, :4], (features, masks, seen))
     valid = jnp.broadcast_to(jnp.arange(T) < 4, (B, T))
     padded = {m: jnp.where(valid[..., None], x, jnp.nan) for m, x in features.items()}
-    found = train(model, variables, padded, dict.fromkeys(features, valid), valid)
+    padded_step = train(model, variables, padded, dict.fromkeys(features, valid), valid)
     expected = train(model, variables, *short)
-    close(found[0][:, :4], expected[0])
-    jax.tree.map(close, found[1], expected[1])
+    assert_close(padded_step[0][:, :4], expected[0])
+    jax.tree.map(assert_close, padded_step[1], expected[1])
 
 
 def test_dimensions_fill_their_own_columns():
@@ -129,7 +126,7 @@ def test_dimensions_fill_their_own_columns():
     alone = head | {"output": {k: x[..., :1] for k, x in head["output"].items()}}
     variables |= {"params": variables["params"] | {"head": alone}}
     arousal = predict(one, variables, *batch)
-    close(arousal[..., 1], va[..., 1])
+    assert_close(arousal[..., 1], va[..., 1])
     assert not np.any(arousal[..., 0])
 
 

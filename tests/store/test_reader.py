@@ -159,9 +159,9 @@ def test_frames_outside_the_video_are_refused(written, start, stop):
 
 def test_unknown_names_are_refused(written):
     store, _ = written
-    with pytest.raises(ValueError, match="it has train, test"):
+    with pytest.raises(UserError, match="has no split 'dev'; known: train, test"):
         store.videos("dev")
-    with pytest.raises(ValueError, match="it has visual, word_2"):
+    with pytest.raises(UserError, match="has no modality 'text'; known: visual, word_2"):
         store.read(store.videos("train")[0], 0, 1, modalities=["text"])
 
 

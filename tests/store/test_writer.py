@@ -274,15 +274,21 @@ def test_a_split_may_be_lost_but_not_all(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"chunk_frames": 20}, "chunk_frames is 10 there, 20 in this run"),
-        ({"modalities": {"m": ModalitySpec("m", 4, {})}}, r"modalities.m.dim is 3 there, 4 in"),
+        ({"chunk_frames": 20}, "chunk_frames is 10 in the store, 20 in this run"),
+        (
+            {"modalities": {"m": ModalitySpec("m", 4, {})}},
+            "m.dim is 3 in the store, 4 in",
+        ),
         (
             {"modalities": {"m": ModalitySpec("m", 3, {"encoder": "f", "sizes": [1, 2]})}},
-            r"modalities.m.spec.encoder is 'e' there, 'f' in this run",
+            r"modalities.m.spec.encoder is 'e' in the store, 'f' in this run",
         ),
-        ({"modalities": {"k": ModalitySpec("k", 3, {})}}, "modalities.m is there, but not in"),
-        ({"lengths": LENGTHS | {"one": 31}}, "videos.one.num_frames is 30 there, 31 in this run"),
-        ({"lengths": dict(list(LENGTHS.items())[1:])}, "videos.one is there, but not in this run"),
+        (
+            {"modalities": {"k": ModalitySpec("k", 3, {})}},
+            "m is in the store, but not in",
+        ),
+        ({"lengths": LENGTHS | {"one": 31}}, "videos.one.num_frames is 30 in the store, 31 in"),
+        ({"lengths": dict(list(LENGTHS.items())[1:])}, "videos.one is in the store, but not in"),
         ({"lengths": dict(reversed(LENGTHS.items()))}, "the order of videos"),
         ({"shard_bytes": 10**6}, "shards.train differ"),
     ],
@@ -315,10 +321,10 @@ def one_bad(value: float, dtype: type = np.float32) -> np.ndarray:
     [
         ({"features": {"m": one_bad(np.nan)}}, "video 'three', m, frame 7: not a finite number"),
         ({"features": {"m": one_bad(np.inf, np.float16)}}, "m, frame 7: not a finite number"),
-        ({"features": {"m": one_bad(-7e4)}}, "m, frame 7, feature 1: -70000 lies beyond"),
+        ({"features": {"m": one_bad(-7e4)}}, "m, frame 7, feature 1: -70000 exceeds"),
         ({"targets": np.full((12, 2), np.nan, np.float32)}, "annotation, frame 0"),
         ({"targets": np.full((12, 2), -1.5, np.float32)}, r"frame 0: \[-1.5, -1.5\] is not within"),
-        ({"time_s": np.arange(12) % 7 / 1.0}, "time, frame 7: 0.0 s does not lie behind"),
+        ({"time_s": np.arange(12) % 7 / 1.0}, "time, frame 7: 0.0 s is not later than"),
         ({"time_s": np.full(12, np.nan)}, "time, frame 0: nan s"),
     ],
 )
@@ -395,7 +401,7 @@ def test_bad_plans_are_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             make_plan(tmp_path, [video], one, 10, 100)
     video = PlannedVideo("a", "train", 1, "a")
-    with pytest.raises(UserError, match="there twice"):
+    with pytest.raises(UserError, match="given twice"):
         make_plan(tmp_path, [video, video], one, 10, 100)
     with pytest.raises(UserError, match="no videos"):
         make_plan(tmp_path, [], one, 10, 100)

@@ -1,11 +1,11 @@
-r"""Pages that walk through commands: runs them as written, compares or renews what they print.
+r"""Runs the commands of a page as written, and compares or renews the output that it shows.
 
-    python -m tests.support.pages docs/researcher.md --folder FOLDER [--write]
+    python -m tests.support.pages docs/one_video.md --folder FOLDER [--write]
 
-A command is an indented line that begins with `$ ` (a `\` at its end continues it); what stands
-below it is its output, where a line `…` stands for any number of lines. What is fenced and has a
-name, as in "```python name.py", is a file, written before the commands behind it run. Compared are
-words, not numbers: those differ between machines and runs. `--write` puts the real output into the
+A command is an indented line that begins with `$ ` (a `\` at its end continues it). Its output
+stands below it, where a line `…` stands for any number of lines. A fenced block with a name, as in
+"```python name.py", is a file; it is written before the commands after it run. Words are compared,
+numbers are not: they differ between machines and runs. `--write` puts the real output into the
 page.
 """
 
@@ -85,10 +85,10 @@ def masked(line: str) -> str:
 
 
 def align(shown: Sequence[str], printed: Sequence[str]) -> list[str] | None:
-    """What a page shows, with the lines that were printed in place of those that stand for them.
+    """Replaces the lines that a page shows by those that were printed, `…` excepted.
 
     Returns:
-        As many lines as `shown`, or None if `printed` says something else.
+        As many lines as `shown`, or None if `printed` differs in more than numbers.
     """
     parts: list[list[str]] = [[]]
     for line in shown:
@@ -96,23 +96,23 @@ def align(shown: Sequence[str], printed: Sequence[str]) -> list[str] | None:
             parts.append([])
         else:
             parts[-1].append(masked(line))
-    said = [masked(line) for line in printed]
-    found: list[str] = []
-    at = 0
+    words = [masked(line) for line in printed]
+    renewed: list[str] = []
+    end = 0
     for index, part in enumerate(parts):
-        begins = range(at, len(said) - len(part) + 1)
+        starts = range(end, len(words) - len(part) + 1)
         if index == 0:
-            begins = begins[:1]
+            starts = starts[:1]
         if index == len(parts) - 1:
-            begins = [b for b in begins if b + len(part) == len(said)]
-        here = next((b for b in begins if said[b : b + len(part)] == part), None)
-        if here is None:
+            starts = [s for s in starts if s + len(part) == len(words)]
+        start = next((s for s in starts if words[s : s + len(part)] == part), None)
+        if start is None:
             return None
         if index:
-            found.append(ANY)
-        at = here + len(part)
-        found += printed[here:at]
-    return found
+            renewed.append(ANY)
+        end = start + len(part)
+        renewed += printed[start:end]
+    return renewed
 
 
 def run(command: str, folder: Path) -> list[str]:
@@ -138,15 +138,15 @@ def run(command: str, folder: Path) -> list[str]:
 
 
 def walk(page: Path, folder: Path, *, write: bool) -> list[str]:
-    """Does what a page says, in a folder.
+    """Writes the files and runs the commands of a page, in a folder.
 
     Args:
         page: the Markdown file.
-        folder: where the reader is.
-        write: put what is printed into the page.
+        folder: where the reader types.
+        write: put the printed lines into the page.
 
     Returns:
-        For each command that printed something else, what it printed.
+        A message for each command that printed something else than the page shows.
     """
     lines = page.read_text().splitlines()
     renewed, done, faults = [], 0, []
@@ -156,13 +156,13 @@ def walk(page: Path, folder: Path, *, write: bool) -> list[str]:
             (folder / step.file).write_text(text)
             continue
         printed = run(step.command, folder)
-        now = align([line[4:] for line in lines[step.first : step.last]], printed)
-        if now is None:
+        shown = align([line[4:] for line in lines[step.first : step.last]], printed)
+        if shown is None:
             text = "\n".join(printed)
             faults.append(f"{page.name}, line {step.first}: $ {step.command}\nprints\n{text}")
-            now = printed
+            shown = printed
         renewed += lines[done : step.first]
-        renewed += [f"    {line}" for line in now]
+        renewed += [f"    {line}" for line in shown]
         done = step.last
     if write:
         page.write_text("\n".join([*renewed, *lines[done:]]) + "\n")
@@ -173,7 +173,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     p.add_argument("pages", nargs="+", type=Path)
     p.add_argument("--folder", type=Path, required=True, help="where the commands are run")
-    p.add_argument("--write", action="store_true", help="put what is printed into the pages")
+    p.add_argument("--write", action="store_true", help="put the printed lines into the pages")
     args = p.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     faults = [f for page in args.pages for f in walk(page, args.folder, write=args.write)]

@@ -1,7 +1,7 @@
-"""What is made of the steps X_0 … X_l of a recursion: gates that choose among them, per frame.
+"""Gates that choose, per frame, among the steps X_0 … X_l of a recursion.
 
-Each takes modality -> (l+1, b, t, d_m) and returns modality -> (b, t, d_m), zero on masked frames;
-modalities have gates of their own. With l = 0 there is one step to choose.
+Each takes modality -> (l+1, b, t, d_m) and returns modality -> (b, t, d_m), zero on masked frames.
+Every modality has a gate of its own. With l = 0 there is one step to choose.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _valid(steps: Array, frame_mask: Array) -> Array:
 class SoftmaxGate(nn.Module):
     """One gate over all steps: relu(Σ_i w_i X_i), w = softmax((W X_l + b) / temperature).
 
-    The features that no step has touched, X_0, are among the choices, so that modalities that do
-    not complement each other can be kept apart. Source: GRJCA (Praveen et al., 2025).
+    X_0, which no step has changed, is among the choices: modalities that do not complement each
+    other can stay apart. Source: GRJCA (Praveen et al., 2025).
 
     Attributes:
         temperature: 0.1 in the paper.
@@ -68,13 +68,13 @@ class SoftmaxGate(nn.Module):
 
 
 class HierarchicalGate(nn.Module):
-    """A gate for each step, between what it got and what it made of it, then one over the steps.
+    """A gate for each step, between its input and its output, then one over the steps.
 
     Z_i = relu(Σ w X) over {X_{i-1}, X_i} with w = softmax((W_i X_i + b_i) / temperature), for
     i = 1 … l; then relu of the weighted sum of Z_1 … Z_l with softmax((W Z_l + b) / temperature).
-    Source: HGRJCA (Praveen et al., 2025), whose words leave open between what a step's gate
-    chooses: here a step's input, as nothing else is new to it. The recursion itself runs on the
-    ungated features. l = 0 has no gates, only the relu.
+    Source: HGRJCA (Praveen et al., 2025), which does not say between what a step's gate chooses;
+    here it is between the step's input and its output. The recursion itself runs on the ungated
+    features. l = 0 has no gates, only the relu.
 
     Attributes:
         temperature: 0.1 in the paper.
@@ -112,7 +112,7 @@ class HierarchicalGate(nn.Module):
         return gated
 
     def _step_logits(self, m: str, attended: Array) -> Array:
-        """Of each step's own gate: (l, b, t, d) to (2, l, b, t)."""
+        """Returns the logits of each step's own gate, (2, l, b, t), from (l, b, t, d)."""
         count, width = len(attended), attended.shape[-1]
         start = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_axis=(0,))
         kernel: Any = self.param(
@@ -134,11 +134,11 @@ class HierarchicalGate(nn.Module):
 
 
 class RecursionBlstm(nn.Module):
-    """A BLSTM that runs over the steps of each frame, and weights them by its states.
+    """A BLSTM that runs over the steps of each frame; its states weight the steps.
 
     w = softmax_i(v · h_i + c) with h_i the two states at step i; Σ_i w_i X_i. Source: TAGF (Lee et
-    al., 2025). Its recurrence is over the recursion: frames do not see each other here. X_0 is
-    one of the steps, as in GRJCA.
+    al., 2025). The BLSTM runs along the recursion: frames do not see each other here. X_0 is one of
+    the steps, as in GRJCA.
 
     Attributes:
         hidden_dim: of each direction.
@@ -165,7 +165,7 @@ class RecursionBlstm(nn.Module):
             value = _valid(value, frame_mask)
             count, b, t, width = value.shape
             frames = jnp.moveaxis(value, 0, 2).reshape(b * t, count, width)
-            # Masked frames were set to zero; a state held over all steps would say no more.
+            # Masked frames are zeros by now, and no mask is needed: all their steps are alike.
             states = Blstm(
                 self.hidden_dim,
                 num_layers=1,

@@ -5,29 +5,20 @@ The papers and the released code mean three different things by it; all three ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.processor import on_one_processor
+from maven_jax.kernels.by_window import by_window
 from maven_jax.kernels.random_bits import keep_mask
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import XAVIER, dense
-
-# Scores up to this size stay near a processor's cores.
-_IN_CACHE = 2**24
-
-CHOICES = {
-    "correlation": ("channel", "time", "dense"),
-    "joint": ("concat", "linear"),
-    "query": ("linear", "identity"),
-}
+from maven_jax.models.fusion.recursion_config import RecursionConfig
 
 
 class JointCorrelation(nn.Module):
@@ -45,31 +36,19 @@ class JointCorrelation(nn.Module):
       U = relu(tanh((X_m W_v + b) S)), (T, d); X_m + dropout(relu(U W_o + b)). Layers `{m}_key`
       K (over time, with bias), `{m}_value`, `{m}_output`, and `query`, which all modalities share.
 
+    J is the modalities side by side in the order of `x`, or a linear layer of that.
+
     The parameters that mix frames tie the module to windows of `window_length` frames; shorter
     ones come padded and masked. Masked frames are zero rows of X_m, J and Q, so that they take
     part in no sum over frames, and come out as zeros.
 
     Attributes:
-        correlation: "channel", "time" or "dense".
-        window_length: T.
-        attention_dim: k; `channel` only.
-        joint: J is the modalities side by side in the order of `x`, "concat", or a linear layer of
-            that, "linear".
-        joint_dim: d if `joint` is "linear".
-        query: Q = J W_q + b, "linear" (release of RJCA), or J itself, "identity" (release of
-            RJCMA); `dense` only.
-        dropout_rate: where `dense` says dropout; for the other two, on the update.
+        config: form and sizes.
         dtype: of the products and of the result.
         param_dtype: of the parameters.
     """
 
-    correlation: str
-    window_length: int
-    attention_dim: int
-    joint: str
-    joint_dim: int
-    query: str
-    dropout_rate: float | int
+    config: RecursionConfig
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -84,69 +63,68 @@ class JointCorrelation(nn.Module):
         """Returns the updated modalities, of the shapes they came in, zero on masked frames.
 
         Raises:
-            ValueError: t is not `window_length`, or an attribute is none of those allowed.
+            ValueError: t is not `window_length`.
         """
-        self._check(frame_mask.shape[1])
+        c, t = self.config, frame_mask.shape[1]
+        if t != c.window_length:
+            raise ValueError(
+                f"correlation={c.correlation!r} is tied to windows of T frames by its"
+                f" parameters: window_length={c.window_length}, but these have {t}"
+            )
         valid = frame_mask[..., None]
         x = {m: jnp.where(valid, value, 0).astype(self.dtype) for m, value in x.items()}
         joint = jnp.concatenate(list(x.values()), axis=-1)
-        if self.joint == "linear":
-            joint = jnp.where(valid, self._dense(self.joint_dim, "joint")(joint), 0)
-        update = {"channel": self._channel, "time": self._time, "dense": self._dense_update}
-        other = joint
-        if self.correlation == "dense" and self.query == "linear":
-            # The bias would let masked frames in.
-            other = jnp.where(valid, self._dense(joint.shape[-1], "query")(joint), 0)
-        dropout = Dropout(self.dropout_rate, deterministic)
+        # Biases would let masked frames in.
+        if c.joint == "linear":
+            joint = jnp.where(valid, self._dense(c.joint_dim, "joint")(joint), 0)
+        if c.correlation == "dense" and c.query == "linear":
+            joint = jnp.where(valid, self._dense(joint.shape[-1], "query")(joint), 0)
+        update = {
+            "channel": self._channel,
+            "time": self._time,
+            "dense": partial(self._dense_update, deterministic=deterministic),
+        }[c.correlation]
+        dropout = Dropout(c.correlation_dropout_rate, deterministic)
         updated = {}
         for m, value in x.items():
-            added = dropout(update[self.correlation](m, value, other, dropout))
+            added = dropout(update(m, value, joint))
             updated[m] = jnp.where(valid, value + added, 0)
         return updated
 
-    def _check(self, t: int) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(allowed)}")
-        if t != self.window_length:
-            raise ValueError(
-                f"correlation={self.correlation!r} is tied to windows of T frames by its"
-                f" parameters: window_length={self.window_length}, but these have {t}"
-            )
-
-    def _channel(self, m: str, x: Array, joint: Array, dropout: Dropout) -> Array:
-        t, k, d = self.window_length, self.attention_dim, joint.shape[-1]
-        mixed = jnp.einsum("bsc,st->btc", x, self._weight(f"{m}_joint", (t, t), (None, None)))
+    def _channel(self, m: str, x: Array, joint: Array) -> Array:
+        t, k, d = x.shape[1], self.config.attention_dim, joint.shape[-1]
+        mixed = jnp.einsum("bsc,st->btc", x, self._weight(f"{m}_joint", (t, t)))
         correlation = jnp.tanh(jnp.einsum("btc,btd->bcd", mixed, joint) / d**0.5)
-        hidden = jnp.einsum("kt,btc->bkc", self._weight(f"{m}_input", (k, t), (None, None)), x)
-        weight = self._weight(f"{m}_correlation", (k, d), (None, "mlp"))
-        hidden = nn.relu(hidden + jnp.einsum("kd,bcd->bkc", weight, correlation))
-        return jnp.einsum("kt,bkc->btc", self._weight(f"{m}_output", (k, t), (None, None)), hidden)
+        of_input = jnp.einsum("kt,btc->bkc", self._weight(f"{m}_input", (k, t)), x)
+        weight = self._weight(f"{m}_correlation", (k, d), axes=(None, "mlp"))
+        hidden = nn.relu(of_input + jnp.einsum("kd,bcd->bkc", weight, correlation))
+        return jnp.einsum("kt,bkc->btc", self._weight(f"{m}_output", (k, t)), hidden)
 
-    def _time(self, m: str, x: Array, joint: Array, dropout: Dropout) -> Array:
-        t, d = self.window_length, joint.shape[-1]
-        projected = x @ self._weight(f"{m}_joint", (x.shape[-1], d), ("embed", "mlp"))
+    def _time(self, m: str, x: Array, joint: Array) -> Array:
+        t, d = x.shape[1], joint.shape[-1]
+        projected = x @ self._weight(f"{m}_joint", (x.shape[-1], d), axes=("embed", "mlp"))
         correlation = jnp.tanh(jnp.einsum("bsd,btd->bst", projected, joint) / d**0.5)
-        mixed = jnp.einsum("rs,bsc->brc", self._weight(f"{m}_correlation", (t, t), (None, None)), x)
+        mixed = jnp.einsum("rs,bsc->brc", self._weight(f"{m}_correlation", (t, t)), x)
         hidden = nn.relu(jnp.einsum("bst,bsc->btc", correlation, mixed))
         # `hidden` sums T correlations where the other forms saturate: from Xavier's start alone
         # each step would make the features some √T/2 times larger, and l steps that to the l.
         start = nn.initializers.variance_scaling(1 / t, "fan_avg", "uniform")
-        weight = self._weight(f"{m}_output", (t, t), (None, None), start)
-        return jnp.einsum("ts,bsc->btc", weight, hidden)
+        return jnp.einsum("ts,bsc->btc", self._weight(f"{m}_output", (t, t), start=start), hidden)
 
-    def _dense_update(self, m: str, x: Array, query: Array, dropout: Dropout) -> Array:
-        width, d = x.shape[-1], query.shape[-1]
-        key = self._dense(self.window_length, f"{m}_key", (None, None))(jnp.swapaxes(x, 1, 2))
+    def _dense_update(self, m: str, x: Array, query: Array, *, deterministic: bool) -> Array:
+        (b, t, width), d = x.shape, query.shape[-1]
+        key = self._dense(t, f"{m}_key", (None, None))(jnp.swapaxes(x, 1, 2))
         value = self._dense(width, f"{m}_value", ("embed", None))(x)
-        kept, probability = None, 1.0
-        if dropout.rate and not dropout.deterministic:
-            shape = (len(x), width, d)
-            kept, probability = keep_mask(self.make_rng("dropout"), dropout.rate, shape)
+        keep, rate = None, self.config.correlation_dropout_rate
+        if rate and not deterministic:
+            # Drawn for all windows together, so that it does not matter how they are taken.
+            keep, probability = keep_mask(self.make_rng("dropout"), rate, (b, width, d))
+            value /= jnp.asarray(probability, value.dtype)
+        num_bytes = b * width * d * key.dtype.itemsize
         # Divided before the product, where it is smaller.
-        attended = _attend(key / d**0.5, query, value, kept, probability)
-        attended = nn.relu(jnp.tanh(attended))
-        return nn.relu(self._dense(width, f"{m}_output", ("mlp", "embed"))(attended))
+        mixed = by_window(_attend, self, key / d**0.5, query, value, keep, num_bytes=num_bytes)
+        mixed = nn.relu(jnp.tanh(mixed))
+        return nn.relu(self._dense(width, f"{m}_output", ("mlp", "embed"))(mixed))
 
     def _dense(
         self, features: int, name: str, axes: tuple[str | None, str | None] = ("embed", "mlp")
@@ -157,37 +135,22 @@ class JointCorrelation(nn.Module):
         self,
         name: str,
         shape: tuple[int, int],
-        axes: Sequence[str | None],
+        *,
+        axes: tuple[str | None, str | None] = (None, None),
         start: nn.initializers.Initializer = XAVIER,
     ) -> Array:
-        start = nn.with_logical_partitioning(start, tuple(axes))
+        start = nn.with_logical_partitioning(start, axes)
         weight: Any = self.param(name, start, shape, self.param_dtype)
         return jnp.asarray(weight, self.dtype)
 
 
 def _attend(
+    _: nn.Module,
     key: Float[Array, "b c t"],
     query: Float[Array, "b t d"],
     value: Float[Array, "b t c"],
-    kept: Bool[Array, "b c d"] | None,
-    probability: float,
+    keep: Bool[Array, "b c d"] | None,
 ) -> Float[Array, "b t d"]:
-    """Returns value · dropout(tanh(key · query)), of which `kept` says what stays.
-
-    With many channels and few frames the scores are much larger than all they are made from. Where
-    they would not fit into a processor's cache they are made window by window, and again in the
-    backward pass, rather than written to memory a dozen times.
-    """
-
-    def one(window: tuple[Array, Array, Array, Array | None]) -> Array:
-        key, query, value, kept = window
-        scores = jnp.tanh(key @ query)
-        if kept is not None:
-            scores = jnp.where(kept, scores / jnp.asarray(probability, scores.dtype), 0)
-        return value @ scores
-
-    everything = (key, query, value, kept)
-    bytes_of_scores = key.shape[0] * key.shape[1] * query.shape[2] * key.dtype.itemsize
-    if bytes_of_scores <= _IN_CACHE or not on_one_processor():
-        return one(everything)
-    return lax.map(jax.checkpoint(one, prevent_cse=False), everything)
+    """Returns value · tanh(key · query), without the correlations that `keep` leaves out."""
+    scores = jnp.tanh(key @ query)
+    return value @ (scores if keep is None else jnp.where(keep, scores, 0))

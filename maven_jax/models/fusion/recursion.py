@@ -10,12 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.processor import on_one_processor
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
-
-# So few steps are written out on a processor, where a loop's stacks of what its gradient needs cost
-# more than the loop saves. The program of more steps is a loop of one, however many they are.
-_FEW = 2
+from maven_jax.models.fusion.recursion_config import RecursionConfig
 
 
 class Recursion(nn.Module):
@@ -27,24 +23,12 @@ class Recursion(nn.Module):
     give each step its own weights.
 
     Attributes:
-        num_steps: l ≥ 0; 0 has no parameters and leaves the modalities as they are.
-        share_weights: one set of weights for all steps, or one for each.
-        remat: recompute each step in the backward pass instead of keeping what it computed.
-        unroll: write the steps out one after the other; the program then grows with l.
-        Others: those of JointCorrelation.
+        config: form and sizes.
+        dtype: of the products and of the result.
+        param_dtype: of the parameters.
     """
 
-    num_steps: int
-    share_weights: bool
-    remat: bool
-    correlation: str
-    window_length: int
-    attention_dim: int
-    joint: str
-    joint_dim: int
-    query: str
-    dropout_rate: float | int
-    unroll: bool = False
+    config: RecursionConfig
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -59,17 +43,15 @@ class Recursion(nn.Module):
         """Returns X_0 … X_l of each modality, (l+1, b, t, d_m), zero on masked frames.
 
         Raises:
-            ValueError: l < 0, or see JointCorrelation.
+            ValueError: see JointCorrelation.
         """
-        if self.num_steps < 0:
-            raise ValueError(f"num_steps={self.num_steps}: the recursion has 0 or more steps")
         # JAX sorts the keys of a dict; what is carried is a tuple, so that the joint features keep
         # the order of `x`.
         modalities = tuple(x)
         first = tuple(
             jnp.where(frame_mask[..., None], x[m], 0).astype(self.dtype) for m in modalities
         )
-        if not self.num_steps:
+        if not self.config.num_steps:
             return {m: value[None] for m, value in zip(modalities, first)}
 
         def body(step: JointCorrelation, carry: tuple[Array, ...], _: None):
@@ -77,41 +59,26 @@ class Recursion(nn.Module):
             carry = tuple(updated[m] for m in modalities)
             return carry, carry
 
-        if self.remat:
+        if self.config.remat:
             # Inside a scan nothing can be eliminated that should be recomputed.
             body = nn.remat(body, prevent_cse=False)
         axes: dict[str, Any] = (
             {"variable_broadcast": "params"}
-            if self.share_weights
+            if self.config.share_weights
             else {
                 "variable_axes": {"params": 0},
                 "metadata_params": {nn.PARTITION_NAME: "layers"},
             }
         )
-        few = self.num_steps <= _FEW and on_one_processor()
         scan = nn.scan(
             body,
-            split_rngs={"params": not self.share_weights, "dropout": True},
-            length=self.num_steps,
-            unroll=self.num_steps if self.unroll or few else 1,
+            split_rngs={"params": not self.config.share_weights, "dropout": True},
+            length=self.config.num_steps,
             **axes,
         )
-        _, later = scan(self._step(), first, None)
+        step = JointCorrelation(self.config, self.dtype, self.param_dtype, name="step")
+        _, later = scan(step, first, None)
         return {
             m: jnp.concatenate([start[None], rest])
             for m, start, rest in zip(modalities, first, later)
         }
-
-    def _step(self) -> JointCorrelation:
-        return JointCorrelation(
-            correlation=self.correlation,
-            window_length=self.window_length,
-            attention_dim=self.attention_dim,
-            joint=self.joint,
-            joint_dim=self.joint_dim,
-            query=self.query,
-            dropout_rate=self.dropout_rate,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="step",
-        )

@@ -12,7 +12,7 @@ import av.container
 import av.stream
 
 from maven_jax.errors import UserError
-from maven_jax.files import publish, temporary_beside
+from maven_jax.files import whole_file
 from maven_jax.media.container import DECODER_ERRORS, container_start_s, opened
 from maven_jax.media.frame_times import MediaInfo, probe
 from maven_jax.media.pictures import pictures
@@ -51,15 +51,8 @@ def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
         info = probe(media)
     except InputError as error:
         raise UserError(f"{error} (an overlay needs a video)") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path, path.parent)
-    try:
-        with av.open(str(temporary), "w", format="mp4") as out:
-            _write(prediction, media, info, out)
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as out:
+        _write(prediction, media, info, out)
 
 
 def _write(

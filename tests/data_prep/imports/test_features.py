@@ -394,5 +394,5 @@ def test_values_beyond_float16_are_named(folders):
     values = np.zeros((40, 2))
     values[3, 1] = 1e9
     save(features / "m" / "a.npy", values)
-    with pytest.raises(UserError, match=r"m, frame 3, feature 1: 1e\+09 lies beyond"):
+    with pytest.raises(UserError, match=r"m, frame 3, feature 1: 1e\+09 exceeds"):
         import_features.run(features, root, out)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maven_jax.models.fusion.gates import HierarchicalGate, RecursionBlstm, SoftmaxGate
+from tests.support.rounding import assert_close
 
 WIDTHS = {"visual": 6, "audio": 4}
 GATES = [SoftmaxGate(0.1), HierarchicalGate(0.1), RecursionBlstm(3)]
@@ -78,10 +79,10 @@ def recursion_blstm(params, m, x):
 )
 def test_formulas(gate, formula):
     steps, params = steps_and_params(gate)
-    found = gate.apply(params, steps, MASK, deterministic=True)
+    gated = gate.apply(params, steps, MASK, deterministic=True)
     for m, value in steps.items():
         expected = np.where(MASK[..., None], formula(unboxed(params), m, np.asarray(value)), 0)
-        np.testing.assert_allclose(found[m], expected, atol=1e-5)
+        assert_close(gated[m], expected)
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -98,20 +99,20 @@ def test_masked_frames_reach_neither_results_nor_gradients(gate):
 
     expected = run(params, steps)
     garbage = {m: jnp.where(MASK[..., None], v, jnp.nan) for m, v in steps.items()}
-    found = run(params, garbage)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    with_garbage = run(params, garbage)
+    for a, b in zip(jax.tree.leaves(with_garbage), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(a).all()
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    for value in found[1][1].values():
+        assert_close(a, b)
+    for value in with_garbage[1][1].values():
         assert not np.any(np.where(MASK[..., None], 0, value))
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_without_a_recursion_there_is_nothing_to_choose(gate):
     steps, params = steps_and_params(gate, num_steps=0)
-    found = gate.apply(params, steps, MASK, deterministic=True)
+    gated = gate.apply(params, steps, MASK, deterministic=True)
     for m, value in steps.items():
         expected = jnp.where(MASK[..., None], value[0], 0)
         if not isinstance(gate, RecursionBlstm):
             expected = jax.nn.relu(expected)
-        np.testing.assert_allclose(found[m], expected, atol=1e-6)
+        assert_close(gated[m], expected)

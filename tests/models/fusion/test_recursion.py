@@ -1,6 +1,7 @@
 """Joint correlation and its recursion: agreement with torch, masks, dropout, program size."""
 
 import functools
+from dataclasses import replace
 
 import flax.linen as nn
 import jax
@@ -8,25 +9,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax.models.fusion import joint_correlation
+from maven_jax.kernels import by_window
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
 from maven_jax.models.fusion.recursion import Recursion
-from tests.support.reference_recursion import recursion as reference
+from maven_jax.models.fusion.recursion_config import RecursionConfig
+from tests.support import reference_recursion, rounding
 
 # Not in the order of the alphabet, which is the order in which JAX hands dicts back.
 WIDTHS = {"visual": 6, "audio": 4, "text": 5}
 FORMS = ("channel", "time", "dense")
 T = 7
-STEP = {
-    "correlation": "time",
-    "window_length": T,
-    "attention_dim": 3,
-    "joint": "linear",
-    "joint_dim": 8,
-    "query": "linear",
-    "dropout_rate": 0,
-}
-RECURSION = STEP | {"num_steps": 2, "share_weights": False, "remat": False}
+CONFIG = RecursionConfig(
+    correlation="time",
+    window_length=T,
+    num_steps=2,
+    share_weights=False,
+    attention_dim=3,
+    joint="linear",
+    joint_dim=8,
+    query="linear",
+    correlation_dropout_rate=0,
+    remat=False,
+)
+
+
+def recursion(**changes):
+    return Recursion(replace(CONFIG, **changes))
 
 
 def inputs(*, b=2, widths=WIDTHS, t=T, seed=0):
@@ -64,34 +72,30 @@ def run(module, names, *, key=None):
 
 
 def weights_like(module, x, seed=2):
-    lengths = getattr(module, "num_steps", None)
-    leading = () if lengths is None else (lengths + 1,)
+    leading = (module.config.num_steps + 1,) if isinstance(module, Recursion) else ()
     rng = np.random.default_rng(seed)
     return {m: rng.standard_normal(leading + v.shape).astype(np.float32) for m, v in x.items()}
 
 
-def assert_close(found, expected, tolerance=1e-5):
-    """Equal to `tolerance` of the array's largest element, or of one if that is smaller."""
-    found, expected = jax.tree.map(np.asarray, (found, expected))
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        scale = max(1, np.abs(b).max())
-        np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
+def assert_close(actual, expected):
+    """Trees, equal but for the rounding of sums."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(rounding.assert_close, actual, expected)
 
 
 def assert_as_torch(names, **changes):
-    module = Recursion(**RECURSION | changes)
+    module = recursion(**changes)
     x = inputs(widths={m: WIDTHS[m] for m in names})
     cotangents = weights_like(module, x)
     params = parameters(module, x)
     mask = jnp.ones((2, T), bool)
     outputs, (of_params, of_x) = run(module, names)(params, x, mask, cotangents)
-    expected = reference(
+    expected = reference_recursion.recursion(
         params.get("params", {}).get("step", {}),
         {m: np.array(v) for m, v in x.items()},
         cotangents,
         **{
-            name: getattr(module, name)
+            name: getattr(module.config, name)
             for name in ("num_steps", "share_weights", "correlation", "joint", "query")
         },
     )
@@ -131,8 +135,7 @@ def test_outputs_and_gradients_are_those_of_torch(names, joint, query, correlati
         {"joint": "concat", "query": "identity", "correlation": "dense"},
         {"joint": "linear", "query": "linear", "correlation": "dense"},
         {"remat": True},
-        {"unroll": True, "num_steps": 3},
-        {"remat": True, "unroll": True, "share_weights": True},
+        {"remat": True, "share_weights": True},
     ],
     ids=str,
 )
@@ -145,7 +148,7 @@ def test_every_number_of_steps_and_option_agrees_with_torch(options):
 def test_any_number_of_modalities(correlation, count):
     widths = dict(zip(("pose", "visual", "audio", "text"), (3, 6, 4, 5)))
     x = inputs(widths=dict(list(widths.items())[:count]))
-    module = Recursion(**RECURSION | {"correlation": correlation, "joint": "concat"})
+    module = recursion(correlation=correlation, joint="concat")
     mask = jnp.ones((2, T), bool)
     steps = module.apply(parameters(module, x), x, mask, deterministic=True)
     assert list(steps) == list(x)
@@ -156,7 +159,7 @@ def test_any_number_of_modalities(correlation, count):
 
 
 def test_without_steps_there_are_no_parameters_and_windows_have_any_length():
-    module = Recursion(**RECURSION | {"num_steps": 0})
+    module = recursion(num_steps=0)
     x = inputs(t=11)
     mask = jnp.arange(11) < jnp.array([[11], [4]])
     steps, variables = module.init_with_output(jax.random.key(0), x, mask, deterministic=True)
@@ -168,28 +171,28 @@ def test_without_steps_there_are_no_parameters_and_windows_have_any_length():
 @functools.cache
 def masked_case(correlation):
     """Returns a compiled recursion with its arguments; the second window has 4 frames of 7."""
-    module = Recursion(**RECURSION | {"correlation": correlation})
+    module = recursion(correlation=correlation)
     x = inputs()
     mask = jnp.arange(T) < jnp.array([[T], [4]])
     params = parameters(module, x)
-    return run(module, tuple(x)), module, params, x, mask, weights_like(module, x)
+    return run(module, tuple(x)), params, x, mask, weights_like(module, x)
 
 
 @pytest.mark.parametrize("correlation", FORMS)
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e4])
 def test_masked_frames_may_hold_anything(correlation, garbage):
-    compiled, _, params, x, mask, cotangents = masked_case(correlation)
+    compiled, params, x, mask, cotangents = masked_case(correlation)
     seen = np.asarray(mask)[..., None]
     expected = compiled(params, x, mask, cotangents)
-    found = compiled(
+    with_garbage = compiled(
         params,
         {m: jnp.where(seen, v, garbage) for m, v in x.items()},
         mask,
         # A later layer may send back anything for them, too.
         {m: np.where(seen, v, 9) for m, v in cotangents.items()},
     )
-    assert_close(found, expected, 1e-6)
-    outputs, (_, of_x) = found
+    assert_close(with_garbage, expected)
+    outputs, (_, of_x) = with_garbage
     for m in x:
         assert not np.any(np.where(seen, 0, outputs[m]))
         assert not np.any(np.where(seen, 0, of_x[m]))
@@ -208,40 +211,40 @@ def shortened(params, frames):
 
 @pytest.mark.parametrize("correlation", FORMS)
 def test_masked_frames_leave_the_others_as_in_a_window_that_ends_before_them(correlation):
-    compiled, module, params, x, mask, cotangents = masked_case(correlation)
+    compiled, params, x, mask, cotangents = masked_case(correlation)
     outputs = compiled(params, x, mask, cotangents)[0]
-    short = module.clone(window_length=4)
-    found = short.apply(
+    short = recursion(correlation=correlation, window_length=4)
+    alone = short.apply(
         shortened(params, 4),
         {m: v[1:, :4] for m, v in x.items()},
         jnp.ones((1, 4), bool),
         deterministic=True,
     )
-    assert_close({m: v[:, 1:, :4] for m, v in outputs.items()}, found)
+    assert_close({m: v[:, 1:, :4] for m, v in outputs.items()}, alone)
 
 
 @pytest.mark.parametrize("correlation", FORMS)
 def test_masked_frames_in_the_midst_of_a_window_influence_nothing(correlation):
     """Not even as zeros: with biases, a frame of zeros that counts is another window."""
-    compiled, _, params, x, _, cotangents = masked_case(correlation)
+    compiled, params, x, _, cotangents = masked_case(correlation)
     mask = jnp.ones((2, T), bool).at[:, 3].set(False)
     gap = {m: jnp.where(mask[..., None], v, 0) for m, v in x.items()}
     masked = compiled(params, gap, mask, cotangents)
-    assert_close(compiled(params, x, mask, cotangents), masked, 1e-6)
+    assert_close(compiled(params, x, mask, cotangents), masked)
     counted = compiled(params, gap, jnp.ones_like(mask), cotangents)[0]
     assert np.abs(masked[0]["audio"] - counted["audio"])[:, np.asarray(mask)].max() > 1e-3
 
 
 @pytest.mark.parametrize("correlation", FORMS)
 def test_windows_without_a_valid_frame_are_zero_and_teach_nothing(correlation):
-    compiled, _, params, x, mask, cotangents = masked_case(correlation)
-    found = compiled(params, {m: v * np.nan for m, v in x.items()}, mask & False, cotangents)
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(found))
+    compiled, params, x, mask, cotangents = masked_case(correlation)
+    results = compiled(params, {m: v * np.nan for m, v in x.items()}, mask & False, cotangents)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(results))
 
 
 @pytest.mark.parametrize("correlation", FORMS)
 def test_a_batch_of_one(correlation):
-    compiled, _, params, x, mask, cotangents = masked_case(correlation)
+    compiled, params, x, mask, cotangents = masked_case(correlation)
     outputs = compiled(params, x, mask, cotangents)[0]
     for row in range(2):
         one = compiled(
@@ -270,10 +273,9 @@ def test_a_batch_of_one(correlation):
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(changes, t, message):
-    module = Recursion(**RECURSION | changes)
     with pytest.raises(ValueError, match=message) as caught:
         jax.eval_shape(
-            lambda: module.init(
+            lambda: recursion(**changes).init(
                 jax.random.key(0), inputs(t=t), jnp.ones((2, t), bool), deterministic=True
             )
         )
@@ -281,7 +283,7 @@ def test_what_does_not_fit_is_said_in_one_line(changes, t, message):
 
 
 def with_dropout(correlation, seed, **changes):
-    module = Recursion(**RECURSION | {"correlation": correlation, "dropout_rate": 0.5} | changes)
+    module = recursion(correlation=correlation, correlation_dropout_rate=0.5, **changes)
     x = inputs()
     params = parameters(module, x)
     rngs = {"dropout": jax.random.key(seed)}
@@ -304,7 +306,9 @@ def test_each_step_drops_other_elements(correlation, options):
 @pytest.mark.parametrize("correlation", FORMS)
 def test_what_dropout_acts_on(correlation):
     """The update in all forms; in "dense" the correlations, too."""
-    module = JointCorrelation(**STEP | {"correlation": correlation, "dropout_rate": 0.5})
+    module = JointCorrelation(
+        replace(CONFIG, correlation=correlation, correlation_dropout_rate=0.5)
+    )
     x = inputs()
     params = parameters(module, x)
     mask = jnp.ones((2, T), bool)
@@ -320,7 +324,7 @@ def test_what_dropout_acts_on(correlation):
 
 
 def test_the_weights_of_each_step_are_stacked_and_start_differently():
-    module = Recursion(**RECURSION | {"num_steps": 3})
+    module = recursion(num_steps=3)
     x, mask = inputs(), jnp.ones((2, T), bool)
     boxed = module.init(jax.random.key(0), x, mask, deterministic=True)["params"]["step"]
     for leaf in jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)):
@@ -328,7 +332,7 @@ def test_the_weights_of_each_step_are_stacked_and_start_differently():
         assert leaf.value.shape[0] == 3
     weight = boxed["audio_output"].value
     assert np.abs(np.diff(weight, axis=0)).max(axis=(1, 2)).min() > 1e-2
-    shared = module.clone(share_weights=True)
+    shared = recursion(num_steps=3, share_weights=True)
     boxed = shared.init(jax.random.key(0), x, mask, deterministic=True)["params"]["step"]
     assert boxed["audio_output"].value.shape == (T, T)
     assert boxed["audio_joint"].names == ("embed", "mlp")
@@ -336,26 +340,20 @@ def test_the_weights_of_each_step_are_stacked_and_start_differently():
 
 @pytest.mark.parametrize("share_weights", [False, True])
 def test_the_program_does_not_grow_with_the_number_of_steps(share_weights):
-    def lines(num_steps, unroll):
-        module = Recursion(
-            **RECURSION | {"num_steps": num_steps, "share_weights": share_weights, "unroll": unroll}
-        )
+    def lines(num_steps):
+        module = recursion(num_steps=num_steps, share_weights=share_weights)
         x = inputs()
         args = (parameters(module, x), x, jnp.ones((2, T), bool), weights_like(module, x))
         return len(run(module, tuple(x)).lower(*args).as_text().splitlines())
 
-    assert lines(9, False) == lines(3, False) <= lines(2, False)
-    # Unrolled, it does: each step of its own weights is cut out of the stack, at least.
-    assert lines(9, True) > lines(2, True) + 7
+    assert lines(9) == lines(3) == lines(2)
 
 
 def test_a_start_from_which_no_step_blows_up_the_features():
     t = 64
     x, mask = inputs(t=t, widths={"visual": 32, "audio": 16}), jnp.ones((2, t), bool)
     for correlation in FORMS:
-        module = Recursion(
-            **RECURSION | {"correlation": correlation, "window_length": t, "num_steps": 4}
-        )
+        module = recursion(correlation=correlation, window_length=t, num_steps=4)
         steps, _ = module.init_with_output(jax.random.key(0), x, mask, deterministic=True)
         for value in steps.values():
             ratio = np.std(value[1:], axis=(1, 2, 3)) / np.std(value[:-1], axis=(1, 2, 3))
@@ -366,31 +364,31 @@ def test_a_start_from_which_no_step_blows_up_the_features():
 def test_bfloat16():
     x, mask = inputs(), jnp.ones((2, T), bool)
     for correlation in FORMS:
-        module = Recursion(**RECURSION | {"correlation": correlation})
+        module = recursion(correlation=correlation)
         params = parameters(module, x)
         expected = module.apply(params, x, mask, deterministic=True)
-        found = module.clone(dtype=jnp.bfloat16).apply(params, x, mask, deterministic=True)
+        steps = module.clone(dtype=jnp.bfloat16).apply(params, x, mask, deterministic=True)
         for m in x:
-            assert found[m].dtype == jnp.bfloat16
+            assert steps[m].dtype == jnp.bfloat16
             np.testing.assert_allclose(
-                found[m].astype(np.float32), expected[m], rtol=0.1, atol=0.15
+                steps[m].astype(np.float32), expected[m], rtol=0.1, atol=0.15
             )
 
 
-def test_scores_made_window_by_window_are_the_same(monkeypatch):
-    module = JointCorrelation(**STEP | {"correlation": "dense", "dropout_rate": 0.5})
+def test_correlations_made_window_by_window_are_the_same(monkeypatch):
+    module = JointCorrelation(replace(CONFIG, correlation="dense", correlation_dropout_rate=0.5))
     x = inputs(b=3)
     params, mask = parameters(module, x), jnp.ones((3, T), bool).at[1, 4:].set(False)
 
-    def found():
-        return run(module, WIDTHS, key=jax.random.key(3))(params, x, mask, inputs(b=3, seed=2))
+    def outputs_and_gradients():
+        """And the number of loops in their program."""
+        compiled = run(module, WIDTHS, key=jax.random.key(3))
+        arguments = (params, x, mask, inputs(b=3, seed=2))
+        program = compiled.lower(*arguments).as_text()
+        return compiled(*arguments), program.count("stablehlo.while")
 
-    at_once = found()
-    loops = []
-    monkeypatch.setattr(joint_correlation, "_IN_CACHE", 0)
-    monkeypatch.setattr(
-        joint_correlation.lax, "map", lambda *a, f=jax.lax.map: loops.append(a) or f(*a)
-    )
-    by_window = found()
-    assert len(loops) == len(WIDTHS)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), at_once, by_window)
+    at_once, others = outputs_and_gradients()
+    monkeypatch.setattr(by_window, "CACHE_BYTES", 0)
+    looped, loops = outputs_and_gradients()
+    assert loops == others + 2 * len(WIDTHS)  # forward and backward
+    assert_close(looped, at_once)
