@@ -67,6 +67,7 @@ def train(
     for line in experiment.describe():
         say(line)
 
+    # Data.
     windows = experiment.windows(config.data.train_split, train=True)
     if config.train.batch_size % (config.train.accumulate_steps * experiment.mesh.shape["data"]):
         raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
@@ -79,6 +80,7 @@ def train(
     stops_every = (eval_every, save_every, config.train.log_every_steps)
     feed = make_feed(experiment, windows, source)
 
+    # Model.
     steps = {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
     builder = StageBuilder(experiment, **steps)
     plateau = recipes.call(Plateau, config.train.plateau, "train.plateau")
@@ -91,6 +93,7 @@ def train(
         f"{steps_per_epoch} steps per epoch, {total_steps} steps"
     )
 
+    # Weights, fresh or restored.
     checkpoints = recipes.call(
         Checkpoints,
         config.checkpoint.keep,
@@ -140,6 +143,7 @@ def train(
     writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
     report = Reporter(experiment, writer, start, **steps)
 
+    # Loop.
     scores: dict[str, Any] = {}
     pending: tuple[dict[str, Any], int] | None = None
     # However the loop ends, both write what they were given.
