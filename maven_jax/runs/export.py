@@ -15,7 +15,7 @@ from maven_jax.files import whole_folder
 from maven_jax.progress import say
 from maven_jax.runs.bundle import Bundle, arrays_of, digests, refuse_own_file, write_bundle
 from maven_jax.runs.model_card import model_card
-from maven_jax.runs.program import export_program, open_program
+from maven_jax.runs.program import check_platforms, export_program, open_program
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.types import Batch
 
@@ -59,9 +59,9 @@ def export(
     )
     with whole_folder(out) as folder:
 
-        def card(digests: Mapping[str, Mapping[str, Any]]) -> str:
+        def card(parts: Mapping[str, Mapping[str, Any]]) -> str:
             return model_card(
-                model, digests, licence=licence, platforms=platforms, free_batch=free_batch
+                model, parts, licence=licence, platforms=platforms, free_batch=free_batch
             )
 
         bundle = Bundle(
