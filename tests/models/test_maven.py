@@ -13,7 +13,7 @@ from maven_jax.layers.modalities import DenseOverModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
 from maven_jax.models.registry import create
 from tests.support.rounding import assert_close, float64
-from tests.support.small_models import random_batch, random_params, small_model
+from tests.support.small_models import FAST_COMPILE, random_batch, random_params, small_model
 
 FULL = {"visual": 1024, "audio": 768, "text": 768}
 
@@ -285,7 +285,8 @@ def test_the_released_closed_forms_and_split_head_are_exact():
             va = model.apply(params, features, masks, frame_mask, train=True, rngs=rngs).va
             return jnp.where(frame_mask[..., None], jnp.sin(3 * va), 0).sum(), va
 
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, features)
+        run = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+        return jax.jit(run, compiler_options=FAST_COMPILE)(params, features)
 
     with float64():
         params, features = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, batch[0]))
