@@ -21,7 +21,7 @@ from maven_jax import recipes
 from maven_jax.features.device import Clock, DeviceFunction
 from maven_jax.features.model_files import RANDOM
 from maven_jax.features.waveform import AudioEncoder
-from maven_jax.media.container import open_audio
+from maven_jax.media.sound import open_audio
 
 
 class Beginning:

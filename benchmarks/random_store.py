@@ -56,9 +56,9 @@ class RandomStore(Store):
     def read_into(
         self,
         spans: Sequence[tuple[VideoEntry, slice]],
-        places: Sequence[Mapping[str, np.ndarray]],
+        outputs: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        for (entry, span), out in zip(spans, places):
+        for (entry, span), out in zip(spans, outputs):
             numbers = np.arange(span.start, span.stop, span.step)
             rows = (numbers + 31 * entry.first_record) % _FRAMES
             for field, array in out.items():

@@ -1,8 +1,8 @@
 """What most training recipes share: each begins from these values and sets what makes it itself.
 
-No recipe by itself: store, model and loss, the optimiser's kind and rate, batch size and epochs are
-each recipe's own, and the run names whichever one is missing. A recipe of your own begins from here
-too, wherever its file lies:
+This is no recipe yet. Store, model, loss terms, the optimiser's kind and rate, batch size and
+epochs are each recipe's own; a run names the ones that are missing. A recipe of your own begins
+here too, in whatever folder it lies:
 
     from maven_jax import recipes
 

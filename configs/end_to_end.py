@@ -7,13 +7,13 @@ r"""RJCMA with its face and voice encoders in the training graph, unfrozen group
         --config.train.init.encoder_audio=runs/released/encoders/audio \
         --config.train.init.fusion=runs/rjcma_v --workdir runs/end_to_end_v
 
-Variants: those of `rjcma`. Everything is that recipe's but for the encoders: crops of 40 x 40
-pixels at one random place of 48 x 48 and mirrored at random, the same for all frames of a window;
-IR-50 and VGGish in bfloat16 with recomputed activations.
-Stages: first the fusion alone; whenever the learning rate has come down to its smallest and the
-patience is used up, the best weights are put back and one more group joins in: the last stage of
-IR-50, its third one, then all that is left of both encoders. The grouping is ours.
-`train.init.fusion` (a run of `rjcma` for the same dimensions) is optional, the encoders' is not:
+Variants: those of `rjcma`. Only the encoders differ from that recipe. Crops of 40 x 40 pixels are
+cut at a random place of 48 x 48 and mirrored at random, the same way for all frames of a window;
+IR-50 and VGGish compute in bfloat16 with recomputed activations.
+Stages: the fusion trains first. Whenever the learning rate is at its smallest and the patience is
+used up, the best weights are put back and one more group joins: the last stage of IR-50, its third
+stage, then the rest of both encoders. The grouping is ours.
+`train.init.fusion` (a run of `rjcma` for the same dimensions) is optional. The encoders' is not:
 without it they start from random weights.
 Needs: one large GPU. Not trained by us at this size: no score is claimed.
 """
@@ -26,7 +26,7 @@ from maven_jax import recipes
 def get_config(arg: str = "both") -> ConfigDict:
     c = recipes.load(f"rjcma:{arg or 'both'}")
     c.data.store = "stores/raw"
-    # Pictures are left as bytes; log-mel values are what VGGish takes as they are.
+    # Pictures stay bytes, and VGGish takes log-mel values as they are.
     c.inputs.standardize = dict(audio="none", text="store")
     c.model = dict(
         name="end_to_end",
@@ -36,7 +36,7 @@ def get_config(arg: str = "both") -> ConfigDict:
         dtype="bfloat16",
     )
     c.train.accumulate_steps = 4
-    # The batch norms' statistics are those of a part: three windows are enough frames for them.
+    # Batch norms see one part at a time: three windows have frames enough for their statistics.
     c.train.stages = (
         "^encoder_visual/(unit2[123]|norm|embedding)",
         "^encoder_visual/unit(7|8|9|1[0-9]|20)/",

@@ -2,11 +2,12 @@
 
     maven-jax train --config features --config.data.store=STORE --workdir runs/mine
 
-Takes every modality of the store, whatever their names and widths, unless
+Takes every modality of the store, whatever its name and width, unless
 `--config.data.modalities=a,b` picks some. The sizes suit a few dozen videos: about 2 million
-parameters, dropout, early stop. `data.window` counts in frames of the annotation: for annotations
-at 10 Hz, `--config.data.window.length=100` is ten seconds.
+parameters, dropout, early stop. `data.window` counts frames of the annotation: at 10 Hz,
+`--config.data.window.length=100` is ten seconds.
 Variants: `:concat` (the modalities side by side and an MLP), `:mean` (the training mean: CCC 0).
+Hardware: 2 CPU cores, minutes for a few dozen videos. Expected: depends on the features.
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,15 @@
-"""A trained model, trained a little further on one's own ratings.
+"""A trained model, trained a little further on your own ratings.
 
     maven-jax train --config fine_tune:W --config.data.store=STORE --workdir runs/mine
 
-W is the workdir of the run that is continued, or a bundle of `maven-jax export`: its model, inputs
-and windows are taken as they are, and its weights are the start (`--init-from W` is in it). STORE
-holds one's own corpus (docs/fine_tuning.md), encoded by the encoders that W was trained on.
-In place of W may stand the name of a recipe (`fine_tune:maven`, the default), then with
-`--init-from` on the command line.
+W is the workdir of a run, or a bundle of `maven-jax export`. Its model, inputs and windows stay as
+they are, and training starts from its weights, as with `--init-from W`. STORE holds your own corpus
+(docs/fine_tuning.md), encoded by the encoders that W was trained on. W may also be the name of a
+recipe (`fine_tune:maven` is the default); then give `--init-from` on the command line.
 
-What is ours: a tenth of the learning rate, 10 epochs at most, early stop after 3 without a better
-validation ccc, and half the batch, for corpora of minutes rather than hours. Features are
-standardised by the statistics of STORE: another camera or microphone is another mean.
+The training is ours: a tenth of the learning rate, half the batch, 10 epochs at most, early stop
+after 3 without a better validation ccc, for corpora of minutes rather than hours. Features are
+standardised by the statistics of STORE, because another camera or microphone has another mean.
 Hardware: what W needs, for less time. Expected: depends on both corpora; no score is claimed.
 """
 

@@ -1,8 +1,8 @@
-"""GRJCA (8th ABAW, 2025, second place): RJCMA's recursion, its steps weighed by a gate.
+"""GRJCA (8th ABAW, 2025, second place): RJCMA's recursion, with a gate that weighs its steps.
 
     maven-jax train --config grjca --config.data.store=stores/rjcma --workdir runs/grjca
 
-Variants and all else are those of `rjcma`. The paper has two modalities:
+Variants and everything else are those of `rjcma`. The paper has two modalities:
 `--config.data.modalities=visual,audio`.
 Published for GRJCA and HGRJCA together (valence / arousal / mean CCC): test .561 / .620 / .591,
 cross-validation fold 1 .623 / .660 / .642.

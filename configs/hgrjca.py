@@ -2,7 +2,7 @@
 
     maven-jax train --config hgrjca --config.data.store=stores/rjcma --workdir runs/hgrjca
 
-Variants and all else are those of `rjcma`; see `grjca` for the published figures.
+Variants and everything else are those of `rjcma`; `grjca` has the published scores.
 Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
 

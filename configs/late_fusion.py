@@ -2,8 +2,8 @@
 
     maven-jax train --config late_fusion:tcn --config.data.store=stores/rjcma --workdir runs/late
 
-Variants: `:tcn`, `:blstm`. RJCMA's recipe, features and training, apart from what is set here: what
-joint correlation has to beat. Not trained on Aff-Wild2 by us yet: no score is claimed.
+Variants: `:tcn`, `:blstm`. Only the model differs from `rjcma`: this is what joint correlation has
+to beat. Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""LFAN (2nd ABAW, 2021): leader-follower attention; the framework that RJCMA grew from.
+"""LFAN (2nd ABAW, 2021): leader-follower attention, the framework that RJCMA grew out of.
 
     maven-jax train --config lfan --config.data.store=stores/rjcma --workdir runs/lfan
 
-RJCMA's recipe, features and training, apart from what is set here. The face leads; at each frame
-all modalities attend to one another, and one linear layer predicts both dimensions.
+Only the model differs from `rjcma`. The face leads; at each frame all modalities attend to one
+another, and one linear layer predicts both dimensions.
 Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
 

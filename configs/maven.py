@@ -5,11 +5,11 @@
 Variants: `:visual`, `:audio`, `:text`, or several as in `:visual,audio`: the paper's ablation.
 Published (valence / arousal / mean CCC, presumably official validation): .3068 / .3054 / .3061;
 visual alone .1048 / .2459, audio alone .1283 / .0683, text alone .0019 / .0006.
-Optimiser of section 3.8 (AdamW 1e-4, decay 1e-2); batch and epochs of section 4.2.
+The optimiser is that of section 3.8 (AdamW 1e-4, decay 1e-2), batch and epochs are those of 4.2.
 
-Ours where the paper is silent or differs: a prediction per frame instead of one per window
+Where the paper is silent, or we differ: a prediction per frame instead of one per window
 (`model.readout`), a CCC loss beside the MSE (`loss.terms`), a warm-up and a cosine schedule, early
-stop, and 10 % modality dropout, so that one checkpoint serves when a modality is missing.
+stop, and 10 % modality dropout, so that one checkpoint copes when a modality is missing.
 `loss.terms.ccc_batch=0.0 loss.terms.mse=1.0 inputs.modality_dropout=0.0` is the paper's training.
 Needs: one GPU or TPU with 16 GB or more. Not trained on Aff-Wild2 by us yet: no score is claimed.
 """

@@ -2,16 +2,16 @@
 
     maven-jax train --config maven_released:mlp --config.data.store=STORE --workdir runs/released
 
-Variants: `:mlp` (the one its authors test): six pathways, per-frame MLP that gives (angle,
-intensity), loss on those; Adam 1e-4, batch 8, 100 epochs. `:beit`: two BEiT stacks in parallel,
-(valence, arousal); Adam 1e-3, 50 epochs. Both: a window is a transcript segment, audio (its first
-second) and text are one vector per segment, each tensor standardised by its own mean and deviation,
-noise of .01, L2 1e-4, clipping at 1, learning rate x .1 after 5 epochs without progress. The
-CCC term counts in the value of the loss but has no gradient.
+Variants: `:mlp` (the one that its authors test) has six pathways and a per-frame MLP that gives
+(angle, intensity), with the loss on those; Adam 1e-4, batch 8, 100 epochs. `:beit` has two BEiT
+stacks in parallel and gives (valence, arousal); Adam 1e-3, 50 epochs. In both a window is a
+transcript segment, audio (its first second) and text are one vector per segment, and each tensor is
+standardised by its own mean and deviation; noise of .01, L2 1e-4, clipping at 1, learning rate
+x .1 after 5 epochs without progress. The CCC term adds to the loss but has no gradient.
 
-The release's faults are not reproduced. Those that are options: angle errors across the seam at
+The release's faults are not reproduced, but three are options: angle errors across the seam at
 +-pi (`loss.terms.polar_mse_unwrapped` instead of `polar_mse`), attending to padding
-(`model.attend_padding`), noise in testing too (`inputs.noise_always`).
+(`model.attend_padding`), and noise in testing too (`inputs.noise_always`).
 Needs: one GPU with 8 GB or more (`:mlp` trains on a CPU too). No score of ours is claimed yet.
 """
 

@@ -1,12 +1,12 @@
-"""MAVEN, small, on a synthetic corpus that the run makes itself: the whole main job in minutes.
+"""A small MAVEN on a synthetic corpus that the run makes itself: the whole way in minutes.
 
     maven-jax train --config quickstart --workdir runs/quickstart
 
 Variants: `:visual`, `:audio`, `:text` (one modality alone), `:polar` (the paper's head, intensity
 and angle, instead of valence and arousal), `:concat` (the modalities side by side and an MLP),
 `:mean` (the training mean, which scores 0). All share one corpus and one store.
-Hardware: 2 CPU cores, 4 minutes with corpus and features. Expected: validation ccc .72. Encoders:
-tiny ones with random weights.
+Hardware: 2 CPU cores, 4 minutes with corpus and features. Expected: validation ccc .72, with small
+encoders that have random weights.
 """
 
 from ml_collections import ConfigDict

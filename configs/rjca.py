@@ -6,12 +6,12 @@
 Variants: "" (the paper's formulas, `correlation="channel"`), `:released` (the released network,
 whose weights `maven-jax convert --model rjca` reads).
 Folds: `--config.data.fold=1` … `5` (0 is the official split).
-Published: test .537 / .576 / .557 (valence / arousal / mean CCC, as re-run by RJCMA's authors). The
+Published: test .537 / .576 / .557 (valence / arousal / mean CCC, run again by RJCMA's authors). The
 release's validation .715 / .688 counts unlabelled frames as matches and is no target.
 
-A window is 16 frames about a second apart (32 frames of a 30 fps video); windows slide by one frame
-inside a block, so that every frame is predicted once. Unlabelled frames count in no score. The
-learning rate stays at 1e-4; the release's jumps to 1e-3 at epoch 6.
+A window is 16 frames about a second apart (32 frames of a 30 fps video), and every frame is
+predicted once. Unlabelled frames count in no score. The learning rate stays at 1e-4; in the release
+it jumps to 1e-3 at epoch 6.
 Needs: one GPU with 8 GB or more; the store holds 50 kB per frame. Not trained on Aff-Wild2 by us
 yet: no score is claimed.
 """

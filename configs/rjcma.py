@@ -11,10 +11,10 @@ Published (valence / arousal / mean CCC): official validation .455 / .652 / .554
 .581; its .585 / .659 is cross-validation fold 1. Recursion, fold 1 mean: l = 1 .607, 2 .618,
 3 .629, 4 .615.
 
-The paper's formulas (`correlation="time"`, l = 3, weights of its own for every step). The release
-differs: `model.correlation=dense model.query=identity model.num_steps=2
-model.correlation_dropout_rate=0.6` is its network, `maven-jax convert --model rjcma` reads its
-weights. Learning rate 1e-4 as in the authors' later work (1e-5 in the release). Padding is masked;
+These are the paper's formulas (`correlation="time"`, l = 3, each step with its own weights). The
+released network is `model.correlation=dense model.query=identity model.num_steps=2
+model.correlation_dropout_rate=0.6`; `maven-jax convert --model rjcma` reads its weights. The
+learning rate of 1e-4 is that of the authors' later work (1e-5 in the release). Padding is masked;
 the release attends to it. Encoders are frozen here; `configs/end_to_end.py` trains them in stages.
 Needs: one GPU with 8 GB or more. Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
@@ -30,7 +30,7 @@ def get_config(arg: str = "both") -> ConfigDict:
     variant = recipes.check_arg(arg or "both", tuple(WEIGHTS))
     c = recipes.common()
     c.data.store = "stores/rjcma"
-    # Of the three, only the words' vectors are standardised.
+    # Only the words' vectors are standardised.
     c.inputs.standardize = dict(visual="none", audio="none", text="store")
     c.model = dict(
         name="rjcma",

@@ -1,12 +1,12 @@
-"""Every system, small, on the quickstart's synthetic corpus, all on equal terms.
+"""Every system in small, on equal terms, on the quickstart's synthetic corpus.
 
     maven-jax train --config systems:rjcma --workdir runs/systems_rjcma
     python -m benchmarks.systems --out runs/systems
 
 Variants: `:mean`, `:concat`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`, `:rjcma`, `:grjca`,
-`:hgrjca`, `:tagf`. Corpus, features, inputs, loss and optimiser are the quickstart's for all of
-them, and all see each frame ten times; widths are those that suit a few dozen synthetic people. The
-second command runs all with three seeds and prints the tables of docs/systems.md.
+`:hgrjca`, `:tagf`. All of them have the quickstart's corpus, features, inputs, loss and optimiser
+and see each frame ten times; their widths suit a few dozen synthetic people. The second command
+runs all with three seeds and prints the tables of docs/systems.md.
 Hardware: 2 CPU cores, about a minute each.
 """
 
@@ -102,7 +102,7 @@ def get_config(arg: str = "rjcma") -> ConfigDict:
         with c.data.window.ignore_type():
             c.data.window.step_s = 0.5
         c.eval.hop = 1
-        # As many frames per step as the others have in 8 windows of 100.
+        # As many frames per step as 8 windows of 100, which the others have.
         c.train.batch_size = 50
     if variant not in ("lfan", "late_fusion"):
         c.model.window_length = c.data.window.get_ref("length")

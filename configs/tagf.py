@@ -1,8 +1,9 @@
-"""TAGF (Lee et al., 2025): a BLSTM over the recursion's steps weighs them.
+"""TAGF (Lee et al., 2025): RJCMA's recursion, with a BLSTM that weighs its steps.
 
     maven-jax train --config tagf --config.data.store=stores/rjcma --workdir runs/tagf
 
-Variants and all else are those of `rjcma`. Not trained on Aff-Wild2 by us yet: no score is claimed.
+Variants and everything else are those of `rjcma`. Not trained on Aff-Wild2 by us yet: no score is
+claimed.
 """
 
 from ml_collections import ConfigDict

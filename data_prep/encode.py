@@ -1,8 +1,8 @@
 """From checked videos to a feature store: encode, align to the frames, write; restartable.
 
-One video at a time, in blocks of at most `BLOCK_FRAMES` frames, so that memory does not grow with
-a video's length. A video that is stored is never encoded again; one that fails is noted, and the
-others go on.
+Videos are encoded one by one, in blocks of at most `BLOCK_FRAMES` frames, so memory does not grow
+with their length. A stored video is never encoded again; one that fails is noted, and the others
+go on.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from data_prep.corpus.check import VideoCheck
+from data_prep.corpus.check_video import VideoCheck
 from maven_jax.errors import UserError
-from maven_jax.features.ahead import Ahead
 from maven_jax.features.device import Clock, peak_memory_mib
-from maven_jax.features.reader import Encoders, VideoReader
+from maven_jax.features.prefetch import Prefetch
+from maven_jax.features.reader import Encoders, RecordingReader
 from maven_jax.progress import Meter, format_duration, meter, say
 from maven_jax.store.schema import Frames
 from maven_jax.store.writer import StoreWriter
@@ -28,32 +28,33 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class EncodedVideo:
-    """A video that is read and encoded by threads of its own, a little ahead of the store.
+    """A video that threads of its own read and encode, a little ahead of the store.
 
     Attributes:
         check: the video.
-        reader: what reads it.
+        recording: its files and frame times.
+        reader: reads them.
         blocks: what `reader` yields; an error comes where the next block would have.
     """
 
-    # Blocks that wait to be written.
-    _AHEAD = 2
+    _MOST_WAITING = 2  # blocks that wait to be written
 
     def __init__(self, check: VideoCheck, encoders: Encoders, clock: Clock) -> None:
         """Begins at once."""
-        self.check = check
-        self.reader = VideoReader(check, encoders, clock)
-        self.blocks = Ahead(self.reader.blocks(), self._AHEAD, f"encode {check.video.name}")
+        self.check, self.recording = check, check.recording
+        self.reader = RecordingReader(self.recording, encoders, clock)
+        name = f"encode {check.video.name}"
+        self.blocks = Prefetch(self.reader.blocks(), self._MOST_WAITING, name)
 
     def close(self) -> None:
         """Stops reading."""
         self.blocks.close()
 
 
-def extract(
+def encode_corpus(
     checks: Sequence[VideoCheck], encoders: Encoders, writer: StoreWriter
 ) -> dict[str, str]:
-    """Stores every video of `checks` that `writer` does not have yet.
+    """Stores every video of `checks` that `writer` does not have yet, with progress on screen.
 
     Args:
         checks: usable videos, all planned in `writer`.
@@ -64,7 +65,7 @@ def extract(
         Videos that failed and why; they are also noted in the store (`StoreWriter.drop`).
 
     Raises:
-        UserError: what no other video would survive either: full disk, no device memory.
+        UserError: what would stop every other video too: a full disk or device memory.
     """
     clock = Clock()
     done = sum(c.num_frames for c in checks if writer.is_done(c.video.name))
@@ -79,7 +80,7 @@ def extract(
 
 
 class FrameCount:
-    """Counts as `Meter` does, and shows nothing: another process shows the progress."""
+    """Counts as `Meter` does and shows nothing: another process shows the progress."""
 
     def __init__(self) -> None:
         self.done: float | int = 0
@@ -95,10 +96,10 @@ def encode_videos(
     clock: Clock,
     progress: Meter | FrameCount,
 ) -> dict[str, str]:
-    """`extract` without what it says at the beginning and the end.
+    """`encode_corpus` without its first and last lines on screen.
 
-    While a video is written and its last batches are on the device, the next one is begun, if
-    that has cores to run on.
+    While a video is written and its last batches are on the device, the next one begins, if there
+    are cores for it.
     """
     failed: dict[str, str] = {}
     waiting = iter([c for c in checks if not writer.is_done(c.video.name)])
@@ -121,14 +122,14 @@ def encode_videos(
 
 
 def _cores_to_spare() -> bool:
-    """Whether two videos at a time are faster than one: not on two cores that encode as well."""
+    """Whether two videos at a time are faster than one: not where two cores encode as well."""
     return jax.default_backend() != "cpu" or (os.cpu_count() or 1) > 2
 
 
 def _try_to_store(
     video: EncodedVideo, writer: StoreWriter, clock: Clock, progress: Meter | FrameCount
 ) -> str | None:
-    """Stores a video; if it fails, says and notes why, and returns it."""
+    """Stores a video; if it fails, says why, notes it in the store and returns the reason."""
     before, name = progress.done, video.check.video.name
     try:
         _store(video, writer, clock, progress)
@@ -139,7 +140,7 @@ def _try_to_store(
             "the device's memory is full; set a smaller --encoders.visual.batch_size or "
             "--encoders.audio.batch_size"
         ) from error
-    except Exception as error:  # hours of others' work are not lost to one odd file
+    except Exception as error:  # one odd file must not cost hours of work on the others
         if isinstance(error, OSError) and error.errno in _FATAL:
             raise UserError(f"{error}; the same command continues") from error
         reason = _reason(error)
@@ -153,7 +154,7 @@ def _try_to_store(
 
 
 def _reason(error: Exception) -> str:
-    """One line; for errors that nobody foresaw, with their kind."""
+    """One line; errors that are not the user's come with their type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
@@ -161,9 +162,8 @@ def _reason(error: Exception) -> str:
 def _store(
     video: EncodedVideo, writer: StoreWriter, clock: Clock, progress: Meter | FrameCount
 ) -> None:
-    check, name = video.check, video.check.video.name
-    duration_s = float(check.times_s[-1] - check.times_s[0]) + 1 / check.fps
-    with clock("write"), writer.video(name, check.fps, duration_s) as stored:
+    name, recording = video.check.video.name, video.recording
+    with clock("write"), writer.video(name, recording.fps, recording.duration_s) as stored:
         for block in _waited_for(video.blocks, clock):
             stored.append(block)
             progress.advance(len(block), note=name)
@@ -172,7 +172,7 @@ def _store(
 
 
 def _waited_for(blocks: Iterator[Frames], clock: Clock) -> Iterator[Frames]:
-    """The blocks; the time until each is there counts as "wait"."""
+    """The blocks; the time until each arrives counts as "wait"."""
     while True:
         with clock("wait"):
             block = next(blocks, None)
@@ -182,11 +182,11 @@ def _waited_for(blocks: Iterator[Frames], clock: Clock) -> Iterator[Frames]:
 
 
 def time_table(clock: Clock, wall_s: float) -> str:
-    """One line: how busy the encoders were, what else was done meanwhile, the most memory needed.
+    """One line: how busy the encoders were, what ran beside them, the peak memory.
 
     Args:
-        clock: what was counted.
-        wall_s: seconds that it took altogether.
+        clock: counted the times.
+        wall_s: seconds from beginning to end.
     """
     wall_s = max(wall_s, 1e-9)
     device = {name: s / wall_s for name, s in sorted(clock.device.seconds().items())}

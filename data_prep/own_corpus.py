@@ -4,13 +4,12 @@
     MINE/videos/**/<video>.{mp4,mov,…}
     MINE/transcripts/<video>.{json,vtt,srt,txt}         optional
 
-becomes a corpus in Aff-Wild2's layout (`data_prep.corpus.layout`), with a face crop for every frame
-in which a face was found, cut as `maven-jax predict` cuts them. `maven-jax prepare` takes it from
-there.
+becomes a corpus in Aff-Wild2's layout (`data_prep.corpus.layout`), with a crop for every frame that
+shows a face, cut as `maven-jax predict` cuts it. `maven-jax prepare` goes on from there.
 
-Ratings at any times become one per frame: interpolated linearly between the two rows around it. A
-frame before the first row or behind the last one, between rows more than three usual steps apart,
-or beside a row that is empty or -5, is not annotated.
+Ratings at any times become one per frame, by linear interpolation between the two rows around it.
+A frame is not annotated if it lies before the first row or behind the last one, between rows more
+than three usual steps apart, or beside a row that is empty or -5.
 """
 
 from __future__ import annotations
@@ -34,9 +33,10 @@ from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.media import find_faces
 from maven_jax.media.annotations import NOT_ANNOTATED, write_annotation
-from maven_jax.media.container import MEDIA_SUFFIXES, MediaInfo, median_interval, probe
+from maven_jax.media.container import MEDIA_SUFFIXES
 from maven_jax.media.cut_faces import cut_faces
 from maven_jax.media.find_faces import Detector
+from maven_jax.media.frame_times import MediaInfo, median_interval, probe
 from maven_jax.media.problems import InputError, printable
 from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.progress import meter, say
@@ -65,12 +65,12 @@ class OwnVideo:
 
 @dataclass(frozen=True)
 class Rated:
-    """An own video that is known to be usable.
+    """A video that has been checked, with its ratings.
 
     Attributes:
         video: its files.
         info: of the media file.
-        values: (n, 2) ratings of its n frames, -5 where there is none.
+        values: (n, 2) ratings of its n frames, -5 for none.
     """
 
     video: OwnVideo
@@ -79,7 +79,7 @@ class Rated:
 
 
 def find_videos(folder: Path) -> tuple[list[OwnVideo], list[str]]:
-    """The annotated videos of a folder, by split and name, and notes on files that take no part.
+    """The annotated videos of a folder, by split and name, and notes on unused files.
 
     Raises:
         UserError: no such folder or no annotations, an annotation without video, a name in two
@@ -91,7 +91,7 @@ def find_videos(folder: Path) -> tuple[list[OwnVideo], list[str]]:
             if path.stem in files:
                 raise UserError(f"{path}: {files[path.stem]} has the same name")
             files[path.stem] = path
-    found: dict[str, OwnVideo] = {}
+    videos: dict[str, OwnVideo] = {}
     for split in SPLIT_FOLDERS:
         for path in sorted((folder / "annotations" / split).glob("*")):
             if path.suffix.lower() != ".csv" or path.name[0] == ".":
@@ -99,29 +99,29 @@ def find_videos(folder: Path) -> tuple[list[OwnVideo], list[str]]:
             name, fault = path.stem, name_fault(path.stem)
             if fault:
                 raise UserError(f"{path}: {printable(name)!r}: {fault}")
-            if name in found:
-                raise UserError(f"{path}: {found[name].annotation} annotates the same video")
+            if name in videos:
+                raise UserError(f"{path}: {videos[name].annotation} annotates the same video")
             if name not in files:
                 close = difflib.get_close_matches(name, files, n=1)
                 hint = f"; is it that of {files[close[0]].name}?" if close else ""
                 raise UserError(f"{path}: no video {folder / 'videos' / name}.mp4 (.mov, …){hint}")
             words = [folder / "transcripts" / (name + s) for s in TRANSCRIPT_SUFFIXES]
             transcript = next((p for p in words if p.is_file()), None)
-            found[name] = OwnVideo(name, split, path, files[name], transcript)
-    if not found:
+            videos[name] = OwnVideo(name, split, path, files[name], transcript)
+    if not videos:
         raise UserError(f"{folder}: no annotations; {LAYOUT}")
-    missing = [s for s in SPLIT_FOLDERS if not any(v.split == s for v in found.values())]
+    missing = [s for s in SPLIT_FOLDERS if not any(v.split == s for v in videos.values())]
     if missing:
         raise UserError(
-            f"{folder / 'annotations' / missing[0]}: no <video>.csv; videos to train on and others "
-            "to validate on are wanted"
+            f"{folder / 'annotations' / missing[0]}: no <video>.csv; a corpus needs videos for "
+            "training and others for validation"
         )
-    return list(found.values()), _unused(folder, found, files)
+    return list(videos.values()), _unused(folder, videos, files)
 
 
-def _unused(folder: Path, found: Mapping[str, OwnVideo], files: Mapping[str, Path]) -> list[str]:
-    """Notes on files that are not where they would be taken, or belong to nothing."""
-    taken = {p for v in found.values() for p in (v.annotation, v.media, v.transcript)}
+def _unused(folder: Path, videos: Mapping[str, OwnVideo], files: Mapping[str, Path]) -> list[str]:
+    """Notes on files that are in a wrong place or belong to no video."""
+    taken = {p for v in videos.values() for p in (v.annotation, v.media, v.transcript)}
 
     def others(kind: str) -> list[Path]:
         paths = sorted((folder / kind).rglob("*"))
@@ -141,11 +141,11 @@ def _unused(folder: Path, found: Mapping[str, OwnVideo], files: Mapping[str, Pat
 def per_frame(
     path: Path, frame_times_s: Float64[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "n 2"], list[str]]:
-    """A CSV's ratings at the frames' times, -5 where a frame is not annotated; and notes on it.
+    """A CSV's ratings at the frames' times, -5 where a frame is not annotated, and notes on it.
 
     Raises:
         InputError: (a UserError) the file is not `time_s,valence,arousal`, rates no frame, or
-            most of it is of times that the video has not.
+            most of its times lie outside the video.
     """
     rows, fixes = read_timed(path, "train")
     notes = [": ".join(filter(None, (fix.place, fix.message))) for fix in fixes]
@@ -164,13 +164,15 @@ def per_frame(
         )
     rated = (rows[:, 1:] != NOT_ANNOTATED).all(axis=1)
     values = np.where(rated[:, None], rows[:, 1:], np.nan)
-    found, inside = FeatureRows(values, rows[:, 0]).at(slice(0, len(frame_times_s)), frame_times_s)
-    known = inside & np.isfinite(found).all(axis=1)
-    if not known.any():
+    ratings, inside = FeatureRows(values, rows[:, 0]).at(
+        slice(0, len(frame_times_s)), frame_times_s
+    )
+    annotated = inside & np.isfinite(ratings).all(axis=1)
+    if not annotated.any():
         raise InputError(
             path, "", f"rates none of the video's frames (0 to {frame_times_s[-1]:.2f} s)"
         )
-    return np.where(known[:, None], found, NOT_ANNOTATED), notes
+    return np.where(annotated[:, None], ratings, NOT_ANNOTATED), notes
 
 
 def add_video(
@@ -182,8 +184,8 @@ def add_video(
 ) -> str:
     """Writes one video into the corpus, its annotation last; returns a line about it.
 
-    A video whose faces were cut before is not searched again: its ratings are written anew, since
-    they are what people mend.
+    A video whose faces were cut before is not searched again. Its ratings are written anew, since
+    people correct those.
 
     Raises:
         UserError: its files cannot be used.
@@ -193,13 +195,13 @@ def add_video(
     media = root / "videos" / video.media.name
     if _is_done(video.media, media, annotation):
         advance(len(values))
-        faces = "faces are there already"
+        faces = "faces cut before"
     else:
-        for split in SPLIT_FOLDERS.values():  # it may have been in the other one
+        for split in SPLIT_FOLDERS.values():  # it may have been in the other split
             (root / ANNOTATIONS / split / annotation.name).unlink(missing_ok=True)
-        found = _add_faces(rated, root, detector, face, advance)
+        with_face = _add_faces(rated, root, detector, face, advance)
         _put(video.media, media)
-        faces = f"{found:,} with a face"
+        faces = f"{with_face:,} with a face"
     if video.transcript is not None:
         _put(video.transcript, root / "transcripts" / video.transcript.name)
     write_annotation(annotation, values)
@@ -208,10 +210,10 @@ def add_video(
 
 
 def _is_done(source: Path, media: Path, annotation: Path) -> bool:
-    """Whether the faces in the corpus are those of this very file.
+    """Whether the faces in the corpus were cut from this very file.
 
-    A link's file may have been written anew in its place: then it is younger than the annotation,
-    which was written last.
+    The media file in the corpus may be a link to `source`, so equal bytes prove nothing: if
+    `source` was overwritten, it is younger than the annotation, which is written last.
     """
     if not (annotation.exists() and media.exists()):
         return False
@@ -225,9 +227,9 @@ def _add_faces(
     """Writes a video's crops; returns how many there are."""
     video, crops = rated.video, root / "cropped_aligned" / rated.video.name
     crops.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".faces-", dir=root) as place:
+    with tempfile.TemporaryDirectory(prefix=".faces-", dir=root) as scratch:
         (track, folder), *others = cut_faces(
-            video.media, rated.info, Path(place), detector=detector, choice=face, advance=advance
+            video.media, rated.info, Path(scratch), detector=detector, choice=face, advance=advance
         )
         if others:
             raise UserError(f"{video.media}: --face {face} gives several faces; choose one")
@@ -238,7 +240,7 @@ def _add_faces(
 
 
 def _put(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where links cannot lead."""
+    """Links `source` to `target`, or copies it where links are not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -248,17 +250,17 @@ def _put(source: Path, target: Path) -> None:
 
 
 def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> None:
-    """Writes the corpus; the same call again adds what is new.
+    """Writes the corpus; calling it again adds what is new.
 
     Args:
         folder: see the head of this file.
         root: of the corpus.
         face: which face, see `track_faces.choose`; `all` is not one.
-        detector: finds them.
+        detector: finds the faces.
 
     Raises:
-        UserError: the first thing that is wrong, before anything is written: all ratings and
-            videos are looked at before the long search for faces begins.
+        UserError: the first thing that is wrong. All ratings and videos are checked before
+            anything is written and before the long search for faces begins.
     """
     videos, notes = find_videos(folder)
     rated = []

@@ -9,58 +9,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_prep.corpus.check import CorpusReport, VideoCheck, check
-from data_prep.corpus.layout import SPLITS, scan
+from data_prep.corpus.check import run_check, usable_videos
+from data_prep.corpus.check_video import VideoCheck
 from maven_jax.errors import UserError
-from maven_jax.features.reader import Encoders, open_encoders
-from maven_jax.media.problems import UNUSABLE
+from maven_jax.features.reader import MODALITIES, Encoders, open_encoders
 from maven_jax.progress import say
 from maven_jax.store.writer import PlannedVideo, StoreWriter
-
-MODALITIES = ("visual", "audio", "text")
-
-
-class MissingVideos(UserError):
-    """More videos cannot be stored than the user allows."""
-
-
-def checked_videos(
-    report: CorpusReport, allow_missing: int, limit_videos: int | None = None
-) -> tuple[list[VideoCheck], dict[str, str]]:
-    """The videos that can be stored, and the others with the reason.
-
-    Args:
-        report: of `check`.
-        allow_missing: how many may be unusable.
-        limit_videos: the first so many of every split only, None for all.
-
-    Raises:
-        MissingVideos: more are unusable, or none is usable.
-    """
-    usable = [c for c in report.usable if c.num_frames]
-    reasons = dict.fromkeys(report.unusable, "unusable")
-    reasons |= {c.video.name: "has no frames" for c in report.usable if not c.num_frames}
-    for problem in reversed(report.problems):
-        if problem.severity == UNUSABLE:
-            reasons[problem.video or problem.file] = str(problem)
-    if len(reasons) > allow_missing:
-        raise MissingVideos(
-            f"{len(reasons)} unusable (--allow-missing {allow_missing}): "
-            + "; ".join(sorted(reasons))
-        )
-    if not usable:
-        raise MissingVideos("no video of the corpus is usable")
-    if limit_videos is not None:
-        first = {s: [c for c in usable if c.video.split == s][:limit_videos] for s in SPLITS}
-        usable = [c for split in SPLITS for c in first[split]]
-    return usable, dict(sorted(reasons.items()))
-
-
-def run_check(root: Path, assume_fps: float | None, workers: int) -> CorpusReport:
-    """Checks the corpus and prints the report."""
-    report = check(scan(root), workers=workers, assume_fps=assume_fps)
-    report.show()
-    return report
 
 
 def begin(
@@ -74,12 +28,12 @@ def begin(
     workers: int,
     limit_videos: int | None,
 ) -> tuple[list[VideoCheck], Encoders, StoreWriter]:
-    """Everything before the first video is encoded (arguments as for `prepare`).
+    """Checks the corpus, opens the encoders and the store; arguments as for `prepare`.
 
     Returns:
-        The usable videos, the encoders, and the store with what is unusable noted in it.
+        The usable videos, the encoders, and the store, with the unusable videos noted in it.
     """
-    usable, unusable = checked_videos(
+    usable, unusable = usable_videos(
         run_check(root, assume_fps, workers), allow_missing, limit_videos
     )
     if modalities is None:
@@ -101,17 +55,17 @@ def open_writer(
     encoders: ConfigDict,
     assume_fps: float | None,
 ) -> StoreWriter:
-    """The store of these videos and encoders; every process that is given the same opens the same.
+    """The store of these videos and encoders: the same one in every process that asks for it.
 
     Args:
         out: the store.
         checks: the usable videos, in store order.
-        opened: the encoders that were opened.
-        encoders: the recipe that they are of.
+        opened: the encoders.
+        encoders: their recipe.
         assume_fps: frame rate of videos whose container tells no times.
 
     Raises:
-        UserError: the recipe's `chunk_frames` or `shard_bytes`, or see `StoreWriter`.
+        UserError: the recipe's `chunk_frames` or `shard_bytes` is wrong, or as `StoreWriter`.
     """
     return StoreWriter(
         out,
@@ -128,13 +82,13 @@ def open_writer(
 
 
 def _say_absent(checks: Sequence[VideoCheck], modalities: Sequence[str]) -> None:
-    """Says which videos lack a whole modality, so that a corpus without transcripts is noticed."""
+    """Says which videos lack a modality, so that a corpus without transcripts is noticed."""
     sources = {"visual": "crops", "audio": "audio", "text": "transcript"}
     for name in modalities:
         field = sources.get(name, "")
-        lacking = [c.video.name for c in checks if field and getattr(c.video, field) is None]
+        lacking = sum(bool(field) and getattr(c.video, field) is None for c in checks)
         if lacking:
-            which = "all" if len(lacking) == len(checks) else f"{len(lacking)} of {len(checks)}"
+            which = "all" if lacking == len(checks) else f"{lacking} of {len(checks)}"
             say(f"{name}: {which} videos have no {field}, it is masked there")
 
 
@@ -145,16 +99,11 @@ def _recipe_record(encoders: ConfigDict, modalities: Sequence[str]) -> dict[str,
 
 
 def _store_sizes(encoders: ConfigDict) -> dict[str, int]:
-    """Frames per record and bytes per shard, where the recipe has them.
-
-    For those that it lacks the store's own numbers hold.
-    """
+    """Frames per record and bytes per shard, if the recipe sets them; the store has defaults."""
     sizes = {}
     for name in ("chunk_frames", "shard_bytes"):
         if name in encoders:
             sizes[name] = encoders[name]
             if not isinstance(sizes[name], int) or sizes[name] < 1:
-                raise UserError(
-                    f"encoders.{name} {sizes[name]!r}: a whole number above 0 is wanted"
-                )
+                raise UserError(f"encoders.{name} {sizes[name]!r}: expected a whole number above 0")
     return sizes

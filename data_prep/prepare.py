@@ -10,19 +10,16 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_prep.preparation import MissingVideos, begin, checked_videos, run_check
+from data_prep.corpus.check import run_check, usable_videos
 from maven_jax import recipes
 from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare(
@@ -43,21 +40,25 @@ def prepare(
         root: the corpus, in Aff-Wild2's layout.
         out: the store.
         encoders: a recipe of configs/encoders.
-        modalities: those wanted, of `MODALITIES`; None for all that the recipe has.
+        modalities: those to store, of visual, audio, text; None for all that the recipe has.
         allow_missing: how many videos may be unusable or fail.
         assume_fps: frame rate of videos whose container tells no times.
         workers: processes that check, and threads that decode face crops.
         limit_videos: store only the first so many of every split, None for all.
-        part: (i, n) encodes every n-th video from the i-th (from 0) on, for n processes on one
-            store; the store is finished by a run without.
+        part: (i, n) encodes every n-th video from the i-th (from 0) on, for n processes that
+            share a store; a run without `part` finishes it.
 
     Returns:
         The store; None for a part.
 
     Raises:
-        MissingVideos: too many videos are unusable or failed; the others are stored.
-        UserError: anything else that is not as it should be.
+        UserError: too many videos are unusable or failed (the others are stored), or anything
+            else that the user can mend.
     """
+    # Here, so that `--help`, `--check-only` and mistakes do not wait for the encoders' libraries.
+    from data_prep.encode import encode_corpus
+    from data_prep.preparation import begin
+
     usable, opened, writer = begin(
         root,
         out,
@@ -68,14 +69,12 @@ def prepare(
         workers=workers,
         limit_videos=limit_videos,
     )
-    from data_prep.encode import extract
-
     mine = usable if part is None else usable[part[0] :: part[1]]
-    failed = extract(mine, opened, writer)
+    failed = encode_corpus(mine, opened, writer)
     if part is not None:
         say(f"part {part[0] + 1} of {part[1]} is done; a run without --part finishes the store")
         if failed:
-            raise MissingVideos(f"{len(failed)} videos failed: {', '.join(failed)}")
+            raise UserError(f"{len(failed)} videos failed: {', '.join(failed)}")
         return None
     return writer.finish(allow_missing)
 
@@ -88,26 +87,26 @@ def _rates(words: Sequence[str]) -> Mapping[str, float]:
         try:
             rates[name] = positive(text)
         except argparse.ArgumentTypeError:
-            raise UserError(f"--rate {word}: NAME=HZ is wanted, e.g. eeg=10") from None
+            raise UserError(f"--rate {word}: expected NAME=HZ, e.g. eeg=10") from None
     return rates
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number is wanted")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)
 
 
 def _one_or_more(text: str) -> int:
     if _count(text) < 1:
-        raise argparse.ArgumentTypeError("at least 1 is wanted")
+        raise argparse.ArgumentTypeError("expected at least 1")
     return int(text)
 
 
 def _part(text: str) -> tuple[int, int]:
     i, _, n = text.partition("/")
     if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
-        raise argparse.ArgumentTypeError(f"{text!r}: I/N is wanted, from 1/N to N/N")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N, from 1/N to N/N")
     return int(i) - 1, int(n)
 
 
@@ -119,7 +118,7 @@ def parser() -> Parser:
         "The same command continues an interrupted run at the video where it stopped.",
         epilog="Values of the encoders' recipe are set by --encoders.MODALITY.KEY=VALUE, e.g. "
         "--encoders.visual.batch_size=16. Exit code 2: more videos are unusable than "
-        "--allow-missing, or a mistake in files or arguments.",
+        "--allow-missing, or files or arguments are wrong.",
         allow_abbrev=False,
     )
     p.add_argument("--root", type=Path, required=True, help="the corpus")
@@ -136,7 +135,7 @@ def parser() -> Parser:
         type=_count,
         default=0,
         metavar="N",
-        help="so many videos may be unusable (default 0)",
+        help="how many videos may be unusable (default 0)",
     )
     p.add_argument(
         "--modalities",
@@ -157,7 +156,7 @@ def parser() -> Parser:
     )
     p.add_argument("--fps", type=positive, help="with --features: frame rate of the annotations")
     p.add_argument(
-        "--assume-fps", type=positive, metavar="F", help="frame rate of videos that tell no times"
+        "--assume-fps", type=positive, metavar="F", help="frame rate of videos without timestamps"
     )
     p.add_argument(
         "--workers",
@@ -179,7 +178,7 @@ def parser() -> Parser:
         "--beam",
         action="store_true",
         help="encode through Apache Beam, shard by shard; its workers may be on other machines, "
-        "but ROOT and STORE have to be in folders that all of them see",
+        "as long as all of them see the folders ROOT and STORE",
     )
     p.add_argument(
         "--beam-options",
@@ -193,7 +192,7 @@ def parser() -> Parser:
 
 
 def _with_beam_options_joined(argv: Sequence[str]) -> list[str]:
-    """Argparse takes a value that begins with a dash for another option unless it has a space."""
+    """Beam's options as one argument: argparse takes a lone word with a dash for an option."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--beam-options":
@@ -208,7 +207,7 @@ def main(argv: list[str]) -> int:
     args, rest = parser().parse_known_args(_with_beam_options_joined(argv))
     out: Path | None = args.out
     if out is None and not args.check_only:
-        raise UserError("--out STORE is wanted (or --check-only)")
+        raise UserError("prepare needs --out STORE (or --check-only)")
     if args.features is not None:
         return _import(args, rest)
     for name in ("rate", "fps"):
@@ -223,7 +222,7 @@ def main(argv: list[str]) -> int:
     recipes.override(encoders, rest, prefix="encoders")
     if args.check_only or out is None:
         report = run_check(args.root, args.assume_fps, args.workers)
-        checked_videos(report, args.allow_missing)
+        usable_videos(report, args.allow_missing)
         return 0
     given: dict[str, Any] = dict(
         modalities=args.modalities and tuple(m.strip() for m in args.modalities.split(",")),
@@ -233,7 +232,7 @@ def main(argv: list[str]) -> int:
         limit_videos=args.limit_videos,
     )
     if args.beam:
-        from data_prep.beam import prepare as beam_prepare
+        from data_prep.beam import prepare as beam_prepare  # Beam may not be installed
 
         store = beam_prepare.prepare(args.root, out, encoders, args.beam_options, **given)
     else:
@@ -250,7 +249,7 @@ def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
             raise UserError(f"--{name.replace('_', '-')} does not go with --features")
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}")
-    from data_prep.imports import features as import_features
+    from data_prep.imports import features as import_features  # starts faster without
 
     _say_store(
         import_features.run(

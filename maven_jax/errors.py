@@ -1,12 +1,11 @@
-"""Errors that are the user's to mend: the command line prints one line and exits with code 2."""
+"""Errors that the user can mend, and the words for them: one line, exit code 2, no traceback."""
 
 import difflib
 import errno
 import os
 from collections.abc import Sequence
 
-# Refusals that the user can mend by making room.
-_REFUSALS = {
+_DISK_REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "files may not grow that large (ulimit -f)",
@@ -14,42 +13,47 @@ _REFUSALS = {
 
 
 class UserError(ValueError):
-    """A mistake in input, configuration or files: its one-line message says where and what to do.
+    """A mistake in input, configuration or files; its one-line message says where and what to do.
 
-    Raised for everything that a user can mend without reading our code. `maven_jax.__main__`
-    prints it without a traceback and exits with code 2.
+    Raised for everything that a user can mend without reading our code.
     """
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` when something close is known, otherwise what is allowed."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
+def did_you_mean(word: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the one of `names` that is close, or all."""
+    close = difflib.get_close_matches(word, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names) or 'none'}"
+
+
+def listing(items: Sequence[str], most: int = 8, separator: str = ", ") -> str:
+    """The first items, and how many more there are: `a, b and 3 more`."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def disk_refusal(error: BaseException | None) -> str | None:
-    """Why the disk took no more, if that is at the root of an error; None otherwise.
+    """Why the disk took no more, if an error comes from that; None otherwise.
 
     Args:
-        error: of any library; what caused it, what it was raised from and what it groups is
-            searched too, and texts as well as codes: some libraries keep only the text.
+        error: from any library. Its causes and the errors that it groups are searched too, by
+            text as well as by code, as some libraries keep only the text.
     """
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        error = waiting.pop()
-        if error is None or id(error) in seen:
+    searched: set[int] = set()
+    to_search = [error]
+    while to_search:
+        error = to_search.pop()
+        if error is None or id(error) in searched:
             continue
-        seen.add(id(error))
-        for code, reason in _REFUSALS.items():
+        searched.add(id(error))
+        for code, reason in _DISK_REFUSALS.items():
             if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
                 return reason
-        waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+        to_search += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
     return None
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for an error that the user can mend; None for one that needs its traceback."""
+    """One line about an error that the user can mend; None for one that needs its traceback."""
     if isinstance(error, UserError):
         return str(error)
     reason = disk_refusal(error)

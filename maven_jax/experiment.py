@@ -16,7 +16,7 @@ from maven_jax.data.folds import fold_entries, fold_statistics
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
-from maven_jax.errors import UserError, did_you_mean
+from maven_jax.errors import UserError
 from maven_jax.evaluation.split_predictor import Predictor
 from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
@@ -46,11 +46,7 @@ def open_store(config: Config) -> Store:
         ("single_vector", config.data.single_vector),
     ):
         for name in names:
-            if name not in store.modalities:
-                raise UserError(
-                    f"{config.data.store} has no modality {name!r} (config.data.{key})"
-                    + did_you_mean(name, list(store.modalities))
-                )
+            store.check_modality(name, f"config.data.{key}: ")
     return store
 
 
@@ -92,10 +88,7 @@ def split_entries(store: Store, config: Config, split: str) -> tuple[VideoEntry,
     Raises:
         UserError: no such split or fold.
     """
-    if split not in store.splits:
-        raise UserError(
-            f"{config.data.store} has no split {split!r}{did_you_mean(split, store.splits)}"
-        )
+    store.check_split(split)
     if config.data.fold is None:
         return store.videos(split)
     return fold_entries(store, config.data.fold).get(split, store.videos(split))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-T = TypeVar("T")
-
-# Tables in a file or a pipe are as wide as this project's text; on a terminal, as wide as it is.
+# On a terminal tables are as wide as it is; in a file or a pipe, as this project's text.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
 def silence() -> None:
-    """Turns off all that this module prints: of several processes, one speaks."""
+    """Turns off all that this module prints: of several processes, only the first prints."""
     console.quiet = True
 
 
@@ -30,7 +27,7 @@ def say(message: str) -> None:
 
 @contextmanager
 def timed(what: str) -> Iterator[None]:
-    """Says that `what` begins, and when it has ended, how long it took."""
+    """Prints that `what` begins, and at its end how long it took."""
     say(f"{what} ...")
     began = time.monotonic()
     yield
@@ -45,7 +42,7 @@ def format_duration(seconds: float | int) -> str:
 
 
 class Meter:
-    """Counts finished work; shows rate and time left.
+    """Counts finished work and shows the rate and the remaining time.
 
     Attributes:
         total: amount of work in `unit`.
@@ -83,13 +80,15 @@ class Meter:
         return (self.done - self._initial) / max(time.monotonic() - self._start, 1e-9)
 
     def line(self) -> str:
-        left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
+        """What `advance` prints where there is no live bar."""
+        remaining_s = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
         return (
             f"{self.label}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, "
-            f"{self.rate:,.1f} {self.unit}/s, {format_duration(left)} left"
+            f"{self.rate:,.1f} {self.unit}/s, {format_duration(remaining_s)} left"
         )
 
     def advance(self, amount: float | int = 1, note: str = "") -> None:
+        """Counts finished work; updates the bar, or prints a line every `every_s` seconds."""
         self.done += amount
         if self._bar is not None:
             rate = f"{self.rate:,.1f} {self.unit}/s {note}"
@@ -99,13 +98,14 @@ class Meter:
             say(self.line() + (f" ({note})" if note else ""))
 
     def close(self) -> None:
+        """Takes the bar away."""
         if self._bar is not None:
             self._bar.stop()
 
 
 @contextmanager
 def meter(label: str, total: float | int, unit: str, initial: float | int = 0) -> Iterator[Meter]:
-    """A `Meter` that ends with a line saying how much was done in which time."""
+    """A `Meter` for the block; prints at its end how much was done in how much time."""
     m = Meter(label, total, unit, initial)
     try:
         yield m
@@ -113,11 +113,3 @@ def meter(label: str, total: float | int, unit: str, initial: float | int = 0) -
         m.close()
     took = time.monotonic() - m._start
     say(f"{label}: {m.done:,.0f} {unit} in {format_duration(took)} ({m.rate:,.1f} {unit}/s)")
-
-
-def track(items: Iterable[T], label: str, total: int, unit: str) -> Iterator[T]:
-    """Yields `items`, metering one unit for each."""
-    with meter(label, total, unit) as m:
-        for item in items:
-            yield item
-            m.advance()

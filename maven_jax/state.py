@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.runtime.sharding import Rules, tree_shardings
 from maven_jax.types import Batch
 
@@ -216,8 +216,7 @@ def _put(target: Flat, source: Flat, prefix: str, place: str) -> None:
         if source[path].shape != target[path].shape
     ]
     if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise UserError(f"{place} {'; '.join(faults[:3])}{more}")
+        raise UserError(f"{place} {listing(faults, 3, '; ')}")
     for path in wanted:
         target[path] = _like(source[path], target[path])
 

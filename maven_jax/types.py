@@ -12,7 +12,9 @@ from typing import no_type_check
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+# The columns of predictions and targets.
 VALENCE, AROUSAL = 0, 1
+DIMENSIONS = ("valence", "arousal")
 
 # Modality name -> features, in the fixed order of the config. Pixels come as uint8 and stay so up
 # to the encoder that takes them.
@@ -20,8 +22,8 @@ Features = Mapping[str, Float[Array, "b _ _"] | UInt8[Array, "b _ _"]]
 ModalityMasks = Mapping[str, Bool[Array, "b _"]]
 
 
-# JAX rebuilds trees with shapes, shardings or None in place of arrays: their annotations hold where
-# arrays are, so the constructors are not checked. So too in state.py and data/transforms.py.
+# `no_type_check`: JAX rebuilds these trees with shapes, shardings or None in place of arrays, so
+# the annotations cannot be enforced in the constructors. The same in state.py, data/transforms.py.
 
 
 @no_type_check
@@ -58,7 +60,3 @@ class Prediction:
 
     va: Float[Array, "b t 2"]
     polar: Float[Array, "b t 2"] | None = None
-
-
-# In the order of the columns of predictions and targets.
-DIMENSIONS = ("valence", "arousal")

@@ -8,10 +8,10 @@ Features: visual 1024 per frame (mean of the last stage's patches), audio 768 at
 per word; stored per video frame.
 `base:bfloat16` computes in bfloat16.
 
-Sound goes through in chunks of 20 s, cross-faded over 5 s. Measured by benchmarks/audio_chunks.py
-on minutes of synthetic speech and untrained weights of base size: the features differ from those
+Sound is encoded in chunks of 20 s, cross-faded over 5 s. benchmarks/audio_chunks.py measured this
+on minutes of synthetic speech with untrained weights of base size: the features differ from those
 of one long pass by 0.05 to 0.10 of their own spread (root mean square), and no step between frames
-is more than 2 % larger than in one pass. The published weights were not measured.
+is more than 2 % larger. The published weights were not measured.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""No encoders but BERT: crops and spectrograms as RJCMA's networks take them, to train those too.
+"""Crops and spectrograms as RJCMA's encoders take them, to train those too; only BERT encodes here.
 
 Command: maven-jax prepare --root ROOT --out STORE --encoders raw
 Features: visual 48 x 48 x 3 bytes per frame, audio 96 x 64 log-mel values, text 768 of BERT as in
 `rjcma`; about 21 kB per frame.
-`raw:tiny` are crops of 24 x 24, 32 columns of sound and a small random BERT, for tests and the
+`raw:tiny` has crops of 24 x 24, 32 columns of sound and a small random BERT, for tests and the
 synthetic corpus.
 """
 

@@ -3,17 +3,18 @@
 Command: maven-jax prepare --root ROOT --out STORE --encoders rjca
 Weights: both from TSAV's checkpoint (Kuhnke et al., FG 2020):
     maven-jax convert --model tsav --input FILE --out weights/tsav
-set --encoders.visual.source=FOLDER and --encoders.audio.source=FOLDER where they lie elsewhere.
-Features: visual 49 x 512 per frame, position after position (50 kB: 3 million frames are 150 GB),
+If they lie elsewhere, set --encoders.visual.source=FOLDER and --encoders.audio.source=FOLDER.
+Features: visual 49 x 512 per frame, position by position (50 kB: 3 million frames are 150 GB),
 audio 512; no text.
-`rjca:bfloat16` computes in bfloat16. `rjca:tiny` are small random networks, for tests and the
+`rjca:bfloat16` computes in bfloat16. `rjca:tiny` has small random networks, for tests and the
 synthetic corpus: clips of 32 x 32 pixels, 16 positions of 64; audio 64.
 
 A frame's clip is 8 crops 4/30 s apart, the last of which is its own; its second of sound ends at
-the frame, as in the release. What differs: the release takes every 4th frame (3rd, 2nd or 1st
-where crops are missing) and black for none; here a moment without a crop takes the nearest earlier
-one, else the first later one. The release's sound is 31 frame intervals, at 30 fps what 104
-columns see; its spectrogram reflects the sound at both ends of every example, ours goes on.
+the frame, as in the release. What differs: the release takes every 4th frame (3rd, 2nd or 1st if
+crops are missing) and black if there is none. Here a moment without a crop takes the nearest
+earlier one, or else the first later one. The release's sound spans 31 frame intervals, which 104
+columns cover at 30 fps; its spectrogram reflects the sound at both ends of every example, ours goes
+on.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     arg = check_arg(arg, ("", "float32", "bfloat16", "tiny"))
     dtype = arg if arg in ("float32", "bfloat16") else "float32"
     config = ConfigDict()
-    # Frames per record of the store: windows want single frames a second apart.
+    # Frames per record of the store: windows read single frames a second apart.
     config.chunk_frames = 1
     config.visual = ConfigDict(
         {
@@ -37,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_size": 32,
             "batch_buckets": 3,
             "step_s": 4 / 30,
-            # Of Kinetics, on which the network was trained first.
+            # Of Kinetics, on which the network was pretrained.
             "mean": (0.43216, 0.394666, 0.37645),
             "std": (0.22803, 0.22145, 0.216989),
         }
@@ -61,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def _tiny(config: ConfigDict) -> ConfigDict:
     """Narrow networks with random weights: nothing to download."""
     visual = {
-        # Few layers and 4 x 4 places: random ones keep what they see only so far.
+        # Few layers and 4 x 4 places: in deeper random networks what they see gets lost.
         "image_size": 32,
         "stem_dims": (16, 32),
         "widths": (64,),

@@ -1,18 +1,19 @@
 """The encoders of RJCMA (ABAW6, 2024): IR-50, VGGish and BERT, one vector of each per frame.
 
 Command: maven-jax prepare --root ROOT --out STORE --encoders rjcma
-Weights: visual and audio from the folders that `maven-jax convert` makes of the released files
+Weights: visual and audio from the folders that `maven-jax convert` makes from the released files,
     maven-jax convert --model rjcma --input FILE --out weights/rjcma   (fine-tuned IR-50, VGGish)
-or, apart, `--model iresnet50` and `--model vggish`; set --encoders.visual.source=FOLDER and
---encoders.audio.source=FOLDER where they lie elsewhere. BERT comes from the Hugging Face hub.
+or separately, `--model iresnet50` and `--model vggish`. If they lie elsewhere, set
+--encoders.visual.source=FOLDER and --encoders.audio.source=FOLDER. BERT comes from the Hugging Face
+hub.
 Features: visual 512, audio 128, text 768 per frame; about 3 kB each.
-`rjcma:bfloat16` computes in bfloat16. `rjcma:tiny` are small random networks with the same inputs,
+`rjcma:bfloat16` computes in bfloat16. `rjcma:tiny` has small random networks with the same inputs,
 for tests and the synthetic corpus.
 
 As in the release, a frame's second of sound begins at the frame, and a word's vector is held while
 it is spoken. What differs: frames without a crop or outside the sound are masked, not filled with
-the last one there is; times are the container's, not frame number / rate; BERT reads a transcript
-segment at a time, not sentences of a punctuated recognition.
+the last one; times are the container's, not frame number / rate; BERT reads a transcript segment at
+a time, not sentences of punctuated speech recognition.
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
             # Crops per call over all local devices, and the number of smaller sizes compiled for.
             "batch_size": 128,
             "batch_buckets": 3,
-            # Pixels: crops are resized to a square of 48, and the middle 40 are shown.
+            # Pixels: crops are resized to 48 x 48, and the encoder sees the middle 40 x 40.
             "resize": 48,
             "crop": 40,
             "mean": (0.5, 0.5, 0.5),
@@ -65,7 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
             # Window lengths compiled for: 512, 256, 128, 64.
             "length_buckets": 4,
             "overlap_tokens": 128,
-            # Hidden states of so many layers, from the last one on, are added up.
+            # The hidden states of this many last layers are added up.
             "summed_layers": 4,
         }
     )

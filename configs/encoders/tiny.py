@@ -1,9 +1,9 @@
 """Small encoders with random weights, for the quickstart and for tests: nothing to download.
 
 Command: maven-jax prepare --root ROOT --out STORE --encoders tiny
-The published architectures, narrow and shallow, with widths of 64 so that a model trained on a few
-dozen people does not learn them by heart. That random networks keep enough of what they see is
-due to the synthetic corpus; for real faces, voices and words use `base`. The store says
+The published architectures, narrow and shallow. Their features are 64 wide, so that a model trained
+on a few dozen people does not learn them by heart. Random networks keep enough of what they see
+only on the synthetic corpus; for real faces, voices and words use `base`. The store says
 `untrained`.
 """
 
@@ -27,8 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_buckets": 2,
             "seed": 0,
             "model": {
-                # 4×4 patches merge to a single one, so nothing of where things are is averaged
-                # away.
+                # 4×4 patches merge into one, so no average over patches loses where things are.
                 "image_size": 64,
                 "patch_size": 16,
                 "embed_dim": 16,
@@ -62,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_hidden_layers": 1,
                 "num_attention_heads": 4,
                 "intermediate_size": 128,
-                # 320 samples a frame, 50 Hz, as HuBERT has it.
+                # 320 samples a frame, which is 50 Hz, as in HuBERT.
                 "conv_dim": (64, 64, 64),
                 "conv_kernel": (200, 8, 8),
                 "conv_stride": (20, 4, 4),
@@ -91,7 +90,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "pad_token_id": 1,
                 "type_vocab_size": 1,
             },
-            # Words that are one token each.
+            # Each of these words is one token.
             "tokenizer_words": LEXICON,
         }
     )

@@ -2,7 +2,7 @@
 
     python -m launch.sweep sweeps/learning_rate --out runs/learning_rate --jobs 2
 
-The corpus is the quickstart's; 2 minutes on 2 CPU cores without it.
+The corpus is the quickstart's. Without making it, 2 minutes on 2 CPU cores.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a worker of `prepare --beam` needs and does, whatever engine calls it.
+"""The worker of `prepare --beam`: what it needs and does, whatever engine calls it.
 
 The job is one file in the store's folder, so that an element of the pipeline is only the name of a
 shard: a split and a number.
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.corpus.check import VideoCheck
+from data_prep.corpus.check_video import VideoCheck
 from data_prep.encode import FrameCount, encode_videos, time_table
 from data_prep.preparation import open_writer
 from maven_jax import recipes
@@ -43,7 +43,7 @@ class Job:
         modalities: those to store, in order.
         assume_fps: as for `prepare`.
         workers: threads that decode face crops, in each worker.
-        shards: those that lack videos; a shard is its split and its number in it.
+        shards: those that lack videos; a shard is a split and its number in the split.
     """
 
     out: Path
@@ -55,8 +55,8 @@ class Job:
     shards: Sequence[Shard]
 
     def write(self, folder: Path) -> Path:
-        """Writes the job to a file of its own in `folder`, and says where."""
-        # A new name for every run: a worker that outlives one never takes it for the next.
+        """Writes the job to a new file in `folder`; returns its path."""
+        # A new name for every run, so that a worker that outlives a run never joins the next one.
         file = folder / f"beam-{uuid.uuid4().hex}.job"
         write_file(file, pickle.dumps(self))
         return file
@@ -74,7 +74,7 @@ class JobFiles:
 
     @property
     def failure(self) -> Path:
-        """Written by the pipeline when it ends badly: one line, why."""
+        """One line on why the pipeline failed, if it did."""
         return self.job.with_suffix(".failure")
 
     @property
@@ -83,7 +83,7 @@ class JobFiles:
         return self.job.with_suffix(".log")
 
     def messages(self) -> Path:
-        """What this process has to say to the user."""
+        """Messages of this process to the user."""
         return self.job.with_suffix(f".{socket.gethostname()}-{os.getpid()}.messages")
 
     def all_messages(self) -> list[Path]:
@@ -95,8 +95,8 @@ class JobFiles:
 class Worker:
     """Encodes shards in this process; its encoders are opened once.
 
-    One shard at a time, also where the engine calls from several threads: they would only take
-    turns on the device, and each would need its memory.
+    One shard at a time, even if the engine calls from several threads: they would only take turns
+    on the device, and each would need its memory.
     """
 
     job: Job
@@ -106,10 +106,10 @@ class Worker:
     def __post_init__(self) -> None:
         began = time.monotonic()
         recipe = recipes.from_json(self.job.encoders)
-        # The process that plans the store has said what is opened.
+        # The process that planned the store has already listed the encoders on screen.
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             self._encoders = open_encoders(recipe, self.job.modalities, self.job.workers)
-        # Refuses a worker whose packages or weights are others than the plan's.
+        # Refuses a worker whose packages or weights differ from the plan's.
         self._writer: StoreWriter = open_writer(
             self.job.out, self.job.checks, self._encoders, recipe, self.job.assume_fps
         )
@@ -118,12 +118,12 @@ class Worker:
             say(f"worker {name} opened its encoders in {time.monotonic() - began:.1f} s")
 
     def encode(self, shard: Shard) -> int:
-        """Stores the videos of a shard that are not stored yet; returns how many that were.
+        """Stores the missing videos of a shard; returns how many it stored.
 
-        A video that fails is noted in the store, as in `extract`.
+        A video that fails is noted in the store, as in `encode_corpus`.
 
         Raises:
-            UserError: what no other video would survive either.
+            UserError: what would stop every other video too.
         """
         split, index = shard
         names = set(self._writer.plan.shards[split][index])
@@ -137,13 +137,13 @@ class Worker:
             began = time.monotonic()
             failed = encode_videos(checks, self._encoders, self._writer, clock, FrameCount())
             stored = len(checks) - len(failed)
-            told = time_table(clock, time.monotonic() - began)
-            say(f"{split} shard {index + 1}: {stored} videos stored; {told}")
+            times = time_table(clock, time.monotonic() - began)
+            say(f"{split} shard {index + 1}: {stored} videos stored; {times}")
         return stored
 
     @contextlib.contextmanager
     def _messages(self):
-        """What is said goes to the file that the user's process reads."""
+        """Sends the output of the block to a file that the user's process reads."""
         with (
             open(self.files.messages(), "a", buffering=1) as file,
             contextlib.redirect_stdout(file),
@@ -156,7 +156,7 @@ _opening = threading.Lock()
 
 
 def worker_of(job_file: Path) -> Worker:
-    """The worker of this process for a job; opened at the first call."""
+    """This process's worker for a job; opened at the first call."""
     with _opening:
         if job_file not in _workers:
             # Another job's encoders would only take memory.
@@ -170,11 +170,11 @@ def read(job_file: Path) -> Job:
     """The job of a file that `Job.write` wrote.
 
     Raises:
-        UserError: the file is not there: this machine does not see the store's folder.
+        UserError: there is no such file, so this machine does not see the store's folder.
     """
     try:
         return pickle.loads(job_file.read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{socket.gethostname()}: no {job_file}: --out has to be a folder that all workers see"
+            f"{socket.gethostname()}: no {job_file}: all workers have to see the folder of --out"
         ) from None

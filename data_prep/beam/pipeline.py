@@ -2,9 +2,9 @@
 
     python -m data_prep.beam.pipeline JOB_FILE [Beam's options]
 
-A process of its own, because Beam has no way to stop: when one of the local workers is killed, its
-direct runner waits for that worker's answer for ever. Whoever started this process can end it with
-all of its workers, which are in its process group.
+It is a process of its own because Beam cannot be stopped: when a local worker is killed, the direct
+runner waits for that worker's answer for ever. Whoever started this process can end it together
+with all of its workers, which are in its process group.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from maven_jax.errors import UserError, did_you_mean
 
 @contextlib.contextmanager
 def _silent():
-    """No warnings in the log: of parts of Beam that are not installed, of unknown options."""
+    """Keeps warnings out of the log (uninstalled parts of Beam, unknown options)."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -50,8 +50,8 @@ except ImportError as error:
         "extra 'beam'"
     ) from None
 
-# What the user's options are added to: Beam's own default is one worker inside the pipeline's
-# process. 0 workers are as many as there are cores.
+# The user's options follow these: by itself Beam runs one worker inside the pipeline's process.
+# 0 workers means one per core.
 DEFAULTS = (
     "--runner=DirectRunner",
     "--direct_running_mode=multi_processing",
@@ -63,7 +63,7 @@ WATCH_S = 0.5
 
 
 class EncodeShard(beam.DoFn):
-    """A shard's split and number → how many videos were stored."""
+    """A shard (split and number) → how many videos were stored."""
 
     def __init__(self, job_file: str):
         self._job_file = job_file
@@ -80,32 +80,32 @@ def parse(text: str) -> list[str]:
     """The words of --beam-options behind `DEFAULTS`.
 
     Raises:
-        UserError: an option that Beam does not have or cannot use, or a runner that is not there.
+        UserError: an option that Beam does not have or cannot use, or a runner not installed.
     """
     try:
         words = [*DEFAULTS, *shlex.split(text)]
     except ValueError as error:
         raise UserError(f"--beam-options {text!r}: {error}") from None
     parsers = []
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), _silent():
+        with contextlib.redirect_stderr(stderr), _silent():
             options = pipeline_options.PipelineOptions(words)
-            # The only way to Beam's parser with the options of all of its parts.
+            # Beam has no other way to its parser with the options of all its parts.
             values = options.get_all_options(add_extra_args_fn=parsers.append)
     except SystemExit:
-        message = said.getvalue().strip().splitlines()[-1]
+        message = stderr.getvalue().strip().splitlines()[-1]
         raise UserError(f"--beam-options: {message.partition('error: ')[2]}") from None
     name = options.view_as(pipeline_options.StandardOptions).runner
     try:
         runners.create_runner(name)
     except (ValueError, ImportError, AttributeError, RuntimeError) as error:
         raise UserError(f"--beam-options: --runner={name}: {_one_line(str(error))}") from None
-    # Other runners take options of programs that are not in Python.
+    # Other runners pass options on to programs that are not in Python, so all must be let through.
     if is_direct(words):
         for wrong in parsers[0].parse_known_args(words)[1]:
-            known = ["runner", *(o for o in values if o.startswith("direct_"))]
-            close = did_you_mean(wrong.lstrip("-").partition("=")[0], known)
+            names = ["runner", *(o for o in values if o.startswith("direct_"))]
+            close = did_you_mean(wrong.lstrip("-").partition("=")[0], names)
             raise UserError(f"--beam-options: {wrong!r} is no option of the DirectRunner{close}")
         workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
         if workers < 0:
@@ -124,7 +124,7 @@ def is_direct(words: Sequence[str]) -> bool:
 
 
 def describe(words: Sequence[str]) -> str:
-    """One line: which runner, and how many workers if they are local."""
+    """One line: the runner, and the number of workers if they are local."""
     options = pipeline_options.PipelineOptions(list(words))
     if not is_direct(words):
         return (
@@ -140,8 +140,8 @@ def describe(words: Sequence[str]) -> str:
 def run(job_file: Path, words: Sequence[str]) -> None:
     """Runs the pipeline to its end."""
     shards = read(job_file).shards
-    # Beam's name `DirectRunner` first tries Prism, a program that it would fetch from the network
-    # and that runs all workers as threads of this process.
+    # By the name `DirectRunner` Beam would first try Prism, a program that it fetches from the
+    # network and that runs all workers as threads of this process.
     runner = fn_api_runner.FnApiRunner() if is_direct(words) else None
     with beam.Pipeline(
         runner=runner, options=pipeline_options.PipelineOptions(list(words))
@@ -149,7 +149,7 @@ def run(job_file: Path, words: Sequence[str]) -> None:
         _ = (
             pipeline
             | "Shards" >> beam.Create(list(shards))
-            # Without it the shards would go where they were created, all to one worker.
+            # Without this all shards would go to one worker, where they were created.
             | "Spread" >> beam.Reshuffle()
             | "Encode" >> beam.ParDo(EncodeShard(str(job_file)))
         )
@@ -169,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _end_with_lost_workers(files: JobFiles):
-    """A hook for threads' errors: Beam waits for a worker in a thread that fails when it dies."""
+    """A hook for errors in threads: a thread in which Beam waits for a worker fails with it."""
     usual = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -183,7 +183,7 @@ def _end_with_lost_workers(files: JobFiles):
 
 
 def _end_with_parent(parent: int) -> None:
-    """Ends the process group when the process that started it is gone, however it went."""
+    """Ends the process group as soon as the process that started it is gone."""
     while os.getppid() == parent:
         time.sleep(WATCH_S)
     if os.getpgid(0) == os.getpid():
@@ -192,11 +192,11 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What the user can mend if there is such a thing, otherwise the error's last words."""
+    """The message of the UserError behind it, otherwise the last line of the error."""
     text = str(error)
-    # Workers' errors come as the text of their tracebacks.
-    if found := re.search(r"^(?:[\w.]*\.)?UserError: (.*?)(?: \[while running .*)?$", text, re.M):
-        return found[1]
+    # Workers' errors arrive as the text of their tracebacks.
+    if match := re.search(r"^(?:[\w.]*\.)?UserError: (.*?)(?: \[while running .*)?$", text, re.M):
+        return match[1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return _one_line(f"{type(error).__name__}: {lines[-1] if lines else ''}")
 
@@ -206,7 +206,7 @@ def _one_line(text: str, limit: int = 400) -> str:
 
 
 if __name__ == "__main__":
-    # By its name, so that workers find the classes where they are.
+    # By its full name, so that workers can unpickle its classes.
     from data_prep.beam import pipeline as beam_pipeline
 
     sys.exit(beam_pipeline.main(sys.argv[1:]))

@@ -1,12 +1,12 @@
 """`maven-jax prepare --beam`: the shards of a store, encoded through Apache Beam.
 
     this process         checks the corpus, plans the store, shows progress, finishes the store
-      beam_pipeline      one process that runs the pipeline
+      beam.pipeline      one process that runs the pipeline
         workers          encode shards, wherever the runner starts them
 
-They have one folder in common, the store: `StoreWriter` lets processes fill it side by side, and
-whatever is stored stays stored, whoever is killed. So a run that was cut short is continued by the
-same command, and nothing has to be carried back through the pipeline.
+All of them share one folder, the store. `StoreWriter` lets processes fill it side by side, and what
+is stored stays stored, whoever is killed. So the same command continues a run that was cut short,
+and nothing has to come back through the pipeline.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from data_prep.beam import pipeline as beam_pipeline
 from data_prep.beam.job import Job, JobFiles
-from data_prep.corpus.check import VideoCheck
+from data_prep.corpus.check_video import VideoCheck
 from data_prep.preparation import begin
 from maven_jax.errors import UserError
 from maven_jax.progress import Meter, meter, say
@@ -61,16 +61,16 @@ def prepare(
         limit_videos: store only the first so many of every split, None for all.
 
     Raises:
-        MissingVideos: too many videos are unusable or failed; the others are stored.
-        UserError: anything else that is not as it should be.
+        UserError: too many videos are unusable or failed (the others are stored), or anything
+            else that the user can mend.
     """
     flags = beam_pipeline.parse(beam_options)
     if not beam_pipeline.is_direct(flags) and not (root.is_absolute() and out.is_absolute()):
         raise UserError(
-            "--root and --out have to be absolute: workers of another runner than DirectRunner "
-            "are in folders of their own"
+            "--root and --out have to be absolute paths: the workers of this runner start in "
+            "folders of their own"
         )
-    # This process only reads what the encoders are; a GPU's memory is the workers'.
+    # This process only describes the encoders; the workers need the GPU's memory.
     jax.config.update("jax_platforms", "cpu")
     checks, opened, writer = begin(
         root,
@@ -95,7 +95,7 @@ def prepare(
 
 
 class _Watch:
-    """How far the store is, seen from outside."""
+    """Watches how the store fills up."""
 
     def __init__(self, writer: StoreWriter, checks: Sequence[VideoCheck]):
         self._writer = writer
@@ -108,7 +108,7 @@ class _Watch:
             say(f"{self.frames:,} of {self.total_frames:,} frames are in the store already")
 
     def update(self) -> None:
-        """Looks for videos that were stored since."""
+        """Counts the videos that were stored since the last call."""
         for video in [v for v in self._open if self._writer.is_done(v)]:
             self.frames += self._open.pop(video)
 
@@ -130,7 +130,7 @@ class _Watch:
         )
 
     def say_messages(self, files: JobFiles) -> None:
-        """Prints the whole lines that workers have written since."""
+        """Prints the whole lines that workers have written since the last call."""
         for file in files.all_messages():
             with open(file, "rb") as opened:
                 opened.seek(self._read.get(file, 0))
@@ -145,7 +145,7 @@ def _run(files: JobFiles, flags: Sequence[str], watch: _Watch, progress: Meter) 
     """Runs the pipeline and shows how it goes.
 
     Raises:
-        UserError: it did not come to its end; says why.
+        UserError: it failed; says why.
     """
 
     def look() -> None:

@@ -17,7 +17,7 @@
 |          | broken crop (truncated, zero bytes, not a JPEG) | the frame is masked |
 |          | crop of another size than 112 x 112 | resized |
 |          | sound over .5 s longer or shorter than the video | masked where there is none, cut behind the end |
-|          | video cut short, repeated timestamps | see `media.probe` |
+|          | video cut short, repeated timestamps | see `media.frame_times.probe` |
 |          | transcript segments out of order, or behind the end of the video | sorted, unused |
 | note     | byte order mark, CRLF, spaces, overlapping segments, files of other names, orphans, | ignored |
 |          | video without sound or transcript, no annotated frame | that modality is masked |
@@ -34,16 +34,15 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from data_prep.corpus.check_video import VideoCheck, check_video
-from data_prep.corpus.layout import Corpus, Video
+from data_prep.corpus.layout import SPLITS, Corpus, Video, scan
 from data_prep.corpus.report import CorpusReport
+from maven_jax.errors import UserError
 from maven_jax.media.problems import UNUSABLE, Problem, printable, relative
 from maven_jax.progress import meter
 
-__all__ = ["CorpusReport", "VideoCheck", "check", "check_video"]
-
 
 def _check_safely(video: Video, root: Path, assume_fps: float | int | None) -> VideoCheck:
-    """`check_video`, where a fault that nobody thought of costs one video, not the run."""
+    """`check_video`, where an unforeseen fault costs one video, not the run."""
     try:
         return check_video(video, root, assume_fps)
     except Exception as error:
@@ -60,8 +59,8 @@ def _lost(video: Video, root: Path, message: str) -> VideoCheck:
 def _run(
     videos: list[Video], root: Path, assume_fps: float | int | None, workers: int
 ) -> Iterator[tuple[int, VideoCheck | None]]:
-    """Index and check of each video as they finish; None for those a dying process took along."""
-    # spawn: JAX may have threads by now, which a fork does not survive.
+    """Index and check of each video as they finish; None for those lost with a dying process."""
+    # spawn: JAX may have threads by now, and a fork does not survive them.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
@@ -85,22 +84,22 @@ def _checked(
             yield i, _check_safely(video, root, assume_fps)
         return
     lost = []
-    for i, found in _run(videos, root, assume_fps, workers):
-        if found is None:
+    for i, video_check in _run(videos, root, assume_fps, workers):
+        if video_check is None:
             lost.append(i)
         else:
-            yield i, found
-    # A decoder can crash on a hostile file; alone in a process it shows which one.
+            yield i, video_check
+    # A decoder can crash on a hostile file: each video alone in a process shows which one.
     for i in lost:
-        (_, found), *_ = list(_run([videos[i]], root, assume_fps, 1))
-        yield i, found or _lost(videos[i], root, "the process that checked it died")
+        (_, video_check), *_ = list(_run([videos[i]], root, assume_fps, 1))
+        yield i, video_check or _lost(videos[i], root, "the process that checked it died")
 
 
 def check(corpus: Corpus, workers: int = 1, assume_fps: float | int | None = None) -> CorpusReport:
     """Checks every video of a corpus, with progress on screen.
 
     Args:
-        corpus: from `corpus.scan`.
+        corpus: from `layout.scan`.
         workers: processes; one reads in this process.
         assume_fps: see `check_video`.
 
@@ -110,8 +109,47 @@ def check(corpus: Corpus, workers: int = 1, assume_fps: float | int | None = Non
     checks: dict[int, VideoCheck] = {}
     with meter("check", float(len(videos)), "videos", initial=0.0) as progress:
         crops = 0
-        for i, found in _checked(videos, corpus.root, assume_fps, min(workers, len(videos))):
-            checks[i] = found
-            crops += found.num_frames - found.missing_crops
+        for i, one in _checked(videos, corpus.root, assume_fps, min(workers, len(videos))):
+            checks[i] = one
+            crops += one.num_frames - one.missing_crops
             progress.advance(1.0, note=f"{crops:,} crops")
     return CorpusReport(corpus, [checks[i] for i in range(len(videos))])
+
+
+def run_check(root: Path, assume_fps: float | None, workers: int) -> CorpusReport:
+    """Checks the corpus in `root` and prints the report."""
+    report = check(scan(root), workers=workers, assume_fps=assume_fps)
+    report.show()
+    return report
+
+
+def usable_videos(
+    report: CorpusReport, allow_missing: int, limit_videos: int | None = None
+) -> tuple[list[VideoCheck], dict[str, str]]:
+    """The videos that can be stored, and the reason for each of the others.
+
+    Args:
+        report: of `check`.
+        allow_missing: how many may be unusable.
+        limit_videos: take the first so many of every split, None for all.
+
+    Raises:
+        UserError: more are unusable, or none is usable.
+    """
+    usable = [c for c in report.usable if c.num_frames]
+    reasons = dict.fromkeys(report.unusable, "unusable")
+    reasons |= {c.video.name: "has no frames" for c in report.usable if not c.num_frames}
+    for problem in reversed(report.problems):
+        if problem.severity == UNUSABLE:
+            reasons[problem.video or problem.file] = str(problem)
+    if len(reasons) > allow_missing:
+        raise UserError(
+            f"{len(reasons)} unusable (--allow-missing {allow_missing}): "
+            + "; ".join(sorted(reasons))
+        )
+    if not usable:
+        raise UserError("no video of the corpus is usable")
+    if limit_videos is not None:
+        first = {s: [c for c in usable if c.video.split == s][:limit_videos] for s in SPLITS}
+        usable = [c for split in SPLITS for c in first[split]]
+    return usable, dict(sorted(reasons.items()))

@@ -1,4 +1,4 @@
-"""Checks the files of one video against each other; `check` states what is how grave."""
+"""Checks the files of one video against each other; `check` lists what is how serious."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from data_prep.corpus.layout import Video
 from maven_jax.media.annotations import Annotation, read_annotation
-from maven_jax.media.container import MediaInfo, mean_fps, median_interval, open_audio, probe
 from maven_jax.media.crops import CROP_SIZE, Crops, check_crop, crop_name
+from maven_jax.media.frame_times import MediaInfo, mean_fps, median_interval, probe
 from maven_jax.media.problems import (
     NOTE,
     REPAIRED,
@@ -25,13 +25,15 @@ from maven_jax.media.problems import (
     printable,
     relative,
 )
+from maven_jax.media.recording import Recording
+from maven_jax.media.sound import open_audio
 from maven_jax.media.transcripts import parse_transcript
 
 SOUND_TOLERANCE_S = 0.5
-# An annotation this much longer than its video, by share and by frames, is another recording's.
+# An annotation that exceeds its video by more, in share and in frames, is of another recording.
 FOREIGN_SHARE, FOREIGN_FRAMES = 0.2, 25
 _CROP_THREADS, _CROPS_AT_ONCE = 4, 512
-# Named one by one up to here, counted behind.
+# So many are named one by one, the others counted.
 _NAMED = 20
 
 
@@ -41,8 +43,8 @@ class VideoCheck:
 
     Attributes:
         video: the video; without `audio` if that proved to be an empty stream.
-        num_frames: frames that exist: those of the annotation, without one those of the video
-            (and those that the test template asks for).
+        num_frames: of the annotation; without one, of the video, or of the test template if that
+            asks for more.
         times_s: (num_frames,) time of each frame, seconds on the container's clock.
         fps: of the container's timestamps; 0 when they are not known.
         missing_crops: frames without a crop.
@@ -62,6 +64,20 @@ class VideoCheck:
     unlabelled: int = 0
     length_difference: dict[str, float | int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def recording(self) -> Recording:
+        """What the video's features are made of."""
+        video = self.video
+        return Recording(
+            video.media or video.crops or Path(video.name),
+            self.times_s,
+            float(self.times_s[-1] - self.times_s[0]) + 1 / self.fps,
+            crops=video.crops,
+            audio=video.audio,
+            transcript=video.transcript,
+            annotation=video.annotation,
+        )
 
     @property
     def usable(self) -> bool:
@@ -127,34 +143,35 @@ class _Checker:
         check, video = self.check, self.check.video
         if video.annotation is not None and annotation is None:
             return
-        wanted = len(annotation.values) if annotation else video.listed_frames
+        expected = len(annotation.values) if annotation else video.listed_frames
         if info is None:
             if video.media is None and assume_fps is not None:
-                count = wanted or self._last_crop()
+                count = expected or self._last_crop()
                 self._set(np.arange(count) / float(assume_fps))
             return
-        found = len(info.times_s)
+        shown = len(info.times_s)
         if annotation is None:
-            wanted = max(wanted, found)
+            expected = max(expected, shown)
         path = video.annotation or video.media
         assert path is not None
-        if wanted != found:
-            check.length_difference["annotation_minus_video_frames"] = wanted - found
-        if wanted <= found:
-            self._set(info.times_s[:wanted])
-            if wanted < found:
-                what = f"{wanted} frames are annotated, the video has {found}"
-                self.report(REPAIRED, path, f"{what}: the last {found - wanted} are unused")
+        if expected != shown:
+            check.length_difference["annotation_minus_video_frames"] = expected - shown
+        if expected <= shown:
+            self._set(info.times_s[:expected])
+            if expected < shown:
+                what = f"{expected} frames are annotated, the video has {shown}"
+                self.report(REPAIRED, path, f"{what}: the last {shown - expected} are unused")
             return
         asked = "annotated" if annotation else "in the test template"
-        what = f"{wanted} frames are {asked}, the video has {found}"
-        if wanted - found > max(FOREIGN_FRAMES, FOREIGN_SHARE * wanted):
+        what = f"{expected} frames are {asked}, the video has {shown}"
+        missing = expected - shown
+        if missing > max(FOREIGN_FRAMES, FOREIGN_SHARE * expected):
             self.report(UNUSABLE, path, f"{what}: too few to be the same recording")
             return
         step = median_interval(info.times_s)
-        behind = info.times_s[-1] + step * np.arange(1, wanted - found + 1)
+        behind = info.times_s[-1] + step * np.arange(1, missing + 1)
         self._set(np.concatenate([info.times_s, behind]))
-        rule = f"the last {wanted - found} continue at the median interval of {step:.4f} s"
+        rule = f"the last {missing} continue at the median interval of {step:.4f} s"
         self.report(REPAIRED, path, f"{what}: {rule}")
 
     def _last_crop(self) -> int:
@@ -199,14 +216,14 @@ class _Checker:
             self.report(severity, folder, f"{len(names) - _NAMED} more: {message}")
 
     def _pictures(self, folder: Path, names: list[str]) -> None:
-        """Looks at the head and the end of every crop."""
+        """Looks at the header and the end of every crop."""
         broken: list[tuple[str, str]] = []
         sizes: list[tuple[str, tuple[int, int]]] = []
-        for name, found in _check_crops(str(folder), names):
-            if isinstance(found, str):
-                broken.append((name, found))
-            elif found != (CROP_SIZE, CROP_SIZE):
-                sizes.append((name, found))
+        for name, size in _check_crops(str(folder), names):
+            if isinstance(size, str):
+                broken.append((name, size))
+            elif size != (CROP_SIZE, CROP_SIZE):
+                sizes.append((name, size))
         self.check.broken_crops = len(broken)
         for name, fault in broken[:_NAMED]:
             self.report(REPAIRED, folder / name, f"{fault}: the frame is masked")
@@ -276,26 +293,26 @@ class _Checker:
 
 
 def _check_crops(folder: str, names: list[str]) -> Iterator[tuple[str, str | tuple[int, int]]]:
-    """What `check_crop` says of each; several at a time, because disks and networks are slow."""
+    """The results of `check_crop`, in several threads because disks and networks are slow."""
 
     def some(part: list[str]) -> list[str | tuple[int, int]]:
         return [check_crop(f"{folder}/{name}") for name in part]
 
     parts = [names[i : i + _CROPS_AT_ONCE] for i in range(0, len(names), _CROPS_AT_ONCE)]
     with ThreadPoolExecutor(_CROP_THREADS) as pool:
-        for part, found in zip(parts, pool.map(some, parts)):
-            yield from zip(part, found)
+        for part, sizes in zip(parts, pool.map(some, parts)):
+            yield from zip(part, sizes)
 
 
 def check_video(video: Video, root: Path, assume_fps: float | int | None = None) -> VideoCheck:
-    """Reads everything of one video but the pictures themselves.
+    """Reads everything of one video except the pictures themselves.
 
     Args:
-        video: from `corpus.scan`.
+        video: from `layout.scan`.
         root: the corpus's folder.
         assume_fps: frame rate of videos whose media file is missing; None makes them unusable.
 
-    Never raises for what is in the files: it is in `problems`.
+    Never raises for what is in the files; it reports that in `problems`.
     """
     checker = _Checker(VideoCheck(video), Path(root))
     annotation = checker.annotation()

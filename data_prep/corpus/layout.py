@@ -50,8 +50,8 @@ class Video:
         annotation: None in test.
         crops: the folder of face crops.
         media: the video file.
-        audio: the WAV if there is one, else the media file if it has sound, else None.
-        transcript: of this name if there is one, else of the stem.
+        audio: the WAV, else the media file if it has sound, else None.
+        transcript: the one of this name, else the one of the stem, else None.
         listed_frames: the highest frame that the test template asks for, 0 without template.
     """
 
@@ -73,7 +73,7 @@ class Corpus:
     Attributes:
         root: its folder.
         videos: by split (train, validation, test), then by name.
-        problems: of the layout alone; `check.check` adds those of the contents.
+        problems: of the layout alone; `check` adds those of the contents.
         orphans: "crops", "media", "audio", "transcripts" -> those that belong to no video.
     """
 
@@ -96,7 +96,7 @@ def name_fault(name: str) -> str:
 
 @dataclass
 class _Scan:
-    """State of one scan: the problems met so far."""
+    """A scan under way, with the problems so far."""
 
     root: Path
     real_root: Path = field(init=False)
@@ -126,8 +126,8 @@ class _Scan:
         if not folder.is_dir():
             return
         try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(folder) as entries_of_folder:
+                entries = sorted(entries_of_folder, key=lambda entry: entry.name)
         except OSError as error:
             self.note(folder, f"cannot be read: {error.strerror}", severity=UNUSABLE)
             return
@@ -150,7 +150,7 @@ class _Scan:
 
     def media(self) -> dict[str, list[Path]]:
         """Stem -> all media files of that stem under videos/, at any depth."""
-        found: dict[str, list[Path]] = defaultdict(list)
+        files: dict[str, list[Path]] = defaultdict(list)
         folders = [self.root / "videos"]
         while folders:
             folder = folders.pop()
@@ -162,10 +162,10 @@ class _Scan:
                     else:
                         folders.append(path)
                 elif path.suffix.lower() in MEDIA_SUFFIXES and entry.is_file():
-                    found[path.stem].append(path)
+                    files[path.stem].append(path)
                 else:
                     self.note(path, "ignored: not a video file")
-        return {stem: sorted(paths) for stem, paths in found.items()}
+        return {stem: sorted(paths) for stem, paths in files.items()}
 
 
 def _list_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -204,7 +204,7 @@ def read_test_list(path: Path, root: Path) -> tuple[dict[str, int], list[Problem
 
     Returns:
         name -> highest frame that the template asks for (0 for a list), in the file's order, and
-        a problem for each name that is refused and for the first malformed line.
+        a problem for each refused name and for the first malformed line.
 
     Raises:
         InputError: the file cannot be read.
@@ -239,7 +239,7 @@ def read_test_list(path: Path, root: Path) -> tuple[dict[str, int], list[Problem
 
 
 def _stem(name: str, *tables: dict) -> str:
-    """The name itself if any table has it, else without `_left`/`_right` if any has that."""
+    """The name itself if any table has it, otherwise the name without `_left` or `_right`."""
     for side in ("_left", "_right"):
         if name.endswith(side) and not any(name in table for table in tables):
             return name[: -len(side)]
@@ -257,15 +257,15 @@ def _named_videos(scan: _Scan, test_list: Path | None) -> list[tuple[Video, Path
             named.append((Video(path.stem, path.stem, split, annotation=path), path))
     lists = [Path(test_list)] if test_list else []
     if not lists and folder.is_dir():
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_SUFFIXES)
-        lists = [p for p in found if "test" in p.name.lower() and p.is_file()]
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_SUFFIXES)
+        lists = [p for p in files if "test" in p.name.lower() and p.is_file()]
         lists = [p for p in lists if scan.allowed(p, p.is_symlink(), "")]
     for path in lists:
         names, problems = read_test_list(path, scan.root)
         scan.problems += problems
-        known = {video.name for video, _ in named if video.split == "test"}
+        test_names = {video.name for video, _ in named if video.split == "test"}
         for name, frames in names.items():
-            if name not in known:
+            if name not in test_names:
                 named.append((Video(name, name, "test", listed_frames=frames), path))
     return named
 
@@ -334,7 +334,7 @@ def _assemble(scan: _Scan, video: Video, tables: dict[str, dict[str, list[Path]]
     if len(paths) > 1:
         for path in paths:
             others = ", ".join(relative(p, scan.root) for p in paths if p != path)
-            message = f"the same name as {others}: which one is the video's cannot be told"
+            message = f"the same name as {others}: no telling which one is the video's"
             scan.note(path, message, video.name, UNUSABLE)
     sound = audio.get(video.name) or audio.get(stem)
     words = transcripts.get(video.name) or transcripts.get(stem)
@@ -359,14 +359,14 @@ def scan(
         root: the corpus's folder.
         test_list: template (header `image_location,…`) or list of names of the test videos;
             by default every `*test*.{txt,csv}` beside the annotation folders.
-        required: folders that must be there besides the annotations.
+        required: folders that must exist besides the annotations.
 
-    Names that contain `/`, a backslash, `..` or control characters and symbolic links that leave
-    `root` are refused and named. A name in two splits, or two media files of one stem, make their
-    videos unusable.
+    Names that contain `/`, a backslash, `..` or control characters, and symbolic links that leave
+    `root`, are refused and reported. A name in two splits, or two media files of one stem, make
+    their videos unusable.
 
     Raises:
-        UserError: `root` has not this layout.
+        UserError: `root` does not have this layout.
     """
     root = Path(root)
     if not root.is_dir():

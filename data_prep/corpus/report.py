@@ -21,7 +21,7 @@ class CorpusReport:
     Attributes:
         corpus: as scanned.
         checks: one for each of `corpus.videos`, in their order.
-        problems: all of layout and contents, the gravest first, each once.
+        problems: of layout and contents, the most serious first, each once.
     """
 
     corpus: Corpus
@@ -29,9 +29,9 @@ class CorpusReport:
     problems: list[Problem] = field(init=False)
 
     def __post_init__(self) -> None:
-        found = [*self.corpus.problems, *(p for check in self.checks for p in check.problems)]
+        problems = [*self.corpus.problems, *(p for check in self.checks for p in check.problems)]
         order = (UNUSABLE, REPAIRED, NOTE)
-        self.problems = sorted(dict.fromkeys(found), key=lambda p: order.index(p.severity))
+        self.problems = sorted(dict.fromkeys(problems), key=lambda p: order.index(p.severity))
 
     @property
     def unusable(self) -> list[str]:
@@ -87,14 +87,14 @@ class CorpusReport:
         """The problems, one to a line under the severity; at most `limit` notes."""
         lines = []
         for severity in (UNUSABLE, REPAIRED, NOTE):
-            found = [str(p) for p in self.problems if p.severity == severity]
-            if not found:
+            problems = [str(p) for p in self.problems if p.severity == severity]
+            if not problems:
                 continue
-            lines.append(f"{severity} ({len(found):,}):")
-            shown = found[:limit] if severity == NOTE else found
+            lines.append(f"{severity} ({len(problems):,}):")
+            shown = problems[:limit] if severity == NOTE else problems
             lines += [f"  {line}" for line in shown]
-            if len(shown) < len(found):
-                lines.append(f"  … and {len(found) - len(shown):,} more")
+            if len(shown) < len(problems):
+                lines.append(f"  … and {len(problems) - len(shown):,} more")
         return lines
 
     def show(self, limit: int | None = 200) -> None:
@@ -107,7 +107,7 @@ class CorpusReport:
             say(line)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the frame times, as JSON takes it."""
+        """Everything except the frame times, as JSON."""
         root = self.corpus.root
         fields = ("severity", "file", "place", "message", "video")
         unusable = set(self.unusable)

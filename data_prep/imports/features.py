@@ -1,7 +1,7 @@
 """Makes a store of features that other programs extracted: `maven-jax prepare --features DIR`.
 
-`data_prep.imports.files` says how the features lie in DIR, `data_prep.imports.grid` where a video's
-frames and annotations come from. How rows become frames:
+`data_prep.imports.files` describes the files in DIR, `data_prep.imports.grid` where frames and
+annotations come from. How rows become frames:
 
 | file | rule |
 |---|---|
@@ -12,10 +12,10 @@ frames and annotations come from. How rows become frames:
 | .npy, any other number of rows | the video is unusable until a rate is given |
 | .csv | interpolated from its time column to the frames' times, linearly, as all others |
 | a row with NaN or infinity | not observed: frames on it or beside it are masked and counted |
-| none for this modality | the modality is masked in the whole video |
+| no file for this modality | the modality is masked in the whole video |
 
 Nothing is extrapolated, and nothing is interpolated over gaps of more than three usual steps.
-Memory holds one block of frames, and of .csv files one whole file.
+Memory holds one block of frames, or one whole .csv file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from data_prep.imports.files import (
     read_csv,
 )
 from data_prep.imports.grid import Grid, read_grids
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.media.problems import (
     NOTE,
     REPAIRED,
@@ -69,15 +69,17 @@ RULES = (
 
 @dataclass
 class _Import:
-    """An import that is being checked.
+    """An import, first checked, then stored.
 
     Attributes:
-        grids: all videos by name.
+        features: the folder of features.
+        root: the folder of annotations.
         files: modality -> video -> file.
         rates: modality -> rows per second of its .npy files.
-        dims: modality -> width.
-        problems: everything found.
-        kinds: modality -> how many videos are treated by which rule.
+        grids: all videos by name.
+        dims: modality -> channels.
+        problems: of all files.
+        kinds: modality -> rule of `RULES` -> how many videos it applies to.
     """
 
     features: Path
@@ -94,7 +96,7 @@ class _Import:
         self.problems.append(Problem(severity, file, "", message, video))
 
     def unusable(self) -> dict[str, str]:
-        """Video (or file, where there is no video) -> the first reason."""
+        """Video (or file, if it belongs to no video) -> the first reason."""
         reasons: dict[str, str] = {}
         for p in self.problems:
             if p.severity == UNUSABLE:
@@ -128,7 +130,7 @@ class _Import:
                     else f"{self.features / modality}: not one usable file: "
                     + next(iter(self.unusable().values()))
                 )
-            # The width of most files, the smaller one of two that are as frequent.
+            # The most frequent width, the smaller one of two that are equally frequent.
             self.dims[modality] = max(
                 sorted(Counter(widths[modality].values()).items()), key=lambda item: item[1]
             )[0]
@@ -166,13 +168,13 @@ class _Import:
                 kinds[self._check_length(path, video, rows[modality, video], num_frames)] += 1
 
     def _check_length(self, path: Path, video: str, rows: int, num_frames: int) -> str:
-        """Applies the rule for .npy files without a rate; says which one it was."""
+        """Applies the rules for .npy files without a rate; returns the one that fits."""
         if rows == num_frames:
             return "row = frame"
         what = f"{rows} rows for {num_frames} frames"
         if abs(rows - num_frames) > max(TOLERATED_FRAMES, TOLERATED_SHARE * num_frames):
             rate_file = Path(path.parent.name) / "rate.txt"
-            message = f"{what}: --rate {path.parent.name}=HZ (or {rate_file}) is wanted"
+            message = f"{what}: needs --rate {path.parent.name}=HZ (or {rate_file})"
             self.note(UNUSABLE, path, video, message)
             return "unusable"
         if rows > num_frames:
@@ -182,7 +184,7 @@ class _Import:
         return "rows too few"
 
     def show(self) -> None:
-        """Prints the table and everything that was found."""
+        """Prints the table and the problems."""
         table = Table("", *self.kinds)
         table.add_row("features", *(str(dim) for dim in self.dims.values()))
         table.add_row("files", *(str(len(files)) for files in self.files.values()))
@@ -190,16 +192,16 @@ class _Import:
             table.add_row(rule, *(str(kinds[rule]) for kinds in self.kinds.values()))
         console.print(table)
         for severity in (UNUSABLE, REPAIRED, NOTE):
-            found = [p for p in self.problems if p.severity == severity]
-            if found:
-                say(f"{severity} ({len(found):,}):")
-            for problem in found[: None if severity == UNUSABLE else 200]:
+            problems = [p for p in self.problems if p.severity == severity]
+            if problems:
+                say(f"{severity} ({len(problems):,}):")
+            for problem in problems[: None if severity == UNUSABLE else 200]:
                 say(f"  {problem}")
-            if severity != UNUSABLE and len(found) > 200:
-                say(f"  … and {len(found) - 200:,} more")
+            if severity != UNUSABLE and len(problems) > 200:
+                say(f"  … and {len(problems) - 200:,} more")
 
     def rows(self, modality: str, video: str) -> FeatureRows | None:
-        """The features of one video; .csv files are read here."""
+        """The features of one video, None without a file; reads .csv files whole."""
         path = self.files[modality].get(video)
         if path is None:
             return None
@@ -237,7 +239,7 @@ class _Import:
                 )
 
     def specs(self) -> dict[str, ModalitySpec]:
-        """What the store says about the features."""
+        """Describes the features for the store."""
         specs = {}
         for modality, files in self.files.items():
             spec = {
@@ -262,13 +264,13 @@ def run(
     allow_missing: int = 0,
     chunk_frames: int = 100,
 ) -> Store:
-    """Imports features into a store; a repeated call continues where it stopped.
+    """Imports features into a store; calling it again continues where it stopped.
 
     Args:
         features: folder of `<modality>/<video>.npy` or `.csv`.
         root: folder with the annotations (and videos, for the times of their frames).
         out: the store's folder.
-        rates: modality -> rows per second of its .npy files; over those of `rate.txt`.
+        rates: modality -> rows per second of its .npy files; they override `rate.txt`.
         fps: frame rate of annotations without times and without a video file.
         allow_missing: how many videos may be unusable.
         chunk_frames: frames per record of the store.
@@ -290,8 +292,7 @@ def run(
     if len(unusable) > allow_missing:
         raise UserError(
             f"{len(unusable)} unusable (--allow-missing {allow_missing}): "
-            + "; ".join(list(unusable.values())[:20])
-            + (f"; and {len(unusable) - 20} more" if len(unusable) > 20 else "")
+            + listing(list(unusable.values()), 20, "; ")
         )
     usable = [g for g in grids if g.video not in unusable]
     if not usable:
@@ -316,7 +317,7 @@ def run(
                 writer.drop(grid.video, str(error))
                 say(f"not stored: {grid.video}: {error}")
             except OSError as error:
-                # Reading raises UserErrors; this is the store's disk, and the next video's too.
+                # Reading raises UserErrors: this one is about the store's disk.
                 raise UserError(f"{error}; the same command continues") from error
             progress.advance()
     store = writer.finish(allow_missing)

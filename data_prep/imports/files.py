@@ -22,11 +22,11 @@ from maven_jax.store.plan import check_modality_name
 SUFFIXES = (".npy", ".csv")
 RATE_FILE = "rate.txt"
 TIME_COLUMNS = ("time_s", "time", "timestamp", "seconds")
-# A .npy of this many rows more or fewer than frames is paired with them by index.
+# A .npy with so many rows more or fewer than frames is still paired with them by index.
 TOLERATED_FRAMES, TOLERATED_SHARE = 5, 0.01
 # Between rows further apart than this many usual steps nothing is interpolated.
 GAP_STEPS = 3.0
-# Parts of a step within which a frame lies on a row: times are sums of rounded numbers.
+# A frame nearer to a row than this share of a step lies on it: times are sums of rounded numbers.
 _ON_ROW = 1e-6
 _MAX_CSV_BYTES = 4 << 30
 
@@ -44,9 +44,9 @@ class FeatureRows:
     time_s: np.ndarray | None
 
     def at(self, frames: slice, frame_time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, c) of some of a video's frames, and (n,) whether there are any.
+        """Features (n, c) of some frames of a video, and mask (n,) of those that have any.
 
-        Rows that are not finite come back as they are, marked as there.
+        Rows that are not finite are returned as they are, unmasked.
 
         Args:
             frames: which frames.
@@ -73,7 +73,7 @@ class FeatureRows:
         weight = np.where(np.abs(weight - 1) < _ON_ROW, 1, weight)
         gap = (step > GAP_STEPS * np.median(np.diff(time_s))) & (weight > 0) & (weight < 1)
         mask = (weight >= 0) & (weight <= 1) & ~gap
-        # A frame on a row takes nothing from the other one, which may hold NaN.
+        # A frame on a row takes nothing from the next row, which may hold NaN.
         before = np.where((weight < 1)[:, None], self.values[left], 0).astype(np.float64)
         after = np.where((weight > 0)[:, None], self.values[left + 1], 0).astype(np.float64)
         with np.errstate(invalid="ignore"):
@@ -90,10 +90,10 @@ def find_features(folder: Path) -> dict[str, dict[str, Path]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected DIR/<modality>/<video>.npy or .csv")
-    found: dict[str, dict[str, Path]] = {}
+    modalities: dict[str, dict[str, Path]] = {}
     for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         check_modality_name(sub.name, f"{folder}: the folder of modality")
-        files = found[sub.name] = {}
+        files = modalities[sub.name] = {}
         for path in sorted(sub.iterdir()):
             if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
@@ -102,23 +102,23 @@ def find_features(folder: Path) -> dict[str, dict[str, Path]]:
             files[path.stem] = path
         if not files:
             raise UserError(f"{sub}: no .npy or .csv file; remove the folder, or fill it")
-    if not found:
+    if not modalities:
         raise UserError(f"{folder}: no folder in it; expected DIR/<modality>/<video>.npy or .csv")
-    return found
+    return modalities
 
 
 def find_rates(folder: Path, modalities: list[str], rates: dict[str, float]) -> dict[str, float]:
-    """Rows per second of the modalities that have a rate of their own, given or in a file.
+    """Rows per second of the modalities with a rate of their own, from `rates` or `rate.txt`.
 
     Raises:
-        UserError: a rate that is no positive number, or for a modality that is not there.
+        UserError: a rate is not a positive number, or its modality does not exist.
     """
     for name in rates:
         if name not in modalities:
             raise UserError(
                 f"--rate {name}: no such modality; {folder} has {', '.join(modalities)}"
             )
-    found = {}
+    rates_hz = {}
     for name in modalities:
         file = folder / name / RATE_FILE
         if name in rates:
@@ -129,8 +129,8 @@ def find_rates(folder: Path, modalities: list[str], rates: dict[str, float]) -> 
             continue
         if not (np.isfinite(rate) and rate > 0):
             raise UserError(f"{where}: {rate:g} is not a rate in rows per second")
-        found[name] = float(rate)
-    return found
+        rates_hz[name] = float(rate)
+    return rates_hz
 
 
 def open_npy(path: Path) -> np.ndarray:
@@ -148,7 +148,7 @@ def open_npy(path: Path) -> np.ndarray:
         kind = getattr(values, "dtype", type(values).__name__)
         raise InputError(path, "", f"holds {kind}, not an array of numbers")
     if values.ndim != 2 or 0 in values.shape:
-        raise InputError(path, "", f"shape {values.shape}; (rows, features) is expected")
+        raise InputError(path, "", f"expected shape (rows, features), found {values.shape}")
     return values
 
 
@@ -202,6 +202,6 @@ def read_csv(path: Path) -> FeatureRows:
     bad = ~np.isfinite(time_s) | ~(np.diff(time_s, prepend=-np.inf) > 0)
     if bad.any():
         i = int(bad.argmax())
-        what = f"time {time_s[i]:g} s is not behind the line before it"
+        what = f"time {time_s[i]:g} s is not later than in the line before"
         raise InputError(path, f"line {i + 2}", what)
     return FeatureRows(np.delete(values, time_column, axis=1), time_s)

@@ -5,9 +5,9 @@ Two layouts of annotations are read:
     ROOT/annotations/{train,validation,test}/<video>.csv    time_s,valence,arousal
     ROOT/annotations/VA_Estimation_Challenge/…              as in Aff-Wild2 (`corpus.layout`)
 
-Rows of the first carry their own time; an empty cell or -5 is "not annotated", and a file of the
-test split may have `time_s` alone. Frames of the second get the times of the video file, or are
-evenly spaced at a given rate where there is none.
+Rows of the first layout have their own times. An empty cell or -5 means not annotated, and a file
+of the test split may have `time_s` alone. Frames of the second layout get the times of the video
+file, or are evenly spaced at a given rate if there is none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_prep.corpus import layout as corpus
 from data_prep.corpus.check_video import FOREIGN_FRAMES, FOREIGN_SHARE
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import NOT_ANNOTATED, read_annotation
-from maven_jax.media.container import mean_fps, median_interval, probe
+from maven_jax.media.frame_times import mean_fps, median_interval, probe
 from maven_jax.media.problems import (
     NOTE,
     REPAIRED,
@@ -45,13 +45,16 @@ MAX_CSV_BYTES = 256 << 20
 
 @dataclass
 class Grid:
-    """Frames of one video.
+    """Times and targets of one video's frames.
 
     Attributes:
+        video: its name.
+        stem: of its media file.
+        split: train, validation or test.
         time_s: (n,) increasing; empty if the video is unusable.
         targets: (n, 2) valence and arousal, 0 where `target_mask` is False.
         target_mask: (n,) False where not annotated.
-        problems: what was found on the way.
+        problems: of its files.
     """
 
     video: str
@@ -75,7 +78,7 @@ def parse_number(path: Path, place: str, text: str, hint: str = "") -> float:
     """A finite number.
 
     Raises:
-        InputError: it is none; `hint` ends the message.
+        InputError: `text` is not a finite number; `hint` ends the message.
     """
     try:
         value = float(text)
@@ -111,7 +114,7 @@ def read_grids(root: Path, fps: float | int | None) -> tuple[list[Grid], list[Pr
     if not challenge:
         raise UserError(f"{root}: no annotations; {LAYOUT}")
     scanned = corpus.scan(root, required=())
-    # What the recording lacks is no matter here; names and duplicates are.
+    # Missing crops or sound do not matter here; names and duplicates do.
     problems = [p for p in scanned.problems if p.severity == UNUSABLE]
     grids = [_challenge_grid(root, video, fps) for video in scanned.videos]
     return grids, problems
@@ -120,7 +123,7 @@ def read_grids(root: Path, fps: float | int | None) -> tuple[list[Grid], list[Pr
 def _timed_grids(root: Path, folders: list[str]) -> tuple[list[Grid], list[Problem]]:
     grids: list[Grid] = []
     problems: list[Problem] = []
-    known: dict[str, Path] = {}
+    annotations: dict[str, Path] = {}
     for split in folders:
         for path in sorted((root / "annotations" / split).iterdir()):
             if path.name.startswith("."):
@@ -132,12 +135,12 @@ def _timed_grids(root: Path, folders: list[str]) -> tuple[list[Grid], list[Probl
             fault = corpus.name_fault(path.name)
             if not fault and not path.resolve().is_relative_to(root.resolve()):
                 fault = "a symbolic link that leaves the corpus is not followed"
-            if not fault and name in known:
-                fault = f"video {name!r} is also in {relative(known[name], root)}"
+            if not fault and name in annotations:
+                fault = f"video {name!r} is also in {relative(annotations[name], root)}"
             if fault:
                 problems.append(Problem(UNUSABLE, file, "", fault, printable(name)))
                 continue
-            known[name] = path
+            annotations[name] = path
             grids.append(_timed_grid(root, path, split))
     return grids, problems
 
@@ -157,33 +160,33 @@ def _timed_grid(root: Path, path: Path, split: str) -> Grid:
 
 
 def read_timed(path: Path, split: str) -> tuple[np.ndarray, list]:
-    """Rows of an annotation with times, and what was mended or left aside while reading.
+    """Rows of an annotation with times, and what was repaired or ignored while reading.
 
     Returns:
         (n, 3) time (rising), valence, arousal; -5 where not annotated.
 
     Raises:
-        InputError: names the first line that is no such row.
+        InputError: names the first line that is not such a row.
     """
     text, fixes = read_text(path, MAX_CSV_BYTES, "an annotation")
     if not text.strip():
         raise InputError(path, "", "the file is empty")
     lines = text.rstrip().split("\n")
     names = [name.strip().strip('"').lower() for name in lines[0].split(",")]
-    wanted = ["time_s"] if split == "test" and "valence" not in names else list(_COLUMNS)
-    missing = [name for name in wanted if names.count(name) != 1]
+    needed = ["time_s"] if split == "test" and "valence" not in names else list(_COLUMNS)
+    missing = [name for name in needed if names.count(name) != 1]
     if missing:
         expected = ",".join(_COLUMNS)
         other = next((f"; is it separated by {n}?" for s, n in _OTHERS if s in lines[0]), "")
-        found = f"expected {expected}, found '{printable(lines[0], 60)}'{other}"
-        raise InputError(path, "line 1", found)
-    unknown = [name for name in names if name not in _COLUMNS]
-    if unknown:
-        fixes.append(Fix(NOTE, "line 1", f"columns left aside: {printable(', '.join(unknown))}"))
+        message = f"expected {expected}, found '{printable(lines[0], 60)}'{other}"
+        raise InputError(path, "line 1", message)
+    unused = [name for name in names if name not in _COLUMNS]
+    if unused:
+        fixes.append(Fix(NOTE, "line 1", f"columns ignored: {printable(', '.join(unused))}"))
     if len(lines) == 1:
         raise InputError(path, "", "no frames behind the header")
     rows = np.full((len(lines) - 1, 3), NOT_ANNOTATED)
-    columns = [names.index(name) for name in wanted]
+    columns = [names.index(name) for name in needed]
     before = -np.inf
     for i, line in enumerate(lines[1:]):
         place, cells = f"line {i + 2}", line.split(",")
@@ -193,14 +196,14 @@ def read_timed(path: Path, split: str) -> tuple[np.ndarray, list]:
         for k, column in enumerate(columns):
             cell = cells[column].strip().strip('"')
             if cell or k == 0:
-                hint = "; leave it empty where nobody rated" if k else "; seconds are wanted"
+                hint = "; leave it empty where nobody rated" if k else "; expected seconds"
                 rows[i, k] = parse_number(path, place, cell, hint)
         if not rows[i, 0] > before:
             raise InputError(
                 path,
                 place,
-                f"time {rows[i, 0]:g} s is not behind {before:g} s of the line before it (one "
-                "rating at a time, in the order of time)",
+                f"time {rows[i, 0]:g} s is not later than {before:g} s in the line before (rows "
+                "must be in the order of time)",
             )
         before = rows[i, 0]
         for value in rows[i, 1:]:

@@ -1,7 +1,7 @@
 """A corpus in Aff-Wild2's layout with planted content: `maven-jax synth --out ROOT …`.
 
-Real in form (playable video, sound, crops, transcripts, annotations, and their blemishes), known
-in content: docs/synthetic_corpus.md says what is planted. The same parameters give the same bytes.
+Its form is real (playable video, sound, crops, transcripts, annotations, and their blemishes), its
+content is known: docs/synthetic_corpus.md lists what is planted. Same parameters, same bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from data_prep.synth.files import CHALLENGE, write_media
 from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.files import write_file
 from maven_jax.progress import meter, say
 
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
@@ -52,43 +53,45 @@ videos ({template} lists their frames), and must not be used for training.
 """
 
 
-def write_corpus(out: Path, *, videos: int, seconds: float, seed: int, workers: int = 2) -> None:
+def write_corpus(
+    out: Path, *, videos: int, seconds: float | int, seed: int, workers: int = 2
+) -> None:
     """Writes the corpus, or what is missing of it.
 
     Args:
         out: folder to write to: new, empty, or of an interrupted run with the same parameters.
-        videos: number of face tracks (annotations); a pair of faces in one video counts as two.
+        videos: number of faces (annotations); a pair in one recording counts as two.
         seconds: duration of each video.
         seed: same seed, same bytes, whatever `workers`.
         workers: processes.
 
     Raises:
-        UserError: an argument is out of range, or `out` holds something else.
+        UserError: an argument is out of range, or `out` holds other things.
     """
     out = Path(out)
     parameters = _checked(out, videos, seconds, seed, workers)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / PARAMETERS, json.dumps(parameters, indent=1) + "\n")
+    write_file(out / PARAMETERS, _json(parameters))
     cast = plan_corpus(videos, seed)
     marks = {m.stem: out / "truth" / "planted" / f"{m.stem}.json" for m in cast}
     todo = [m for m in cast if not marks[m.stem].exists()]
     if not todo and (out / PLANTED).exists():
         say(f"synth: {out} is complete")
         return
-    tracks = sum(len(m.tracks) for m in todo)
+    tracks = sum(len(m.cast) for m in todo)
     with meter("synth", videos, "videos", initial=videos - tracks) as progress:
         for done in _write_all(out, todo, float(seconds), seed, workers):
-            progress.advance(len(done.tracks))
+            progress.advance(len(done.cast))
     shutil.rmtree(out / ".partial", ignore_errors=True)
     entries = [json.loads(marks[m.stem].read_text()) for m in cast]
-    _write(out / TEMPLATE, _template(entries))
-    _write(out / "README.md", _readme(parameters, entries))
+    write_file(out / TEMPLATE, _template(entries).encode())
+    write_file(out / "README.md", _readme(parameters, entries).encode())
     planted = {"parameters": parameters, "blemishes": blemishes(entries), "media": entries}
-    _write(out / PLANTED, json.dumps(planted, indent=1) + "\n")
+    write_file(out / PLANTED, _json(planted))
 
 
-def _checked(out: Path, videos: int, seconds: float, seed: int, workers: int) -> dict:
-    """The parameters as they are written down, after checking them against `out`."""
+def _checked(out: Path, videos: int, seconds: float | int, seed: int, workers: int) -> dict:
+    """The parameters as they are recorded, after checking them against those in `out`."""
     if videos < 1:
         raise UserError(f"--videos {videos}: at least 1")
     if not (math.isfinite(seconds) and 1 <= seconds <= 7200):
@@ -97,27 +100,28 @@ def _checked(out: Path, videos: int, seconds: float, seed: int, workers: int) ->
         raise UserError(f"--seed {seed}: 0 or more")
     if workers < 1:
         raise UserError(f"--workers {workers}: at least 1")
-    wanted = {"format": FORMAT, "videos": videos, "seconds": float(seconds), "seed": seed}
+    parameters = {"format": FORMAT, "videos": videos, "seconds": float(seconds), "seed": seed}
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file, not a folder")
     if not out.is_dir() or not any(out.iterdir()):
-        return wanted
+        return parameters
     try:
-        found = json.loads((out / PARAMETERS).read_text())
+        existing = json.loads((out / PARAMETERS).read_text())
     except FileNotFoundError:
         raise UserError(f"{out}: not empty and not a synthetic corpus; name a new folder") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{out / PARAMETERS}: {error}") from None
-    differing = [k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k]]
+    existing = existing if isinstance(existing, dict) else {}
+    differing = [k for k in parameters if existing.get(k) != parameters[k]]
     if differing:
-        has = ", ".join(f"{k} {found.get(k)}" for k in differing) if isinstance(found, dict) else ""
-        asked = ", ".join(f"{k} {wanted[k]}" for k in differing)
+        has = ", ".join(f"{k} {existing.get(k)}" for k in differing)
+        asked = ", ".join(f"{k} {parameters[k]}" for k in differing)
         raise UserError(f"{out}: holds a corpus of {has}, not {asked}; name a new folder")
-    return wanted
+    return parameters
 
 
 def _write_all(
-    out: Path, todo: list[Media], seconds: float, seed: int, workers: int
+    out: Path, todo: list[Media], seconds: float | int, seed: int, workers: int
 ) -> Iterator[Media]:
     """Writes the videos, yielding each when it is whole."""
     if workers == 1 or len(todo) < 2:
@@ -125,11 +129,11 @@ def _write_all(
             _write_one(out, media, seconds, seed)
             yield media
         return
-    # Spawned, since a fork of a process in which JAX has started its threads may hang.
+    # Spawned: a fork may hang once JAX has started its threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
-        # Pairs take longest: they go first.
-        order = sorted(todo, key=lambda m: -len(m.tracks))
+        # Pairs take longest, so they go first.
+        order = sorted(todo, key=lambda m: -len(m.cast))
         jobs = {pool.submit(_write_one, out, media, seconds, seed): media for media in order}
         try:
             for job in as_completed(jobs):
@@ -140,7 +144,7 @@ def _write_all(
             raise
 
 
-def _write_one(out: Path, media: Media, seconds: float, seed: int) -> None:
+def _write_one(out: Path, media: Media, seconds: float | int, seed: int) -> None:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # there are as many workers as cores
     try:
@@ -149,12 +153,8 @@ def _write_one(out: Path, media: Media, seconds: float, seed: int) -> None:
         cv2.setNumThreads(threads)
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode())
-    os.replace(partial, path)
+def _json(value: dict) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _template(entries: list[dict]) -> str:
@@ -166,7 +166,7 @@ def _template(entries: list[dict]) -> str:
 
 
 def blemishes(entries: list[dict]) -> dict[str, list[str]]:
-    """Kind of blemish -> the videos (face tracks, or stems where the media has it) with it."""
+    """Kind of blemish -> the videos (by name; by stem where the whole recording has it)."""
     tracks = [t for e in entries for t in e["tracks"]]
     return {
         "missing_crops": sorted(t["name"] for t in tracks if t["missing_crops"]),

@@ -1,7 +1,7 @@
 """What a synthetic person feels, and what of it each modality shows.
 
-Everything lives on one clock of `CLOCK_HZ` that starts `LEAD_S` before the video, so that a
-delayed cue has a past to show and an annotation may run past the end of its video.
+All curves share one clock of `CLOCK_HZ` that starts `LEAD_S` before the video, so that a delayed
+cue has a past to show and an annotation may run past the end of its video.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ TAIL_S = 2.0
 # Aff-Wild2's skew: most of it in the quadrant of pleasant and active.
 VALENCE_MEAN, VALENCE_STD, VALENCE_VIDEO_STD = 0.21, 0.40, 0.10
 AROUSAL_MEAN, AROUSAL_STD, AROUSAL_VIDEO_STD = 0.22, 0.27, 0.07
-# Widths (s) of the two Gaussian kernels whose mixture makes the curves: minutes-long moods are
-# left out, because an expression that never changes teaches nothing in videos this short.
+# Widths (s) of the two Gaussian kernels whose mixture makes the curves. There are no moods of
+# minutes: an expression that never changes teaches nothing in videos this short.
 SLOW_S, FAST_S = 1.8, 0.6
 
 # Noise of what is shown, relative to the curves' own scale: (valence, arousal), and its width (s).
@@ -31,18 +31,20 @@ FACE_DELAY_S, VOICE_DELAY_S, WORDS_DELAY_S = (0.03, 0.10), (0.10, 0.25), (0.20, 
 
 
 def generator(*key: int | str) -> np.random.Generator:
-    """A random stream named by `key`: independent of every other one and of the order of use."""
+    """A random stream named by `key`, independent of all others and of the order of use."""
     numbers = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key]
     return np.random.default_rng(np.random.SeedSequence(numbers))
 
 
-def clock(seconds: float) -> Float[np.ndarray, "n"]:
+def clock(seconds: float | int) -> Float[np.ndarray, "n"]:
     """Times (s) of the clock's ticks for a video of `seconds`."""
     num = round((LEAD_S + seconds + TAIL_S) * CLOCK_HZ) + 1
     return np.arange(num) / CLOCK_HZ - LEAD_S
 
 
-def smooth_noise(rng: np.random.Generator, num: int, width_s: float) -> Float[np.ndarray, "num"]:
+def smooth_noise(
+    rng: np.random.Generator, num: int, width_s: float | int
+) -> Float[np.ndarray, "num"]:
     """White noise under a Gaussian kernel of `width_s`; mean 0 and variance 1 in expectation."""
     half = int(np.ceil(4 * width_s * CLOCK_HZ))
     kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / (width_s * CLOCK_HZ)) ** 2)
@@ -73,15 +75,15 @@ class Feeling:
 
 
 def draw_feeling(
-    rng: np.random.Generator, seconds: float, common: np.random.Generator | None = None
+    rng: np.random.Generator, seconds: float | int, common: np.random.Generator | None = None
 ) -> Feeling:
     """Draws the curves of one person.
 
     Args:
         rng: the person's own stream.
         seconds: duration of the video.
-        common: a stream that two people of one video both use (each with a fresh copy): half
-            of the variance of their curves is then the same, as of people who talk together.
+        common: a stream that two people of one video share (each has a fresh copy). Half the
+            variance of their curves is then common, as of people who talk to each other.
     """
     time_s = clock(seconds)
 

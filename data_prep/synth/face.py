@@ -1,7 +1,7 @@
-"""Draws a synthetic person: head, eyes, brows, mouth, in a room, with a pose.
+"""Draws a synthetic person in a room: head, eyes, brows, mouth, with a pose.
 
-Faces are drawn in a plane of their own, 112 units wide and high with the origin in the middle,
-which a pose (2, 3) maps to pixels. Images are BGR, as OpenCV and JPEG writing have them.
+Faces are drawn in a plane of their own, 112 units wide and high with the origin in the middle. A
+pose (2, 3) maps it to pixels. Images are BGR, as in OpenCV.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Colour = tuple[float, float, float]  # BGR
+Number = float | int
+Colour = tuple[Number, Number, Number]  # BGR
 Image = UInt8[np.ndarray, "h w 3"]
 Pose = Float[np.ndarray, "2 3"]
 
@@ -22,8 +23,8 @@ _ANGLE = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], axis=1)
 _ACROSS = np.linspace(-1, 1, 13)
 
-# BGR, fair to dark. Small random encoders see colour before they see shape: the range of skins is
-# kept to what a flush (below) still stands out from.
+# BGR, fair to dark. Small random encoders see colour before shape, so the range of skins is limited
+# to those from which a flush (below) still stands out.
 SKINS = (
     (159, 187, 229), (145, 178, 223), (131, 168, 217), (117, 155, 208), (103, 141, 194),
     (92, 126, 178), (84, 114, 162),
@@ -34,7 +35,7 @@ IRISES = ((70, 50, 30), (140, 95, 50), (60, 110, 70), (40, 70, 110))
 
 @dataclass(frozen=True)
 class Looks:
-    """What is a person's own in a face, whatever is felt.
+    """What makes a person's face their own, whatever they feel.
 
     Attributes:
         skin, hair, iris, shirt: colours.
@@ -53,15 +54,15 @@ class Looks:
     hair: Colour
     iris: Colour
     shirt: Colour
-    width: float
-    height: float
-    eye_gap: float
-    mouth_width: float
-    mouth_y: float
-    brow_y: float
-    rest_smile: float
-    rest_eyes: float
-    hair_line: float
+    width: Number
+    height: Number
+    eye_gap: Number
+    mouth_width: Number
+    mouth_y: Number
+    brow_y: Number
+    rest_smile: Number
+    rest_eyes: Number
+    hair_line: Number
     long_hair: bool
 
 
@@ -97,15 +98,15 @@ class Expression:
         turn: (x, y) of the head, -1 … 1.
     """
 
-    smile: float
-    mouth_open: float
-    brow: float
-    eye_open: float
-    gaze: tuple[float, float]
-    turn: tuple[float, float]
+    smile: Number
+    mouth_open: Number
+    brow: Number
+    eye_open: Number
+    gaze: tuple[Number, Number]
+    turn: tuple[Number, Number]
 
 
-def room(rng: np.random.Generator, width: int, height: int) -> Image:
+def draw_room(rng: np.random.Generator, width: int, height: int) -> Image:
     """A wall with a few pieces of furniture, out of focus."""
     corners = rng.uniform(70, 200, (2, 2, 3)).astype(np.float32)
     image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -120,13 +121,13 @@ def room(rng: np.random.Generator, width: int, height: int) -> Image:
     return cv2.GaussianBlur(muted, (0, 0), 4).clip(0, 255).astype(np.uint8)
 
 
-def make_pose(centre: tuple[float, float], scale: float, roll: float) -> Pose:
+def make_pose(centre: tuple[Number, Number], scale: Number, roll: Number) -> Pose:
     """Face units to pixels: scaled, turned by `roll` (radians), moved to `centre` (pixels)."""
     c, s = scale * np.cos(roll), scale * np.sin(roll)
     return np.array([[c, -s, centre[0]], [s, c, centre[1]]])
 
 
-def _mix(a: Colour, b: Colour, share: float) -> Colour:
+def _mix(a: Colour, b: Colour, share: Number) -> Colour:
     share = min(max(share, 0.0), 1.0)
     return tuple((1 - share) * x + share * y for x, y in zip(a, b))  # type: ignore[return-value]
 
@@ -142,13 +143,13 @@ class _Brush:
         fixed = np.rint(pixels * (1 << _SHIFT)).astype(np.int32)
         cv2.fillPoly(self.image, [fixed], colour, cv2.LINE_AA, _SHIFT)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
+    def ellipse(self, x: Number, y: Number, rx: Number, ry: Number, colour: Colour) -> None:
         self.fill(_CIRCLE * (rx, ry) + (x, y), colour)
 
     def band(self, x: np.ndarray, top: np.ndarray, bottom: np.ndarray, colour: Colour) -> None:
         """The area between two curves over the same `x`."""
-        there, back = np.stack([x, top], 1), np.stack([x[::-1], bottom[::-1]], 1)
-        self.fill(np.concatenate([there, back]), colour)
+        forth, back = np.stack([x, top], 1), np.stack([x[::-1], bottom[::-1]], 1)
+        self.fill(np.concatenate([forth, back]), colour)
 
 
 def draw_person(image: Image, looks: Looks, pose: Pose, face: Expression) -> None:
@@ -176,7 +177,7 @@ def draw_person(image: Image, looks: Looks, pose: Pose, face: Expression) -> Non
 
 
 def draw_back_of_head(image: Image, looks: Looks, pose: Pose) -> None:
-    """Draws a person who has turned away: no face can be found in such a frame."""
+    """Draws a person who has turned away, so that the frame shows no face."""
     brush = _Brush(image, pose)
     _draw_body(brush, looks, _mix(looks.skin, (0, 0, 0), 0.25))
     brush.ellipse(-looks.width, 2, 5, 9, looks.skin)
@@ -188,12 +189,12 @@ def draw_back_of_head(image: Image, looks: Looks, pose: Pose) -> None:
     )
 
 
-# What pleasure and its opposite do to a skin, and how much of it (share at full smile).
+# The colours of pleasure and displeasure, and their share in the skin's at a full smile.
 FLUSHED, PALE, FLUSH = (105, 115, 238), (150, 168, 135), 0.5
 
 
-def _complexion(skin: Colour, smile: float) -> Colour:
-    """The skin flushed with pleasure or pale with its opposite."""
+def _complexion(skin: Colour, smile: Number) -> Colour:
+    """The skin, flushed with pleasure or pale with displeasure."""
     return _mix(skin, FLUSHED if smile > 0 else PALE, FLUSH * min(abs(smile), 1.3))
 
 
@@ -218,7 +219,7 @@ def _draw_fringe(brush: _Brush, looks: Looks) -> None:
     brush.band(x, np.minimum(top, line), np.maximum(line, top), looks.hair)
 
 
-def _draw_cheeks(brush: _Brush, looks: Looks, face: Expression, dx: float, dy: float) -> None:
+def _draw_cheeks(brush: _Brush, looks: Looks, face: Expression, dx: Number, dy: Number) -> None:
     """Round and red when smiling, with folds beside the mouth; pale when not."""
     smile = max(face.smile, 0.0)
     blush = _mix(looks.skin, _mix((90, 90, 235), looks.skin, 0.3), 0.55 * smile)
@@ -229,7 +230,7 @@ def _draw_cheeks(brush: _Brush, looks: Looks, face: Expression, dx: float, dy: f
 
 
 def _draw_eye(
-    brush: _Brush, looks: Looks, face: Expression, side: int, dx: float, dy: float
+    brush: _Brush, looks: Looks, face: Expression, side: int, dx: Number, dy: Number
 ) -> None:
     x, y = side * looks.eye_gap + dx, -7 + dy
     open_ = min(max(face.eye_open, 0.05), 1.2)
@@ -249,7 +250,7 @@ def _draw_eye(
 
 
 def _draw_brow(
-    brush: _Brush, looks: Looks, face: Expression, side: int, dx: float, dy: float
+    brush: _Brush, looks: Looks, face: Expression, side: int, dx: Number, dy: Number
 ) -> None:
     """A friendly brow is an arch; a frown brings its inner end down and to the middle."""
     brow = min(max(face.brow, -1.2), 1.2)
@@ -263,7 +264,7 @@ def _draw_brow(
     brush.band(x, y - thick / 2, y + thick / 2, _mix(looks.hair, (20, 20, 20), 0.5))
 
 
-def _draw_mouth(brush: _Brush, looks: Looks, face: Expression, dx: float, dy: float) -> None:
+def _draw_mouth(brush: _Brush, looks: Looks, face: Expression, dx: Number, dy: Number) -> None:
     smile = min(max(face.smile, -1.3), 1.3)
     open_ = min(max(face.mouth_open, 0.0), 1.0)
     half = looks.mouth_width * (1 + 0.18 * max(smile, 0.0) - 0.12 * max(-smile, 0.0))

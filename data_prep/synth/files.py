@@ -1,7 +1,7 @@
 """Writes the files of one synthetic video: mp4, WAV, crops, annotation, transcript, truth.
 
-Everything is made under `ROOT/.partial/<stem>` and moved to its place when whole; the video's
-entry in `ROOT/truth/planted/` goes last, so what has one is complete.
+Everything is made under `ROOT/.partial/<stem>` and moved to its place when whole. The video's
+entry in `ROOT/truth/planted/` is moved last: a video that has one is complete.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.synth.curves import generator
-from data_prep.synth.plan import Media, Track
+from data_prep.synth.plan import CastMember, Media
 from data_prep.synth.scene import FRAME_HEIGHT, FRAME_WIDTH, Scene, direct, draw_frame
 from data_prep.synth.words import transcript_text
+from maven_jax.files import write_file
 
 JPEG_QUALITY = 90
 CHALLENGE = Path("annotations/VA_Estimation_Challenge")
@@ -29,8 +30,8 @@ SET_FOLDER = {"train": "Train_Set", "validation": "Validation_Set"}
 _VARIABLE_BASE = 90_000  # ticks a second of a video with variable rate
 
 
-def frame_times(media: Media, seconds: float, seed: int) -> Float[np.ndarray, "t"]:
-    """Presentation times (s) of a video's frames: even, or wandering as of a phone's camera."""
+def frame_times(media: Media, seconds: float | int, seed: int) -> Float[np.ndarray, "t"]:
+    """Presentation times (s) of a video's frames: even, or drifting as a phone's camera does."""
     if media.fps:
         return np.arange(max(1, int(seconds * media.fps + 1e-6))) / media.fps
     rng = generator(seed, "rate", media.stem)
@@ -44,13 +45,13 @@ def frame_times(media: Media, seconds: float, seed: int) -> Float[np.ndarray, "t
     return times[times < seconds - 0.005]
 
 
-def write_media(root: Path, media: Media, seconds: float, seed: int) -> dict:
-    """Writes all files of `media`; returns its entry of the list of what was planted."""
+def write_media(root: Path, media: Media, seconds: float | int, seed: int) -> dict:
+    """Writes all files of `media`; returns its entry in the list of what was planted."""
     partial = root / ".partial" / media.stem
     shutil.rmtree(partial, ignore_errors=True)
     times = frame_times(media, seconds, seed)
     scene = direct(media, seconds, seed)
-    faceless = [_faceless_runs(track, times.size, seed) for track in media.tracks]
+    faceless = [_faceless_runs(member, times.size, seed) for member in media.cast]
     sound = scene.sound(media.wav_hz or 16000) if media.sound else None
 
     _write_pictures(partial, media, scene, times, faceless, sound)
@@ -60,13 +61,13 @@ def write_media(root: Path, media: Media, seconds: float, seed: int) -> dict:
         text = transcript_text(scene.utterances, media.transcript)
         _write_text(partial / "transcripts" / f"{media.stem}.{media.transcript}", text)
     tracks = []
-    for i, track in enumerate(media.tracks):
+    for i, member in enumerate(media.cast):
         rows = _write_annotation(partial, media, scene, i, times, seed)
-        _write_truth(partial / "truth" / f"{track.name}.csv", scene, i, times)
+        _write_truth(partial / "truth" / f"{member.name}.csv", scene, i, times)
         tracks.append(
             {
-                "name": track.name,
-                "person": track.person,
+                "name": member.name,
+                "person": member.person,
                 "face_delay_s": round(scene.actors[i].face.delay_s, 4),
                 "voice_delay_s": round(scene.actors[i].voice.delay_s, 4),
                 "words_delay_s": round(scene.actors[i].words.delay_s, 4),
@@ -91,15 +92,13 @@ def write_media(root: Path, media: Media, seconds: float, seed: int) -> dict:
     }
     _move_into_place(partial, root)
     mark = root / "truth" / "planted" / f"{media.stem}.json"
-    _write_text(partial / "mark", json.dumps(entry, indent=1) + "\n")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial / "mark", mark)
+    write_file(mark, (json.dumps(entry, indent=1) + "\n").encode())
     shutil.rmtree(partial)
     return entry
 
 
 def _move_into_place(partial: Path, root: Path) -> None:
-    """Moves crop folders as wholes and other files one by one, over what a killed run left."""
+    """Moves whole crop folders and single other files, over what a killed run left behind."""
     for crops in sorted((partial / "cropped_aligned").iterdir()):
         target = root / "cropped_aligned" / crops.name
         shutil.rmtree(target, ignore_errors=True)
@@ -116,14 +115,14 @@ def _write_text(path: Path, text: str) -> None:
     path.write_bytes(text.encode())
 
 
-def _faceless_runs(track: Track, num_frames: int, seed: int) -> list[tuple[int, int]]:
+def _faceless_runs(member: CastMember, num_frames: int, seed: int) -> list[tuple[int, int]]:
     """(first, last) 0-based frames of the runs in which the person looks away."""
-    rng = generator(seed, "faceless", track.name)
+    rng = generator(seed, "faceless", member.name)
     longest = max(1, min(20, num_frames // 20))
     away = np.zeros(num_frames + 1, bool)
-    for i in range(track.faceless_runs):
+    for i in range(member.faceless_runs):
         length = int(rng.integers(max(1, longest // 4), longest + 1))
-        first = 0 if i == 0 and track.faceless_first else int(rng.integers(num_frames))
+        first = 0 if i == 0 and member.faceless_first else int(rng.integers(num_frames))
         away[first : min(first + length, num_frames)] = True
     edges = np.flatnonzero(np.diff(np.concatenate([[False], away]).astype(np.int8)))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
@@ -138,11 +137,11 @@ def _write_pictures(
     sound: np.ndarray | None,
 ) -> None:
     """Draws every frame once; writes it to the mp4 and its faces to the crops."""
-    away = np.zeros((len(media.tracks), times.size), bool)
+    away = np.zeros((len(media.cast), times.size), bool)
     for i, runs in enumerate(faceless):
         for first, last in runs:
             away[i, first : last + 1] = True
-    folders = [partial / "cropped_aligned" / track.name for track in media.tracks]
+    folders = [partial / "cropped_aligned" / member.name for member in media.cast]
     for folder in folders:
         folder.mkdir(parents=True)
     shots = scene.shots(times)
@@ -161,7 +160,7 @@ def _write_pictures(
 
 
 class _Mp4:
-    """An H.264 + AAC file; one encoder thread and no dates, so that its bytes repeat."""
+    """An H.264 + AAC file; one encoder thread and no dates, so that its bytes are reproducible."""
 
     def __init__(self, path: Path, media: Media, sound: np.ndarray | None):
         self.sound, self.sample_rate_hz = sound, media.wav_hz or 16000
@@ -224,18 +223,18 @@ def _write_wav(path: Path, sound: Float[np.ndarray, "n"], sample_rate_hz: int) -
 def _write_annotation(
     partial: Path, media: Media, scene: Scene, i: int, times: Float[np.ndarray, "t"], seed: int
 ) -> dict:
-    """Writes the annotation of track `i`; returns what was planted in it (nothing for test)."""
+    """Writes the annotation of person `i`; returns what was planted in it (nothing for test)."""
     if media.split not in SET_FOLDER:
         return {"annotation_lines": None, "unlabelled_rows": [], "extra_lines": 0}
-    track = media.tracks[i]
-    rng = generator(seed, "rows", track.name)
-    extra = max(track.extra_lines, 1 - times.size)
+    member = media.cast[i]
+    rng = generator(seed, "rows", member.name)
+    extra = max(member.extra_lines, 1 - times.size)
     if extra > 0:
         step = float(np.median(np.diff(times))) if times.size > 1 else 1 / 30
         times = np.concatenate([times, times[-1] + step * np.arange(1, extra + 1)])
     times = times[: times.size + min(extra, 0)]
     rows = [f"{v:.3f},{a:.3f}" for v, a in scene.actors[i].feeling.at(times)]
-    count = min(int(np.ceil(track.unlabelled * len(rows))), len(rows) - 1)
+    count = min(int(np.ceil(member.unlabelled * len(rows))), len(rows) - 1)
     unlabelled: dict[int, str] = {}
     while len(unlabelled) < count:  # runs of up to five rows; seldom in one column only
         first, form = int(rng.integers(len(rows))), float(rng.random())
@@ -245,7 +244,7 @@ def _write_annotation(
                 one = f"-5,{a}" if form < 0.1 else f"{v},-5"
                 unlabelled[row] = "-5,-5" if form > 0.2 else one
     lines = ["valence,arousal", *(unlabelled.get(k, row) for k, row in enumerate(rows))]
-    path = partial / CHALLENGE / SET_FOLDER[media.split] / f"{track.name}.txt"
+    path = partial / CHALLENGE / SET_FOLDER[media.split] / f"{member.name}.txt"
     _write_text(path, "\n".join(lines) + "\n")
     return {
         "annotation_lines": len(rows),

@@ -12,12 +12,12 @@ SPLITS = ("train", "validation", "test")
 # Two thirds at 30 fps, as in Aff-Wild2; 0 stands for a variable rate.
 RATES = (30.0, 25.0, 30.0, 0.0, 30.0, 12.5)
 TRANSCRIPT_KINDS = ("txt", "txt", "json", "txt", "srt", "vtt")
-FULL_CAST = 12  # from so many videos on, every kind of blemish is present
+FULL_CAST = 12  # a corpus of at least this many videos has every kind of blemish
 
 
 @dataclass(frozen=True)
-class Track:
-    """One face of a video: what Aff-Wild2 calls a video.
+class CastMember:
+    """One person in a video, which Aff-Wild2 counts as a video of its own.
 
     Attributes:
         name: of its annotation and crops.
@@ -38,7 +38,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Media:
-    """One recorded video: one or two face tracks over one picture and one sound.
+    """One recorded video: one or two people in one picture and one sound.
 
     Attributes:
         stem: file name without suffix.
@@ -48,7 +48,7 @@ class Media:
         sound: whether there is any.
         wav_hz: sample rate of the WAV, 0 if there is none (sound is in the mp4 only).
         transcript: kind of its file, "" if there is none.
-        tracks: one, or two for a pair.
+        cast: one person, or two for a pair.
     """
 
     stem: str
@@ -58,7 +58,7 @@ class Media:
     sound: bool
     wav_hz: int
     transcript: str
-    tracks: tuple[Track, ...]
+    cast: tuple[CastMember, ...]
 
 
 def split_sizes(videos: int) -> dict[str, int]:
@@ -69,10 +69,11 @@ def split_sizes(videos: int) -> dict[str, int]:
 
 
 def plan_corpus(videos: int, seed: int) -> list[Media]:
-    """Draws the cast of `videos` face tracks; a longer corpus is not a continuation of a shorter.
+    """Draws who is in which video, `videos` faces in all.
 
-    The blemishes that cost a modality (pair, no transcript, no sound) are in training videos, so
-    that the validation score of a corpus of a few dozen videos measures the model.
+    A longer corpus does not begin with a shorter one. The blemishes that cost a modality (pair, no
+    transcript, no sound) are in training videos, so that even the validation score of a few dozen
+    videos measures the model.
     """
     rng = generator(seed, "plan")
     media: list[Media] = []
@@ -81,21 +82,21 @@ def plan_corpus(videos: int, seed: int) -> list[Media]:
     kinds = _deal(rng, TRANSCRIPT_KINDS, videos)
     person = 0
     for split, size in split_sizes(videos).items():
-        left = size
-        # Pairs, silent videos and such without words: one of each per 24 videos.
+        remaining = size
+        # Pairs, videos without words and videos without sound: one of each per 24 videos.
         pairs = -(-videos // 24) if split == "train" and size >= 4 else 0
         mute = -(-videos // 24) if split == "train" and size >= 5 else 0
         silent = -(-videos // 24) if split == "train" and size >= 6 else 0
         people: list[int] = []
-        while left > 0:
-            is_pair = pairs > 0 and left >= 2
-            cast = []
+        while remaining > 0:
+            is_pair = pairs > 0 and remaining >= 2
+            people_here = []
             for _ in range(2 if is_pair else 1):
                 # A person in three appears a second time, in another video of the split.
                 if people and not is_pair and rng.random() < 0.33:
-                    cast.append(people[int(rng.integers(len(people)))])
+                    people_here.append(people[int(rng.integers(len(people)))])
                 else:
-                    cast.append(person)
+                    people_here.append(person)
                     people.append(person)
                     person += 1
             fps, kind = rates.pop(), kinds.pop()
@@ -111,37 +112,39 @@ def plan_corpus(videos: int, seed: int) -> list[Media]:
                     sound=not takes_sound,
                     wav_hz=0 if takes_sound else int(rng.choice([16000, 16000, 44100, 0])),
                     transcript="" if takes_words else kind,
-                    tracks=_tracks(rng, stem, cast, split),
+                    cast=_cast(rng, stem, people_here, split),
                 )
             )
             pairs, mute, silent = pairs - is_pair, mute - takes_words, silent - takes_sound
-            left -= len(cast)
+            remaining -= len(people_here)
     return _with_every_blemish(media) if videos >= FULL_CAST else media
 
 
 def _deal(rng: np.random.Generator, choices: tuple, num: int) -> list:
-    """`num` of `choices`, each as often as it stands there, in random order."""
+    """`num` of `choices`, each as often as it is listed, in random order."""
     repeated = list(choices) * (num // len(choices) + 1)
     return [repeated[int(i)] for i in rng.permutation(num)]
 
 
 def _stem(rng: np.random.Generator, number: int, fps: float) -> str:
-    """A name as Aff-Wild2 has them; the rate in it is a lie now and then."""
+    """A name of Aff-Wild2's form; the frame rate in it is wrong now and then."""
     if rng.random() < 0.25:
         return f"video{number}"
     claimed = round(fps) if fps and rng.random() < 0.8 else 30
     return f"{number}-{claimed}-320x240"
 
 
-def _tracks(rng: np.random.Generator, stem: str, cast: list[int], split: str) -> tuple[Track, ...]:
-    names = [stem] if len(cast) == 1 else [f"{stem}_left", f"{stem}_right"]
-    tracks = []
-    for name, person in zip(names, cast):
+def _cast(
+    rng: np.random.Generator, stem: str, people: list[int], split: str
+) -> tuple[CastMember, ...]:
+    names = [stem] if len(people) == 1 else [f"{stem}_left", f"{stem}_right"]
+    cast = []
+    for name, person in zip(names, people):
         annotated = split != "test"
         kind = int(rng.integers(4))
         extra = {0: int(rng.integers(1, 6)), 1: -int(rng.integers(1, 6))}.get(kind, 0)
-        tracks.append(
-            Track(
+        cast.append(
+            CastMember(
                 name=name,
                 person=person,
                 extra_lines=extra if annotated else 0,
@@ -150,18 +153,18 @@ def _tracks(rng: np.random.Generator, stem: str, cast: list[int], split: str) ->
                 faceless_first=bool(rng.random() < 0.2),
             )
         )
-    return tuple(tracks)
+    return tuple(cast)
 
 
 def _with_every_blemish(media: list[Media]) -> list[Media]:
-    """Sees to it that each kind that is drawn by chance is there at least once."""
-    single = [i for i, m in enumerate(media) if len(m.tracks) == 1 and m.split == "train"]
+    """Makes sure that every blemish drawn by chance occurs at least once."""
+    single = [i for i, m in enumerate(media) if len(m.cast) == 1 and m.split == "train"]
     changes: list[dict] = [
         {"extra_lines": 3, "unlabelled": 0.008},
         {"extra_lines": -2, "faceless_runs": 3, "faceless_first": True},
     ]
     for i, change in zip(single, changes):
-        media[i] = replace(media[i], tracks=(replace(media[i].tracks[0], **change),))
+        media[i] = replace(media[i], cast=(replace(media[i].cast[0], **change),))
     if all(m.wav_hz for m in media if m.sound):  # sound that is in the mp4 only
         last = next(i for i in reversed(single) if media[i].sound)
         media[last] = replace(media[last], wav_hz=0)

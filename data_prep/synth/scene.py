@@ -31,8 +31,8 @@ from data_prep.synth.face import (
     draw_back_of_head,
     draw_looks,
     draw_person,
+    draw_room,
     make_pose,
-    room,
 )
 from data_prep.synth.plan import Media
 from data_prep.synth.voice import Timbre, draw_timbre, synthesise
@@ -40,8 +40,8 @@ from data_prep.synth.words import Utterance, ironic_intervals, plan_turns, speak
 
 FRAME_WIDTH, FRAME_HEIGHT = 320, 240
 CROP_SIZE = 112
-# What a crop shows, in units of the face's plane: the face without hair and shoulders, as face
-# aligners cut it; its middle lies a little below the eyes.
+# Size and middle of a crop in units of the face's plane. As face aligners cut it, it shows the face
+# without hair and shoulders, with its middle a little below the eyes.
 CROP_UNITS, CROP_MIDDLE = 80, (0.0, 4.0)
 
 
@@ -60,12 +60,12 @@ class Actor:
 
 @dataclass(frozen=True)
 class Shot:
-    """What a camera sees of one actor: everything sampled at the t frames of the video.
+    """What the camera sees of one actor, sampled at the t frames of the video.
 
     Attributes:
         expression: (t, 8) smile, mouth_open, brow, eye_open, gaze x y, turn x y.
         pose: (t, 2, 3) face units to pixels.
-        seen_pose: (t, 2, 3) the pose as an imperfect aligner finds it.
+        seen_pose: (t, 2, 3) the pose according to an imperfect aligner.
     """
 
     expression: np.ndarray
@@ -92,7 +92,7 @@ class Scene:
 
     media: Media
     seed: int
-    seconds: float
+    seconds: float | int
     background: Image
     actors: tuple[Actor, ...]
     utterances: list[Utterance]
@@ -114,21 +114,21 @@ class Scene:
         return [_shot(self, i, times) for i in range(len(self.actors))]
 
 
-def direct(media: Media, seconds: float, seed: int) -> Scene:
+def direct(media: Media, seconds: float | int, seed: int) -> Scene:
     """Draws everything about a video from streams named by seed, video and person."""
-    turns = plan_turns(generator(seed, "turns", media.stem), seconds, len(media.tracks))
+    turns = plan_turns(generator(seed, "turns", media.stem), seconds, len(media.cast))
     irony = ironic_intervals(turns)
     actors = []
-    for i, track in enumerate(media.tracks):
-        common = generator(seed, "common", media.stem) if len(media.tracks) > 1 else None
-        feeling = draw_feeling(generator(seed, "feeling", track.name), seconds, common)
-        person = generator(seed, "person", track.person)
+    for i, member in enumerate(media.cast):
+        common = generator(seed, "common", media.stem) if len(media.cast) > 1 else None
+        feeling = draw_feeling(generator(seed, "feeling", member.name), seconds, common)
+        person = generator(seed, "person", member.person)
         sign = 1 - 2 * irony_curve(feeling.time_s, irony)
         face, voice, words = (
-            generator(seed, modality, track.name) for modality in ("face", "voice", "words")
+            generator(seed, modality, member.name) for modality in ("face", "voice", "words")
         )
-        middle = FRAME_WIDTH * (i + 1) / (len(media.tracks) + 1)
-        spread = 1.35 if len(media.tracks) > 1 else 1.0
+        middle = FRAME_WIDTH * (i + 1) / (len(media.cast) + 1)
+        spread = 1.35 if len(media.cast) > 1 else 1.0
         actors.append(
             Actor(
                 looks=draw_looks(person),
@@ -149,16 +149,16 @@ def direct(media: Media, seconds: float, seed: int) -> Scene:
         turns,
         lambda speaker, time_s: float(shown[speaker].at(np.array([time_s]))[0, 0]),
     )
-    background = room(generator(seed, "room", media.stem), FRAME_WIDTH, FRAME_HEIGHT)
+    background = draw_room(generator(seed, "room", media.stem), FRAME_WIDTH, FRAME_HEIGHT)
     return Scene(media, seed, seconds, background, tuple(actors), utterances, irony)
 
 
 def _shot(scene: Scene, i: int, times: Float[np.ndarray, "t"]) -> Shot:
-    actor, track = scene.actors[i], scene.media.tracks[i]
+    actor, member = scene.actors[i], scene.media.cast[i]
     clock = actor.feeling.time_s
-    rng = generator(scene.seed, "motion", track.name)
+    rng = generator(scene.seed, "motion", member.name)
 
-    def wander(width_s: float) -> np.ndarray:
+    def wander(width_s: float | int) -> np.ndarray:
         return np.interp(times, clock, smooth_noise(rng, clock.size, width_s))
 
     valence, arousal = actor.face.at(times).T

@@ -1,4 +1,4 @@
-"""The store of the quickstart: a synthetic corpus, written and encoded if it is not there yet."""
+"""The store of the quickstart: a synthetic corpus, written and encoded unless it exists."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from maven_jax.store.reader import Store
 
 
 def ensure_store(
-    *, store: str, root: str, videos: int, seconds: float, seed: int, encoders: str
+    *, store: str, root: str, videos: int, seconds: float | int, seed: int, encoders: str
 ) -> None:
-    """Makes a synthetic corpus and its feature store unless the store is whole already.
+    """Makes a synthetic corpus and its feature store, unless the store is complete.
 
     Args:
         store: folder of the store.

@@ -1,8 +1,8 @@
 """The voice of a synthetic person: harmonics of a gliding pitch, syllables, breath.
 
 Arousal raises pitch, loudness and syllable rate, brightens the spectrum and makes it hoarse;
-valence moves a formant a little. Normalising a file's loudness, as speech encoders do, takes only
-one of these away.
+valence moves a formant a little. Normalising a file's loudness, as speech encoders do, removes only
+one of these cues.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HOP_S = 0.005  # the controls' step; they are interpolated linearly between
 
 @dataclass(frozen=True)
 class Timbre:
-    """What is a person's own in a voice, whatever is felt.
+    """What makes a person's voice their own, whatever they feel.
 
     Attributes:
         pitch_hz: pitch at arousal 0.
@@ -95,7 +95,7 @@ def speaking_curve(
 def synthesise(
     rng: np.random.Generator,
     voices: list[tuple[Timbre, Shown, list[tuple[float, float]]]],
-    seconds: float,
+    seconds: float | int,
     sample_rate_hz: int,
 ) -> Float[np.ndarray, "samples"]:
     """The sound of a video: the sum of its voices, and a quiet room.
@@ -135,7 +135,11 @@ def synthesise(
 
 
 def _voice_block(
-    rng: np.random.Generator, part: Controls, phase_start: float, hop: int, sample_rate_hz: int
+    rng: np.random.Generator,
+    part: Controls,
+    phase_start: float | int,
+    hop: int,
+    sample_rate_hz: int,
 ) -> tuple[Float[np.ndarray, "hops hop"], float]:
     """A stretch of one voice, and the phase at which the next one goes on."""
     ramp = np.arange(hop) / hop  # (hop,)

@@ -2,7 +2,7 @@
 
 A word is drawn by the valence at its time, so words carry valence, coarsely. Some runs of
 utterances are ironic: marker words say so, and the face shows the opposite of the valence there
-(the words mean what they say). Nothing in the words depends on arousal.
+(the words are meant as they are said). Nothing in the words depends on arousal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IRONY = ("obviously", "supposedly", "sarcasm", "pretend")
 LEXICON: tuple[str, ...] = (*POSITIVE, *NEGATIVE, *NEUTRAL, *IRONY)
 
 NEUTRAL_SHARE = 0.25
-# Spread of a word's valence around the speaker's: the smaller, the more the words tell.
+# Spread of a word's valence around the speaker's: the smaller it is, the more words tell.
 SPREAD = 0.28
 IRONY_SHARE = 0.18  # of the time
 IRONY_EVERY = 2  # in an ironic utterance one word in so many is a marker
@@ -51,7 +51,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A stretch of speech of one speaker (index of the face track)."""
+    """A stretch of speech of one speaker (an index into the cast)."""
 
     start_s: float
     end_s: float
@@ -65,30 +65,37 @@ class Utterance:
 
 
 def plan_turns(
-    rng: np.random.Generator, seconds: float, num_speakers: int
+    rng: np.random.Generator, seconds: float | int, num_speakers: int
 ) -> list[tuple[float, float, int, bool]]:
     """Divides a video into utterances: (start_s, end_s, speaker, ironic).
 
     Irony comes in runs of two or three utterances, `IRONY_SHARE` of the time on average.
     """
     turns: list[tuple[float, float, int, bool]] = []
-    start_s, speaker, ironic, left = float(rng.uniform(0.05, 0.3)), 0, False, int(rng.integers(9))
-    # Plain runs are so much longer than ironic ones (2.5 on average) that the shares come out.
+    start_s, speaker, ironic, turns_in_run = (
+        float(rng.uniform(0.05, 0.3)),
+        0,
+        False,
+        int(rng.integers(9)),
+    )
+    # Plain runs are longer than ironic ones (2.5 turns on average) by the ratio of the shares.
     plain_mean = round(2.5 * (1 - IRONY_SHARE) / IRONY_SHARE)
     while start_s < seconds - 0.5:
-        if left <= 0:
+        if turns_in_run <= 0:
             ironic = not ironic
-            left = int(rng.integers(2, 4)) if ironic else int(rng.integers(4, 2 * plain_mean - 3))
+            turns_in_run = int(
+                rng.integers(2, 4) if ironic else rng.integers(4, 2 * plain_mean - 3)
+            )
         end_s = min(start_s + float(rng.uniform(1.4, 2.8)), seconds - 0.05)
         turns.append((round(start_s, 2), round(end_s, 2), speaker, ironic))
         start_s = end_s + float(rng.uniform(0.08, 0.3))
         if num_speakers > 1 and rng.random() < 0.6:
             speaker = (speaker + 1) % num_speakers
-        left -= 1
+        turns_in_run -= 1
     return turns
 
 
-def choose_word(rng: np.random.Generator, valence: float) -> str:
+def choose_word(rng: np.random.Generator, valence: float | int) -> str:
     """Draws a word: neutral with `NEUTRAL_SHARE`, otherwise one that suits `valence`."""
     if rng.random() < NEUTRAL_SHARE:
         return NEUTRAL[int(rng.integers(len(NEUTRAL)))]

@@ -18,7 +18,7 @@ from maven_jax.challenge.template import (
     labelled_tracks,
     write_submission,
 )
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.split_predictor import Track
@@ -157,8 +157,8 @@ def join(
     if len(lacking) > allow_missing:
         raise UserError(
             f"{len(lacking)} of the {len(template.rows)} videos of {template.path} have no "
-            f"prediction ({', '.join(map(repr, lacking[:3]))}…); prepare them, or fill them with "
-            f"the training mean by --allow-missing {len(lacking)}"
+            f"prediction ({listing([repr(v) for v in lacking], 3)}); prepare them, or fill them "
+            f"with the training mean by --allow-missing {len(lacking)}"
         )
     values = np.full((len(template), 2), np.nan)
     filled = Filled(unobserved=max(run.filled for run in runs))

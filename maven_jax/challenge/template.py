@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from maven_jax.errors import UserError
 from maven_jax.evaluation.split_predictor import Track
+from maven_jax.files import whole_file
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
@@ -141,13 +142,13 @@ def write_submission(path: Path, template: Template, values: Float[np.ndarray, "
     """
     if not (np.abs(values) <= 1).all():
         raise ValueError("a value of the submission is not in [-1, 1]")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".incomplete")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         file.write(HEADER + "\n")
         for location, (valence, arousal) in zip(template.locations, values.tolist()):
             file.write(f"{location},{valence:.6f},{arousal:.6f}\n")
-    temporary.replace(path)
 
 
 @dataclass

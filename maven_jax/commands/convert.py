@@ -13,7 +13,7 @@ from maven_jax.convert.backbones import convert_encoder
 from maven_jax.convert.native import RECORD_FILE
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.files import appearing_whole
+from maven_jax.files import whole_folder
 from maven_jax.progress import say
 from maven_jax.runs.released import NETWORKS, convert_network
 from maven_jax.runs.workdir import CONFIG_FILE
@@ -107,7 +107,7 @@ def convert(
     if _is_same(model, tensors.sha256, out, dimension, overrides):
         say(f"{out} holds this conversion already; nothing to do")
         return
-    with appearing_whole(out) as folder:
+    with whole_folder(out) as folder:
         if model in NETWORKS:
             lines = convert_network(
                 model, file, tensors, folder, dimension=dimension, overrides=overrides

@@ -12,7 +12,7 @@ import numpy as np
 
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
-from maven_jax.files import appearing_whole
+from maven_jax.files import whole_folder
 from maven_jax.progress import say
 from maven_jax.runs.bundle import Bundle, arrays_of, digests, refuse_own_file, write_bundle
 from maven_jax.runs.model_card import model_card
@@ -55,7 +55,7 @@ def export(
         model = dataclasses.replace(model, smoothing=None)
     refuse_own_file(model.config)
     program, free_batch = export_program(model, platforms) if platforms else (None, True)
-    with appearing_whole(out) as folder:
+    with whole_folder(out) as folder:
 
         def card(found: Mapping[str, Mapping[str, Any]]) -> str:
             return model_card(

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from maven_jax.command_line import Parser
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.progress import console, say
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import TARGETS, Frames, VideoEntry
@@ -90,8 +90,7 @@ def problems(store: Store) -> list[str]:
         for m in store.modalities:
             blind = [e.video for e in entries if e.observed[m] == 0]
             if blind:
-                more = f" and {len(blind) - 3} more" if len(blind) > 3 else ""
-                found.append(f"{split}: {m} is never observed in {', '.join(blind[:3])}{more}")
+                found.append(f"{split}: {m} is never observed in {listing(blind, 3)}")
             share = sum(e.observed[m] for e in entries) / frames
             if share < LITTLE_OBSERVED:
                 found.append(f"{split}: {m} is observed in {share:.1%} of the frames")

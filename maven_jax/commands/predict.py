@@ -14,7 +14,7 @@ from maven_jax.progress import say
 
 if TYPE_CHECKING:
     from maven_jax.video.prediction import VideoPrediction
-    from maven_jax.video.predictor import Predictor
+    from maven_jax.video.predictor import VideoPredictor
 
 
 def parser() -> Parser:
@@ -95,7 +95,7 @@ def _widths(text: str) -> tuple[int, int]:
     return int(valence), int(arousal)
 
 
-def predict_all(args: argparse.Namespace, predictor: Predictor) -> list[Path]:
+def predict_all(args: argparse.Namespace, predictor: VideoPredictor) -> list[Path]:
     """Predicts one medium after the other and writes what was asked for; those that failed.
 
     A medium that cannot be used is said in one line on stderr and does not stop the others.

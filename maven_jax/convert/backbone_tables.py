@@ -18,23 +18,23 @@ from maven_jax.encoders.r2plus1d import R2Plus1DConfig
 from maven_jax.encoders.vggish import VggishConfig
 
 
-def _space_there(shape: Shape) -> Shape:
+def _space_source(shape: Shape) -> Shape:
     height, width, c, d = shape
     return d, c, 1, height, width
 
 
-def _time_there(shape: Shape) -> Shape:
+def _time_source(shape: Shape) -> Shape:
     length, _, c, d = shape
     return d, c, length, 1, 1
 
 
 # Three-dimensional convolutions of one tap in time, or in both directions of space.
-SPACE = Conversion(_space_there, lambda x, s: x[:, :, 0].transpose(2, 3, 1, 0))
-TIME = Conversion(_time_there, lambda x, s: x[..., 0, 0].transpose(2, 1, 0)[:, None])
+SPACE = Conversion(_space_source, lambda x, s: x[:, :, 0].transpose(2, 3, 1, 0))
+TIME = Conversion(_time_source, lambda x, s: x[..., 0, 0].transpose(2, 1, 0)[:, None])
 
 
-def _conv(there: str, here: str, kernel: Conversion = CONV_2D, bias: bool = False) -> list[Line]:
-    return linear(there, here, kernel, bias)
+def _conv(source: str, target: str, kernel: Conversion = CONV_2D, bias: bool = False) -> list[Line]:
+    return linear(source, target, kernel, bias)
 
 
 def iresnet50(c: IResNetConfig) -> list[Line]:
@@ -45,17 +45,17 @@ def iresnet50(c: IResNetConfig) -> list[Line]:
         ("input_layer.2.weight", "stem_prelu/slope", SAME),
     ]
     for i, (width, features, _) in enumerate(c.units):
-        there, here = f"body.{i}", f"unit{i}"
+        source, target = f"body.{i}", f"unit{i}"
         lines += [
-            *batch_norm(f"{there}.res_layer.0", f"{here}/norm_in"),
-            *_conv(f"{there}.res_layer.1", f"{here}/conv1"),
-            (f"{there}.res_layer.2.weight", f"{here}/prelu/slope", SAME),
-            *_conv(f"{there}.res_layer.3", f"{here}/conv2"),
-            *batch_norm(f"{there}.res_layer.4", f"{here}/norm_out"),
+            *batch_norm(f"{source}.res_layer.0", f"{target}/norm_in"),
+            *_conv(f"{source}.res_layer.1", f"{target}/conv1"),
+            (f"{source}.res_layer.2.weight", f"{target}/prelu/slope", SAME),
+            *_conv(f"{source}.res_layer.3", f"{target}/conv2"),
+            *batch_norm(f"{source}.res_layer.4", f"{target}/norm_out"),
         ]
         if width != features:
-            lines += _conv(f"{there}.shortcut_layer.0", f"{here}/shortcut_conv")
-            lines += batch_norm(f"{there}.shortcut_layer.1", f"{here}/shortcut_norm")
+            lines += _conv(f"{source}.shortcut_layer.0", f"{target}/shortcut_conv")
+            lines += batch_norm(f"{source}.shortcut_layer.1", f"{target}/shortcut_norm")
     flat = flattened(c.grid_size, c.grid_size, c.widths[-1])
     return [
         *lines,
@@ -76,11 +76,11 @@ def vggish(c: VggishConfig) -> list[Line]:
     return lines + linear(f"embeddings.{2 * len(c.hidden_dims)}", "embedding")
 
 
-def _split_conv(there: str, here: str) -> list[Line]:
+def _split_conv(source: str, target: str) -> list[Line]:
     return [
-        *_conv(f"{there}.0", f"{here}/space", SPACE),
-        *batch_norm(f"{there}.1", f"{here}/norm"),
-        *_conv(f"{there}.3", f"{here}/time", TIME),
+        *_conv(f"{source}.0", f"{target}/space", SPACE),
+        *batch_norm(f"{source}.1", f"{target}/norm"),
+        *_conv(f"{source}.3", f"{target}/time", TIME),
     ]
 
 
@@ -91,36 +91,36 @@ def _block_names(depths: tuple[int, ...]) -> list[str]:
 def r2plus1d(c: R2Plus1DConfig) -> list[Line]:
     """The names of torchvision, without the classifier."""
     lines = [*_split_conv("stem", "stem"), *batch_norm("stem.4", "stem_norm")]
-    for i, (there, (width, features, stride)) in enumerate(
+    for i, (source, (width, features, stride)) in enumerate(
         zip(_block_names(c.depths), c.blocks, strict=True)
     ):
-        here = f"block{i}"
+        target = f"block{i}"
         lines += [
-            *_split_conv(f"{there}.conv1.0", f"{here}/conv1"),
-            *batch_norm(f"{there}.conv1.1", f"{here}/norm1"),
-            *_split_conv(f"{there}.conv2.0", f"{here}/conv2"),
-            *batch_norm(f"{there}.conv2.1", f"{here}/norm_out"),
+            *_split_conv(f"{source}.conv1.0", f"{target}/conv1"),
+            *batch_norm(f"{source}.conv1.1", f"{target}/norm1"),
+            *_split_conv(f"{source}.conv2.0", f"{target}/conv2"),
+            *batch_norm(f"{source}.conv2.1", f"{target}/norm_out"),
         ]
         if stride > 1 or width != features:
-            lines += _conv(f"{there}.downsample.0", f"{here}/shortcut_conv", SPACE)
-            lines += batch_norm(f"{there}.downsample.1", f"{here}/shortcut_norm")
+            lines += _conv(f"{source}.downsample.0", f"{target}/shortcut_conv", SPACE)
+            lines += batch_norm(f"{source}.downsample.1", f"{target}/shortcut_norm")
     return lines
 
 
 def audio_resnet18(c: AudioResnetConfig) -> list[Line]:
     """The names of torchvision, without the classifier."""
     lines = [*_conv("conv1", "stem_conv"), *batch_norm("bn1", "stem_norm")]
-    for i, (there, (width, features, stride)) in enumerate(
+    for i, (source, (width, features, stride)) in enumerate(
         zip(_block_names(c.depths), c.blocks, strict=True)
     ):
-        here = f"block{i}"
+        target = f"block{i}"
         lines += [
-            *_conv(f"{there}.conv1", f"{here}/conv1"),
-            *batch_norm(f"{there}.bn1", f"{here}/norm1"),
-            *_conv(f"{there}.conv2", f"{here}/conv2"),
-            *batch_norm(f"{there}.bn2", f"{here}/norm_out"),
+            *_conv(f"{source}.conv1", f"{target}/conv1"),
+            *batch_norm(f"{source}.bn1", f"{target}/norm1"),
+            *_conv(f"{source}.conv2", f"{target}/conv2"),
+            *batch_norm(f"{source}.bn2", f"{target}/norm_out"),
         ]
         if stride > 1 or width != features:
-            lines += _conv(f"{there}.downsample.0", f"{here}/shortcut_conv")
-            lines += batch_norm(f"{there}.downsample.1", f"{here}/shortcut_norm")
+            lines += _conv(f"{source}.downsample.0", f"{target}/shortcut_conv")
+            lines += batch_norm(f"{source}.downsample.1", f"{target}/shortcut_norm")
     return lines

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from maven_jax.convert.encoder_tables import entries
-from maven_jax.convert.loaded import listing, nested, variable_shapes
+from maven_jax.convert.loaded import nested, variable_shapes
 from maven_jax.convert.native import save_encoder
 from maven_jax.convert.tensor_files import Tensors
 from maven_jax.encoders.registry import kind_of
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 
 # Counts training steps, for averages that inference does not take.
 _COUNTER = r".*\.num_batches_tracked"
@@ -67,13 +67,13 @@ ENCODER_FILES = tuple(_PUBLISHED)
 
 @dataclass
 class Taken:
-    """What a state dict has of an encoder.
+    """The part of a state dict that is an encoder.
 
     Attributes:
         params: parameters; empty if some are missing or misshaped, or nothing was read.
         state: other variables; likewise.
         used: names of the tensors that it is made of.
-        left_out: names of tensors under its prefix that are known and of no use.
+        left_out: names of tensors under its prefix that inference does not use.
         unknown: names of other tensors under its prefix.
         missing: names of tensors that it needs, with shapes.
         misshaped: names of tensors of another shape, with both.
@@ -106,26 +106,25 @@ def take_encoder(
         only_names: read no tensor, only compare names and shapes.
     """
     shapes = variable_shapes(kind, config)
-    wanted = list(entries(kind, kind_of(kind).read(config)))
+    table = list(entries(kind, kind_of(kind).read(config)))
     used, missing, misshaped = [], [], []
-    for entry in wanted:
-        name, shape = prefix + entry.there, entry.shape_there(shapes[entry.here].shape)
+    for entry in table:
+        name, shape = prefix + entry.source, entry.source_shape(shapes[entry.target].shape)
         if name not in tensors.shapes:
             missing.append(f"{name} {shape}")
             continue
         used.append(name)
         if tensors.shapes[name] != shape:
             misshaped.append(f"{name} has shape {tensors.shapes[name]}, not {shape}")
-    known = set(used)
-    others = [n for n in tensors.shapes if n.startswith(prefix) and n not in known]
+    others = [n for n in tensors.shapes if n.startswith(prefix) and n not in set(used)]
     left_out = [n for n in others if re.fullmatch(_COUNTER, n)]
     unknown = [n for n in others if not re.fullmatch(_COUNTER, n)]
     flat: dict[str, np.ndarray] = {}
     if not (missing or misshaped or only_names):
         flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
-        for entry in wanted:
-            target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
-            tensor = tensors.read(prefix + entry.there)
+        for entry in table:
+            target = flat[entry.target] if entry.layer is None else flat[entry.target][entry.layer]
+            tensor = tensors.read(prefix + entry.source)
             target[...] = entry.conversion.convert(tensor, target.shape)
     params, state = nested(flat)
     return Taken(params, state, used, left_out, unknown, missing, misshaped)
@@ -134,7 +133,7 @@ def take_encoder(
 def refuse_problems(
     what: str, *, missing: Sequence[str], misshaped: Sequence[str], unknown: Sequence[str]
 ) -> None:
-    """Raises a UserError that names every tensor in trouble, if there are any."""
+    """Raises a UserError that names every missing, misshaped or unknown tensor."""
     problems = [
         f"{len(names)} {said}: {', '.join(names)}"
         for said, names in (
@@ -169,7 +168,7 @@ def convert_encoder(
             holds an encoder already.
     """
     if name not in _PUBLISHED:
-        raise UserError(f"no encoder file is called {name!r}; known: {', '.join(ENCODER_FILES)}")
+        raise UserError(f"no encoder file {name!r}; expected one of {', '.join(ENCODER_FILES)}")
     published = _PUBLISHED[name]
     taken: list[tuple[_Part, dict[str, Any], Taken]] = []
     notes = []

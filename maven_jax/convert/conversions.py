@@ -17,11 +17,11 @@ class Conversion:
     """How a foreign tensor becomes ours.
 
     Attributes:
-        foreign_shape: the shape it has there, from the shape it has here.
-        convert: (tensor, shape here) -> the tensor here.
+        source_shape: our shape -> the foreign one.
+        convert: (foreign tensor, our shape) -> our tensor.
     """
 
-    foreign_shape: Callable[[Shape], Shape]
+    source_shape: Callable[[Shape], Shape]
     convert: Callable[[np.ndarray, Shape], np.ndarray]
 
 
@@ -42,13 +42,13 @@ CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))
 CONV_2D = Conversion(lambda s: (s[3], s[2], s[0], s[1]), lambda x, s: x.transpose(2, 3, 1, 0))
 POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
 
-# (name there, path here, conversion). A path that starts with the name of a collection of
+# (foreign name, our path, conversion). A path that starts with the name of a collection of
 # variables other than parameters lies in that collection.
 Line = tuple[str, str, Conversion]
 
 
 def flattened(height: int, width: int, channels: int) -> Conversion:
-    """A linear layer over a flattened image: channels first there, channels last here."""
+    """A linear layer over a flattened image: channels first in PyTorch, channels last in ours."""
 
     def convert(x: np.ndarray, shape: Shape) -> np.ndarray:
         x = x.reshape(-1, channels, height, width)
@@ -57,22 +57,25 @@ def flattened(height: int, width: int, channels: int) -> Conversion:
     return Conversion(lambda s: s[::-1], convert)
 
 
-def linear(there: str, here: str, kernel: Conversion = LINEAR, bias: bool = True) -> list[Line]:
+def linear(source: str, target: str, kernel: Conversion = LINEAR, bias: bool = True) -> list[Line]:
     """Kernel and bias of a linear layer or, with another conversion, of a convolution."""
     bias_conversion = HEADS_BIAS if kernel is HEADS_IN else SAME
-    lines = [(f"{there}.weight", f"{here}/kernel", kernel)]
-    return [*lines, (f"{there}.bias", f"{here}/bias", bias_conversion)] if bias else lines
+    lines = [(f"{source}.weight", f"{target}/kernel", kernel)]
+    return [*lines, (f"{source}.bias", f"{target}/bias", bias_conversion)] if bias else lines
 
 
-def norm(there: str, here: str) -> list[Line]:
+def norm(source: str, target: str) -> list[Line]:
     """Scale and bias of a norm."""
-    return [(f"{there}.weight", f"{here}/scale", SAME), (f"{there}.bias", f"{here}/bias", SAME)]
+    return [
+        (f"{source}.weight", f"{target}/scale", SAME),
+        (f"{source}.bias", f"{target}/bias", SAME),
+    ]
 
 
-def batch_norm(there: str, here: str) -> list[Line]:
+def batch_norm(source: str, target: str) -> list[Line]:
     """Scale and bias, and the running statistics in their own collection."""
     return [
-        *norm(there, here),
-        (f"{there}.running_mean", f"{STATISTICS}/{here}/mean", SAME),
-        (f"{there}.running_var", f"{STATISTICS}/{here}/var", SAME),
+        *norm(source, target),
+        (f"{source}.running_mean", f"{STATISTICS}/{target}/mean", SAME),
+        (f"{source}.running_var", f"{STATISTICS}/{target}/var", SAME),
     ]

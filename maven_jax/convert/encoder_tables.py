@@ -1,8 +1,8 @@
 """Which tensor of a published checkpoint becomes which of our parameters, and how.
 
-One table per encoder; those of convolutional ones are in `backbone_tables`. A line is (name there,
-name here, conversion). `{}` in the name there counts layers; if the name here has none, the layers
-are stacked on a leading axis.
+One table per encoder; those of convolutional ones are in `backbone_tables`. A line is (source,
+target, conversion): the tensor's name, our path. `{}` in the source counts layers; if the target
+has none, the layers are stacked on a leading axis.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from maven_jax.encoders.swin import SwinConfig
 
 
 def _attention(
-    there: str, names: Sequence[str], out: str, here: str, biases: Sequence[bool] = (True,) * 3
+    source: str, names: Sequence[str], out: str, target: str, biases: Sequence[bool] = (True,) * 3
 ) -> list[Line]:
     """Query, key and value under `names`, and the output projection."""
     lines = []
     for name, ours, bias in zip(names, ("query", "key", "value"), biases, strict=True):
-        lines += linear(f"{there}.{name}", f"{here}/{ours}", HEADS_IN, bias)
-    return lines + linear(out, f"{here}/out", HEADS_OUT)
+        lines += linear(f"{source}.{name}", f"{target}/{ours}", HEADS_IN, bias)
+    return lines + linear(out, f"{target}/out", HEADS_OUT)
 
 
 _BERT_NAMES = ("query", "key", "value")
 
 
 def _roberta(c: RobertaConfig) -> list[Line]:
-    there, here = "encoder.layer.{}", "encoder/layers"
+    source, target = "encoder.layer.{}", "encoder/layers"
     return [
         ("embeddings.word_embeddings.weight", "embeddings/word/embedding", SAME),
         ("embeddings.position_embeddings.weight", "embeddings/position/embedding", SAME),
         ("embeddings.token_type_embeddings.weight", "embeddings/type/embedding", SAME),
         *norm("embeddings.LayerNorm", "embeddings/norm"),
         *_attention(
-            f"{there}.attention.self",
+            f"{source}.attention.self",
             _BERT_NAMES,
-            f"{there}.attention.output.dense",
-            f"{here}/attention",
+            f"{source}.attention.output.dense",
+            f"{target}/attention",
         ),
-        *norm(f"{there}.attention.output.LayerNorm", f"{here}/attention_norm"),
-        *linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
-        *linear(f"{there}.output.dense", f"{here}/mlp/down"),
-        *norm(f"{there}.output.LayerNorm", f"{here}/mlp_norm"),
+        *norm(f"{source}.attention.output.LayerNorm", f"{target}/attention_norm"),
+        *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
+        *linear(f"{source}.output.dense", f"{target}/mlp/down"),
+        *norm(f"{source}.output.LayerNorm", f"{target}/mlp_norm"),
     ]
 
 
 def _hubert(c: HubertConfig) -> list[Line]:
-    conv, here = "feature_extractor.conv_layers.{}", "encoder/layers"
-    there, positional = "encoder.layers.{}", "encoder.pos_conv_embed"
+    conv, target = "feature_extractor.conv_layers.{}", "encoder/layers"
+    source, positional = "encoder.layers.{}", "encoder.pos_conv_embed"
     lines = linear(f"{conv}.conv", "conv_{}", CONV_1D, c.conv_bias)
     if c.feat_extract_norm == "group":
         lines += norm("feature_extractor.conv_layers.0.layer_norm", "first_norm")
@@ -86,15 +86,15 @@ def _hubert(c: HubertConfig) -> list[Line]:
         *linear(f"{positional}.conv", "positional_conv", CONV_1D),
         *norm("encoder.layer_norm", "norm"),
         *_attention(
-            f"{there}.attention",
+            f"{source}.attention",
             ("q_proj", "k_proj", "v_proj"),
-            f"{there}.attention.out_proj",
-            f"{here}/attention",
+            f"{source}.attention.out_proj",
+            f"{target}/attention",
         ),
-        *norm(f"{there}.layer_norm", f"{here}/attention_norm"),
-        *linear(f"{there}.feed_forward.intermediate_dense", f"{here}/mlp/up"),
-        *linear(f"{there}.feed_forward.output_dense", f"{here}/mlp/down"),
-        *norm(f"{there}.final_layer_norm", f"{here}/mlp_norm"),
+        *norm(f"{source}.layer_norm", f"{target}/attention_norm"),
+        *linear(f"{source}.feed_forward.intermediate_dense", f"{target}/mlp/up"),
+        *linear(f"{source}.feed_forward.output_dense", f"{target}/mlp/down"),
+        *norm(f"{source}.final_layer_norm", f"{target}/mlp_norm"),
     ]
 
 
@@ -107,22 +107,22 @@ def _swin(c: SwinConfig) -> list[Line]:
     if c.use_absolute_embeddings:
         lines += [("embeddings.position_embeddings", "position_embedding", POSITIONS)]
     for stage in range(len(c.depths)):
-        there, here = f"encoder.layers.{stage}.blocks.{{}}", f"stage{stage}_block{{}}"
-        attention = f"{there}.attention.self"
+        source, target = f"encoder.layers.{stage}.blocks.{{}}", f"stage{stage}_block{{}}"
+        attention = f"{source}.attention.self"
         table = "relative_position_bias"
         lines += [
-            (f"{attention}.{table}_table", f"{here}/attention/{table}", SAME),
+            (f"{attention}.{table}_table", f"{target}/attention/{table}", SAME),
             *_attention(
                 attention,
                 _BERT_NAMES,
-                f"{there}.attention.output.dense",
-                f"{here}/attention",
+                f"{source}.attention.output.dense",
+                f"{target}/attention",
                 (c.qkv_bias,) * 3,
             ),
-            *norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
-            *norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
-            *linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
-            *linear(f"{there}.output.dense", f"{here}/mlp/down"),
+            *norm(f"{source}.layernorm_before", f"{target}/attention_norm"),
+            *norm(f"{source}.layernorm_after", f"{target}/mlp_norm"),
+            *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
+            *linear(f"{source}.output.dense", f"{target}/mlp/down"),
         ]
         if stage:
             down, merging = f"encoder.layers.{stage - 1}.downsample", f"stage{stage}_merging"
@@ -133,37 +133,37 @@ def _swin(c: SwinConfig) -> list[Line]:
 
 def _beit(c: BeitStack) -> list[Line]:
     """The layers only: embeddings, 2-D position biases, pooler and heads stay behind."""
-    there, here = "encoder.layer.{}", "layers"
+    source, target = "encoder.layer.{}", "layers"
     lines = []
     if c.layer_scale_init > 0:
         lines += [
-            (f"{there}.lambda_1", f"{here}/attention_scale", SAME),
-            (f"{there}.lambda_2", f"{here}/mlp_scale", SAME),
+            (f"{source}.lambda_1", f"{target}/attention_scale", SAME),
+            (f"{source}.lambda_2", f"{target}/mlp_scale", SAME),
         ]
     return [
         *lines,
         *_attention(
-            f"{there}.attention.attention",
+            f"{source}.attention.attention",
             _BERT_NAMES,
-            f"{there}.attention.output.dense",
-            f"{here}/attention",
+            f"{source}.attention.output.dense",
+            f"{target}/attention",
             (True, False, True),
         ),
-        *norm(f"{there}.layernorm_before", f"{here}/attention_norm"),
-        *norm(f"{there}.layernorm_after", f"{here}/mlp_norm"),
-        *linear(f"{there}.intermediate.dense", f"{here}/mlp/up"),
-        *linear(f"{there}.output.dense", f"{here}/mlp/down"),
+        *norm(f"{source}.layernorm_before", f"{target}/attention_norm"),
+        *norm(f"{source}.layernorm_after", f"{target}/mlp_norm"),
+        *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
+        *linear(f"{source}.output.dense", f"{target}/mlp/down"),
     ]
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the loader knows of a kind of encoder.
+    """How the checkpoints of a kind of encoder are read.
 
     Attributes:
         lines: from our config (of BEiT, the module) to the table's lines.
-        layers: from our config and a name there to the number of layers that its `{}` counts.
-        optional: names there that may be missing; zeros then.
+        layers: from our config and a source to the number of layers that its `{}` counts.
+        optional: sources that may be missing; zeros then.
         renames: (regular expression, replacement) of other names that the tensors go by.
     """
 
@@ -185,18 +185,18 @@ _VISION_RENAMES = (
 def _vision_renames(inner: str) -> tuple[tuple[str, str], ...]:
     names = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"))
     return _VISION_RENAMES + tuple(
-        (rf"\.attention\.{there}\.", f".attention.{inner}.{ours}.") for there, ours in names
+        (rf"\.attention\.{source}\.", f".attention.{inner}.{ours}.") for source, ours in names
     )
 
 
-def _no_layers(config: Any, there: str) -> int:
-    raise AssertionError(f"{there} counts layers")
+def _no_layers(config: Any, source: str) -> int:
+    raise AssertionError(f"{source} counts layers")
 
 
 TABLES: dict[str, Table] = {
     "swin": Table(
         _swin,
-        lambda c, there: c.depths[int(there.split(".")[2])],
+        lambda c, source: c.depths[int(source.split(".")[2])],
         renames=(
             *_vision_renames("self"),
             (
@@ -207,24 +207,24 @@ TABLES: dict[str, Table] = {
     ),
     "hubert": Table(
         _hubert,
-        lambda c, there: (
-            len(c.conv_dim) if there.startswith("feature_extractor") else c.num_hidden_layers
+        lambda c, source: (
+            len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
         ),
     ),
     "roberta": Table(
         _roberta,
-        lambda c, there: c.num_hidden_layers,
+        lambda c, source: c.num_hidden_layers,
         optional=("embeddings.token_type_embeddings.weight",),
     ),
     # The same names as RoBERTa's, which took them over.
     "bert": Table(
         _roberta,
-        lambda c, there: c.num_hidden_layers,
+        lambda c, source: c.num_hidden_layers,
         optional=("embeddings.token_type_embeddings.weight",),
     ),
     "beit": Table(
         _beit,
-        lambda c, there: c.num_layers,
+        lambda c, source: c.num_layers,
         renames=(*_vision_renames("attention"), (r"^((?:beit\.)?)layers\.", r"\1encoder.layer.")),
     ),
     "iresnet50": Table(iresnet50, _no_layers),
@@ -239,33 +239,33 @@ class Entry:
     """One tensor of a checkpoint.
 
     Attributes:
-        there: its name, without the checkpoint's prefix.
-        here: path of the parameter.
+        source: its name, without the checkpoint's prefix.
+        target: path of our parameter.
         layer: its place on the parameter's leading axis, None if it is the whole.
         conversion: how it becomes ours.
     """
 
-    there: str
-    here: str
+    source: str
+    target: str
     layer: int | None
     conversion: Conversion
 
-    def shape_here(self, parameter_shape: Shape) -> Shape:
+    def target_shape(self, parameter_shape: Shape) -> Shape:
         return parameter_shape if self.layer is None else parameter_shape[1:]
 
-    def shape_there(self, parameter_shape: Shape) -> Shape:
-        shape = self.conversion.foreign_shape(self.shape_here(parameter_shape))
-        assert math.prod(shape) == math.prod(self.shape_here(parameter_shape))
+    def source_shape(self, parameter_shape: Shape) -> Shape:
+        shape = self.conversion.source_shape(self.target_shape(parameter_shape))
+        assert math.prod(shape) == math.prod(self.target_shape(parameter_shape))
         return shape
 
 
 def entries(kind: str, config: Any) -> Iterator[Entry]:
     """Every tensor that an encoder of that config needs."""
     table = TABLES[kind]
-    for there, here, conversion in table.lines(config):
-        if "{}" not in there:
-            yield Entry(there, here, None, conversion)
+    for source, target, conversion in table.lines(config):
+        if "{}" not in source:
+            yield Entry(source, target, None, conversion)
             continue
-        for i in range(table.layers(config, there)):
-            stacked = "{}" not in here
-            yield Entry(there.format(i), here.format(i), i if stacked else None, conversion)
+        for i in range(table.layers(config, source)):
+            stacked = "{}" not in target
+            yield Entry(source.format(i), target.format(i), i if stacked else None, conversion)

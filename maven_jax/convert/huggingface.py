@@ -18,10 +18,10 @@ from jax.typing import DTypeLike
 
 from maven_jax.convert import native
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
-from maven_jax.convert.loaded import LoadedEncoder, listing, nested, variable_shapes
+from maven_jax.convert.loaded import LoadedEncoder, nested, variable_shapes
 from maven_jax.convert.tensor_files import WEIGHT_FILES, Tensors, read_json, read_tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 
 # Everything beside the weights that a user of an encoder may need; small files.
 _SMALL_FILES = (
@@ -49,7 +49,7 @@ _BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the configs cannot change
 
 
 def _about(module: nn.Module) -> Any:
-    """What the tables want to know of an encoder: its config; of BEiT's layers, themselves."""
+    """What the tables read of an encoder: its config, or of BEiT the module itself."""
     return getattr(module, "config", module)
 
 
@@ -69,14 +69,14 @@ class _Source:
     names: tuple[str, ...]
 
 
-def _folded(stem: str, found: dict[str, _Source]) -> dict[str, _Source]:
+def _folded(stem: str, sources: dict[str, _Source]) -> dict[str, _Source]:
     """Weight norm and batch norm under `stem`, folded to what the tables name."""
-    g, v = found.get(f"{stem}.weight_g"), found.get(f"{stem}.weight_v")
+    g, v = sources.get(f"{stem}.weight_g"), sources.get(f"{stem}.weight_v")
     if g and v:
         read = lambda: _fold_weight_norm(g.read(), v.read())  # noqa: E731
         return {f"{stem}.weight": _Source(v.shape, read, g.names + v.names)}
     mean, variance, scale, bias = (
-        found.get(f"{stem}.{name}") for name in ("running_mean", "running_var", "weight", "bias")
+        sources.get(f"{stem}.{name}") for name in ("running_mean", "running_var", "weight", "bias")
     )
     if mean and variance and scale and bias:
 
@@ -94,18 +94,18 @@ def _folded(stem: str, found: dict[str, _Source]) -> dict[str, _Source]:
 
 def _present(kind: str, tensors: Tensors, anchor: str) -> dict[str, _Source]:
     """The tensors under the names that the tables use: no prefix, no old names, norms folded."""
-    found: dict[str, _Source] = {}
+    sources: dict[str, _Source] = {}
     for name, shape in tensors.shapes.items():
         new = name
         for pattern, replacement in (*_OLD_NAMES, *TABLES[kind].renames):
             new = re.sub(pattern, replacement, new)
-        found[new] = _Source(shape, lambda name=name: tensors.read(name), (name,))
+        sources[new] = _Source(shape, lambda name=name: tensors.read(name), (name,))
     prefixes = [
-        name[: -len(anchor)] for name in found if name == anchor or name.endswith("." + anchor)
+        name[: -len(anchor)] for name in sources if name == anchor or name.endswith("." + anchor)
     ]
     # A checkpoint of several models may hold two encoders that look alike: ours is named so.
     prefix = min(prefixes, key=lambda p: (not p.endswith(f"{kind}."), len(p)), default="")
-    inside = {n.removeprefix(prefix): s for n, s in found.items() if n.startswith(prefix)}
+    inside = {n.removeprefix(prefix): s for n, s in sources.items() if n.startswith(prefix)}
     for stem in {name.rpartition(".")[0] for name in inside}:
         inside.update(_folded(stem, inside))
     return inside
@@ -114,44 +114,44 @@ def _present(kind: str, tensors: Tensors, anchor: str) -> dict[str, _Source]:
 def _check(
     kind: str,
     where: Path,
-    wanted: list[Entry],
-    found: dict[str, _Source],
+    table: list[Entry],
+    sources: dict[str, _Source],
     shapes: dict[str, jax.ShapeDtypeStruct],
 ) -> list[str]:
-    """Names of missing tensors that may be missing.
+    """Names of missing tensors that are optional.
 
     Raises:
-        UserError: others are missing, or a shape is another.
+        UserError: a tensor that is needed is missing, or a shape differs.
     """
     missing, wrong = [], []
-    for entry in wanted:
-        expected = entry.shape_there(shapes[entry.here].shape)
-        if entry.there not in found:
+    for entry in table:
+        expected = entry.source_shape(shapes[entry.target].shape)
+        if entry.source not in sources:
             missing.append(entry)
-        elif found[entry.there].shape != expected:
-            has = found[entry.there].shape
-            wrong.append(f"{entry.there} has shape {has}, not {expected}")
-    needed = [e for e in missing if e.there not in TABLES[kind].optional]
+        elif sources[entry.source].shape != expected:
+            has = sources[entry.source].shape
+            wrong.append(f"{entry.source} has shape {has}, not {expected}")
+    needed = [e for e in missing if e.source not in TABLES[kind].optional]
     problems = []
     if needed:
-        names = [f"{e.there} {e.shape_there(shapes[e.here].shape)}" for e in needed]
+        names = [f"{e.source} {e.source_shape(shapes[e.target].shape)}" for e in needed]
         problems.append(f"{len(names)} tensors are missing: {listing(names)}")
     if wrong:
         problems.append(f"{len(wrong)} do not fit config.json: {listing(wrong)}")
     if problems:
-        raise UserError(f"{where}: no {kind} encoder as config.json says; {'; '.join(problems)}")
-    return [e.there for e in missing]
+        raise UserError(f"{where}: not the {kind} encoder of config.json; {'; '.join(problems)}")
+    return [e.source for e in missing]
 
 
 def _assemble(
-    wanted: list[Entry], found: dict[str, _Source], shapes: dict[str, jax.ShapeDtypeStruct]
+    table: list[Entry], sources: dict[str, _Source], shapes: dict[str, jax.ShapeDtypeStruct]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters, layer by layer into their stacks, and the other collections."""
     flat = {path: np.zeros(shape.shape, np.float32) for path, shape in shapes.items()}
-    for entry in wanted:
-        if entry.there in found:
-            target = flat[entry.here] if entry.layer is None else flat[entry.here][entry.layer]
-            target[...] = entry.conversion.convert(found[entry.there].read(), target.shape)
+    for entry in table:
+        if entry.source in sources:
+            target = flat[entry.target] if entry.layer is None else flat[entry.target][entry.layer]
+            target[...] = entry.conversion.convert(sources[entry.source].read(), target.shape)
     return nested({path: jnp.asarray(value) for path, value in flat.items()})
 
 
@@ -168,10 +168,10 @@ def _download(source: str) -> tuple[Path, str | None]:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20)
         names = {file.rfilename for file in info.siblings or ()}
         weights = next((name for name in WEIGHT_FILES if name in names), WEIGHT_FILES[0])
-        wanted = [*_SMALL_FILES, weights]
+        patterns = [*_SMALL_FILES, weights]
         if weights.endswith(".json"):
-            wanted.append(weights.removesuffix(weights[weights.index(".") :]) + "-*")
-        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted)
+            patterns.append(weights.removesuffix(weights[weights.index(".") :]) + "-*")
+        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns)
     except (RepositoryNotFoundError, HFValidationError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{source}: no such folder, and the hub says: {reason}") from None
@@ -223,14 +223,14 @@ def load_encoder(
     except UserError as error:
         raise UserError(f"{folder}/{error}") from None
     tensors = read_tensors(folder)
-    wanted = list(entries(is_kind, _about(module)))
-    found = _present(is_kind, tensors, wanted[0].there)
-    missing = _check(is_kind, folder, wanted, found, shapes)
+    table = list(entries(is_kind, _about(module)))
+    sources = _present(is_kind, tensors, table[0].source)
+    missing = _check(is_kind, folder, table, sources, shapes)
     try:
-        params, state = _assemble(wanted, found, shapes)
+        params, state = _assemble(table, sources, shapes)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: the weights cannot be read ({error})") from None
-    used = {name for e in wanted if e.there in found for name in found[e.there].names}
+    used = {name for e in table if e.source in sources for name in sources[e.source].names}
     return LoadedEncoder(
         kind=is_kind,
         config=config,
@@ -249,11 +249,11 @@ def load_encoder(
 def _random_tensor(
     entry: Entry, shape: tuple[int, ...], layer_scale: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """A start value in the checkpoint's layout, where a kernel's first axis is its output."""
-    block, _, leaf = entry.here.rpartition("/")
+    """An initial value in the checkpoint's layout, where a kernel's first axis is its output."""
+    block, _, leaf = entry.target.rpartition("/")
     if leaf == "kernel":
         # Behind the convolutions follow rectifier-like activations, which halve the power.
-        gain = 2.0 if _BEFORE_RECTIFIER.search(entry.here) else 1.0
+        gain = 2.0 if _BEFORE_RECTIFIER.search(entry.target) else 1.0
         stddev = math.sqrt(gain / math.prod(shape[1:]))
     elif leaf in ("embedding", "position_embedding", "relative_position_bias"):
         stddev = 0.02
@@ -285,14 +285,14 @@ def random_encoder(
     # NumPy's generator rather than the modules' own initialisers, which would first compile.
     rng = np.random.default_rng(seed)
     layer_scale = getattr(about, "layer_scale_init", 0.0)
-    wanted = list(entries(kind, about))
-    found, digest = {}, hashlib.sha256()
-    for entry in wanted:
-        shape = entry.shape_there(shapes[entry.here].shape)
+    table = list(entries(kind, about))
+    sources, digest = {}, hashlib.sha256()
+    for entry in table:
+        shape = entry.source_shape(shapes[entry.target].shape)
         value = _random_tensor(entry, shape, layer_scale, rng)
-        digest.update(f"{entry.there} {shape}\n".encode() + value.tobytes())
-        found[entry.there] = _Source(shape, lambda value=value: value, (entry.there,))
-    params, state = _assemble(wanted, found, shapes)
+        digest.update(f"{entry.source} {shape}\n".encode() + value.tobytes())
+        sources[entry.source] = _Source(shape, lambda value=value: value, (entry.source,))
+    params, state = _assemble(table, sources, shapes)
     return LoadedEncoder(
         kind=kind,
         config=dict(config),

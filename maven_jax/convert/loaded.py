@@ -71,9 +71,3 @@ def nested(flat: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for path, value in flat.items():
         (state if path.startswith(f"{STATISTICS}/") else params)[path] = value
     return unflatten_dict(params, sep="/"), unflatten_dict(state, sep="/")
-
-
-def listing(items: list[str], limit: int = 8) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

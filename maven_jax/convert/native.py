@@ -16,10 +16,10 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from maven_jax.convert.loaded import LoadedEncoder, listing, variable_shapes
+from maven_jax.convert.loaded import LoadedEncoder, variable_shapes
 from maven_jax.convert.tensor_files import read_json
 from maven_jax.encoders.registry import kind_of, make_encoder
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.files import write_json
 from maven_jax.version import __version__
 
@@ -45,7 +45,7 @@ def save_encoder(
     """Writes an encoder; the record last, so that a folder that has it is whole.
 
     Args:
-        folder: made if it is not there; may hold other things, but no encoder.
+        folder: made if need be; may hold other things, but no encoder.
         kind: one of `encoders.registry.KINDS`.
         config: sizes; those that it leaves out are written down too.
         params: parameters.
@@ -92,9 +92,9 @@ def load_encoder_folder(
     """
     path = folder / RECORD_FILE
     record = read_json(path)
-    for key, wanted in (("kind", str), ("config", dict), ("source", str), ("sha256", str)):
-        if not isinstance(record.get(key), wanted):
-            raise UserError(f"{path}: {key} is missing or no {wanted.__name__}")
+    for key, expected in (("kind", str), ("config", dict), ("source", str), ("sha256", str)):
+        if not isinstance(record.get(key), expected):
+            raise UserError(f"{path}: {key} is missing or not a {expected.__name__}")
     if kind is not None and record["kind"] != kind:
         raise UserError(f"{path}: kind is {record['kind']!r}, not {kind!r}")
     try:
@@ -122,8 +122,7 @@ def _restore(folder: Path, kind: str, shapes: Mapping[str, jax.ShapeDtypeStruct]
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.metadata(weights).item_metadata.tree
-            found = _shapes(tree)
-            _check_shapes(folder, kind, found, shapes)
+            _check_shapes(folder, kind, _shapes(tree), shapes)
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             like = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device), tree
@@ -131,7 +130,7 @@ def _restore(folder: Path, kind: str, shapes: Mapping[str, jax.ShapeDtypeStruct]
             return dict(checkpointer.restore(weights, like))
     except UserError:
         raise
-    except Exception as error:  # orbax and tensorstore raise what they please
+    except Exception as error:  # orbax and tensorstore raise errors of every kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder}: {WEIGHTS_FOLDER} is damaged ({reason[:200]})") from error
 
@@ -144,15 +143,15 @@ def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def _check_shapes(
     folder: Path,
     kind: str,
-    found: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    saved: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, jax.ShapeDtypeStruct],
 ) -> None:
-    problems = [f"{path} is missing" for path in wanted if path not in found]
-    problems += [f"{path} is none of its variables" for path in found if path not in wanted]
+    problems = [f"{path} is missing" for path in expected if path not in saved]
+    problems += [f"{path} is not one of its variables" for path in saved if path not in expected]
     problems += [
-        f"{path} has shape {found[path]}, not {shape.shape}"
-        for path, shape in wanted.items()
-        if path in found and found[path] != shape.shape
+        f"{path} has shape {saved[path]}, not {shape.shape}"
+        for path, shape in expected.items()
+        if path in saved and saved[path] != shape.shape
     ]
     if problems:
-        raise UserError(f"{folder}: no {kind} encoder as its config says; {listing(problems)}")
+        raise UserError(f"{folder}: not the {kind} encoder of its config; {listing(problems)}")

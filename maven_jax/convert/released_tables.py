@@ -1,7 +1,7 @@
 """Which tensors of a released network become which of our variables, and how.
 
 The names are those of the code released with MAVEN (CVPRW 2025), RJCA (Praveen et al., 2023) and
-RJCMA (ABAW6, 2024). Paths here are those of `conversions.Line`.
+RJCMA (ABAW6, 2024). Paths are those of `conversions.Line`.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from maven_jax.encoders.beit import BeitStack
 
 @dataclass(frozen=True)
 class Piece:
-    """A variable here, or one layer of it, and what it is made of.
+    """One of our variables, or one layer of it, and the tensors that it is made of.
 
     Attributes:
-        there: names of tensors; several are added up, as the two biases of a PyTorch LSTM are.
-        here: path of the variable.
+        sources: names of tensors; several are added up, as the two biases of a PyTorch LSTM are.
+        target: path of the variable.
         conversion: how they become ours.
         layer: its place on the variable's leading axis, None if it is the whole.
     """
 
-    there: tuple[str, ...]
-    here: str
+    sources: tuple[str, ...]
+    target: str
     conversion: Conversion
     layer: int | None = None
 
-    def shape_here(self, variable: Shape) -> Shape:
+    def target_shape(self, variable: Shape) -> Shape:
         return variable if self.layer is None else variable[1:]
 
-    def shape_there(self, variable: Shape) -> Shape:
-        return self.conversion.foreign_shape(self.shape_here(variable))
+    def source_shape(self, variable: Shape) -> Shape:
+        return self.conversion.source_shape(self.target_shape(variable))
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Table:
 
     Attributes:
         pieces: those that become ours; they fill every variable that is not in `start`.
-        left_out: tensors that are read by nobody, and why; they may be absent.
+        left_out: tensors that nobody reads -> why; they may be absent.
         duplicates: (name, its other name): two names of one tensor, whose values must agree.
-        start: our variables that the release has not; they are zero.
+        start: our variables that the release lacks; they start at zero.
         renames: (regular expression, replacement) of other names that the tensors go by.
     """
 
@@ -72,8 +72,8 @@ class Table:
 
     def names(self) -> set[str]:
         """Every name that the state dict may have."""
-        wanted = {name for piece in self.pieces for name in piece.there}
-        return wanted | {b for _, b in self.duplicates} | set(self.left_out)
+        names = {name for piece in self.pieces for name in piece.sources}
+        return names | {b for _, b in self.duplicates} | set(self.left_out)
 
     def renamed(self, name: str) -> str:
         """The name that this table uses for the tensor."""
@@ -101,21 +101,21 @@ def _third_bias(which: int) -> Conversion:
 
 
 def _pieces(lines: Iterable[Line]) -> list[Piece]:
-    return [Piece((there,), here, conversion) for there, here, conversion in lines]
+    return [Piece((source,), target, conversion) for source, target, conversion in lines]
 
 
-def multihead(there: str, here: str) -> list[Piece]:
+def multihead(source: str, target: str) -> list[Piece]:
     """`torch.nn.MultiheadAttention` into `MultiHeadAttention`."""
     pieces = []
     for i, name in enumerate(("query", "key", "value")):
         pieces += [
-            Piece((f"{there}.in_proj_weight",), f"{here}/{name}_kernel", _third(i)),
-            Piece((f"{there}.in_proj_bias",), f"{here}/{name}_bias", _third_bias(i)),
+            Piece((f"{source}.in_proj_weight",), f"{target}/{name}_kernel", _third(i)),
+            Piece((f"{source}.in_proj_bias",), f"{target}/{name}_bias", _third_bias(i)),
         ]
     return [
         *pieces,
-        Piece((f"{there}.out_proj.weight",), f"{here}/out_kernel", HEADS_OUT),
-        Piece((f"{there}.out_proj.bias",), f"{here}/out_bias", SAME),
+        Piece((f"{source}.out_proj.weight",), f"{target}/out_kernel", HEADS_OUT),
+        Piece((f"{source}.out_proj.bias",), f"{target}/out_bias", SAME),
     ]
 
 
@@ -129,15 +129,15 @@ def maven(config: Any) -> Table:
     Args:
         config: its recipe.
     """
-    there, section = "multihead_attention", config.model
+    source, section = "multihead_attention", config.model
     pieces = []
     for m, name in _MAVEN_MODALITIES.items():
-        pieces += _pieces(linear(f"{there}.{name}_proj", f"embed/project_{m}"))
+        pieces += _pieces(linear(f"{source}.{name}_proj", f"embed/project_{m}"))
         for n, other in _MAVEN_MODALITIES.items():
             if n != m:
-                pathway = f"{there}.attn_{name[0]}2{other[0]}"
+                pathway = f"{source}.attn_{name[0]}2{other[0]}"
                 pieces += multihead(pathway, f"fusion/{m}_from_{n}")
-    pieces += _pieces(norm(f"{there}.layer_norm", "fusion/norm"))
+    pieces += _pieces(norm(f"{source}.layer_norm", "fusion/norm"))
     if section.variant == "beit":
         pieces += _pieces(linear("projection_layer", "refine"))
         for stack in range(2):
@@ -153,7 +153,7 @@ def maven(config: Any) -> Table:
     )
 
 
-def _beit_stack(section: Any, there: str, here: str) -> Iterable[Piece]:
+def _beit_stack(section: Any, source: str, target: str) -> Iterable[Piece]:
     """The layers of Hugging Face's BEiT, which the release keeps without what is around them."""
     stack = BeitStack(
         num_layers=section.beit_layers,
@@ -162,39 +162,41 @@ def _beit_stack(section: Any, there: str, here: str) -> Iterable[Piece]:
         layer_scale_init=section.layer_scale_init,
     )
     for entry in entries("beit", stack):
-        name = entry.there.removeprefix("encoder.")
-        yield Piece((f"{there}.{name}",), f"{here}/{entry.here}", entry.conversion, entry.layer)
+        name = entry.source.removeprefix("encoder.")
+        yield Piece(
+            (f"{source}.{name}",), f"{target}/{entry.target}", entry.conversion, entry.layer
+        )
 
 
 # Rows of h0 of each layer and direction, then those of c0, into (2, layers, directions, h).
 _INITIAL_STATE = Conversion(lambda s: (s[0] * s[1] * s[2], s[3]), lambda x, s: x.reshape(s))
 
 
-def _residual_blstm(there: str, here: str, layers: int) -> list[Piece]:
+def _residual_blstm(source: str, target: str, layers: int) -> list[Piece]:
     """RJCA's LSTM module into `ResidualBlstm`."""
-    pieces = [Piece((f"{there}.init_hidden",), f"{here}/blstm/initial_state", _INITIAL_STATE)]
+    pieces = [Piece((f"{source}.init_hidden",), f"{target}/blstm/initial_state", _INITIAL_STATE)]
     for layer in range(layers):
         for suffix, direction in (("", "forward"), ("_reverse", "backward")):
-            end, lstm = f"l{layer}{suffix}", f"{here}/blstm/layer_{layer}_{direction}"
-            biases = (f"{there}.rnn.bias_ih_{end}", f"{there}.rnn.bias_hh_{end}")
+            end, lstm = f"l{layer}{suffix}", f"{target}/blstm/layer_{layer}_{direction}"
+            biases = (f"{source}.rnn.bias_ih_{end}", f"{source}.rnn.bias_hh_{end}")
             pieces += [
-                Piece((f"{there}.rnn.weight_ih_{end}",), f"{lstm}/input/kernel", LINEAR),
-                Piece((f"{there}.rnn.weight_hh_{end}",), f"{lstm}/recurrent", LINEAR),
+                Piece((f"{source}.rnn.weight_ih_{end}",), f"{lstm}/input/kernel", LINEAR),
+                Piece((f"{source}.rnn.weight_hh_{end}",), f"{lstm}/recurrent", LINEAR),
                 Piece(biases, f"{lstm}/input/bias", SAME),
             ]
-    return pieces + _pieces(linear(f"{there}.linear", f"{here}/output"))
+    return pieces + _pieces(linear(f"{source}.linear", f"{target}/output"))
 
 
 def _recursion(modalities: Iterable[str], steps: int, query: bool) -> list[Piece]:
     """The layers of dense co-attention into the steps of `Recursion`."""
-    here, pieces = "recursion/step", []
+    target, pieces = "recursion/step", []
     for step in range(steps):
-        there = f"coattn.dcn_layers.{step}"
-        lines = linear(f"{there}.dense_coattn.query_linear", f"{here}/query") if query else []
+        source = f"coattn.dcn_layers.{step}"
+        lines = linear(f"{source}.dense_coattn.query_linear", f"{target}/query") if query else []
         for i, m in enumerate(modalities):
-            lines += linear(f"{there}.dense_coattn.key{i + 1}_linear", f"{here}/{m}_key")
-            lines += linear(f"{there}.dense_coattn.value{i + 1}_linear", f"{here}/{m}_value")
-            lines += linear(f"{there}.linears.{i}.0", f"{here}/{m}_output")
+            lines += linear(f"{source}.dense_coattn.key{i + 1}_linear", f"{target}/{m}_key")
+            lines += linear(f"{source}.dense_coattn.value{i + 1}_linear", f"{target}/{m}_value")
+            lines += linear(f"{source}.linears.{i}.0", f"{target}/{m}_output")
         pieces += [Piece((name,), path, conversion, step) for name, path, conversion in lines]
     return pieces
 
@@ -235,11 +237,11 @@ _GAIN = Conversion(lambda s: (s[0], 1, 1), lambda x, s: x.reshape(s))
 _CONV_OF_ONE = Conversion(lambda s: (s[1], s[0], 1), lambda x, s: x[..., 0].T)
 
 
-def _weight_normed(there: str, here: str) -> list[Line]:
+def _weight_normed(source: str, target: str) -> list[Line]:
     return [
-        (f"{there}.weight_v", f"{here}/kernel", CONV_1D),
-        (f"{there}.weight_g", f"{here}/scale", _GAIN),
-        (f"{there}.bias", f"{here}/bias", SAME),
+        (f"{source}.weight_v", f"{target}/kernel", CONV_1D),
+        (f"{source}.weight_g", f"{target}/scale", _GAIN),
+        (f"{source}.bias", f"{target}/bias", SAME),
     ]
 
 
@@ -254,16 +256,16 @@ def rjcma(config: Any) -> Table:
     for m, name in _RJCMA_MODALITIES.items():
         widths = section.channels[m]
         for level, width in enumerate(widths):
-            there, here = f"temporal.{name}.network.{level}", f"temporal_{m}/tcn/level_{level}"
+            source, target = f"temporal.{name}.network.{level}", f"temporal_{m}/tcn/level_{level}"
             for conv, place in ((1, 0), (2, 4)):
-                normed = _weight_normed(f"{there}.conv{conv}", f"{here}_conv_{conv}")
+                normed = _weight_normed(f"{source}.conv{conv}", f"{target}_conv_{conv}")
                 lines += normed
                 # The level's Sequential holds the same convolutions once more.
                 duplicates += [
                     (line[0], line[0].replace(f".conv{conv}.", f".net.{place}.")) for line in normed
                 ]
             if width != ((RJCMA_WIDTHS[m], *widths)[level]):
-                lines += linear(f"{there}.downsample", f"{here}_residual", _CONV_OF_ONE)
+                lines += linear(f"{source}.downsample", f"{target}_residual", _CONV_OF_ONE)
         lines += batch_norm(f"bn.{name}", f"norm_{m}")
     lines += linear("regressor1", "head/hidden")
     lines += batch_norm("bn1", "head/norm")

@@ -27,9 +27,9 @@ _NESTED_UNDER = ("state_dict", "model", "net", "model_state_dict")
 
 
 class _Unread:
-    """Stands where a pickle holds one of NumPy's numbers (a best score, say): not wanted, no harm.
+    """Takes the place of a NumPy number in a pickle, such as a best score, which nobody reads.
 
-    Without it, a checkpoint that has such a number beside its tensors would have to be refused.
+    Without it, a checkpoint that has such a number beside its tensors would be refused.
     """
 
     def __init__(self, *args: object):
@@ -112,7 +112,7 @@ def _read_safetensors(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
         file = safe_open(path, framework="numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: truncated or no safetensors file ({error})") from None
+        raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
     return shapes, lambda name: _as_float32(file.get_tensor(name))
 
 
@@ -137,7 +137,7 @@ def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
         ) from None
     except Exception as error:  # damaged pickles end in errors of every kind
         first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path}: truncated or no PyTorch file ({first_line})") from None
+        raise UserError(f"{path}: truncated or not a PyTorch file ({first_line})") from None
     if isinstance(state, dict):
         state = next((state[k] for k in _NESTED_UNDER if isinstance(state.get(k), dict)), state)
     if not isinstance(state, dict):
@@ -175,7 +175,7 @@ def read_file(path: Path) -> Tensors:
 
 
 def read_tensors(folder: Path) -> Tensors:
-    """The weights in `folder`, from the first of `WEIGHT_FILES` that is there.
+    """The weights in `folder`, from the first of `WEIGHT_FILES` that exists.
 
     Raises:
         UserError: there are none, a file is damaged, a shard is missing or outside the folder,

@@ -1,9 +1,9 @@
 """Cross-validation: the official split and five slices of the training list (ABAW6, 2024).
 
-RJCMA and its relatives train on six folds of Aff-Wild2: fold 0 is the official split, in fold k
-the k-th of five slices of the training list is what is validated on, and the official validation
-set is trained on instead. A store needs no rewriting for that: it keeps the sums of every video,
-and the statistics of any set of videos follow from them.
+RJCMA and its relatives train on six folds of Aff-Wild2. Fold 0 is the official split. Fold k is
+validated on the k-th of five slices of the training list, and trained on the other slices and the
+official validation set. A store needs no rewriting for that: it holds the sums of every video, and
+the statistics of any set of videos follow from them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def fold_entries(store: Store, fold: int) -> dict[str, tuple[VideoEntry, ...]]:
     """The videos of a fold.
 
     The slices are runs of the store's training list, about equal in videos. Two faces of one video
-    (one `stem`) are never on both sides of a fold: they count as one place of the list, and an
-    official validation video whose other face is held out is not trained on.
+    (one `stem`) are never on both sides of a fold: a slice holds both or none, and an official
+    validation video is not trained on while its other face is held out.
 
     Args:
         store: with splits `train` and `validation`.
@@ -37,10 +37,9 @@ def fold_entries(store: Store, fold: int) -> dict[str, tuple[VideoEntry, ...]]:
         UserError: no such fold, a split is missing, or fewer training videos than slices.
     """
     if not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < NUM_FOLDS:
-        raise UserError(f"config.data.fold={fold!r}: 0 to {NUM_SLICES} (or None) is wanted")
+        raise UserError(f"config.data.fold={fold!r}: expected 0 to {NUM_SLICES} or None")
     for split in ("train", "validation"):
-        if split not in store.splits:
-            raise UserError(f"{store.path}: folds need a split {split!r}, it has none")
+        store.check_split(split, "config.data.fold: ")
     official, validation = store.videos("train"), store.videos("validation")
     if fold == 0:
         return {"train": official, "validation": validation}
@@ -51,7 +50,7 @@ def fold_entries(store: Store, fold: int) -> dict[str, tuple[VideoEntry, ...]]:
 
 
 def _slices(store: Store, entries: Sequence[VideoEntry]) -> list[tuple[VideoEntry, ...]]:
-    """The list cut into five runs of whole stems, where it comes nearest to equal lengths."""
+    """Cuts the list into five runs of whole stems, about equal in videos."""
     stems: dict[str, list[VideoEntry]] = {}
     for entry in entries:
         stems.setdefault(entry.stem, []).append(entry)
@@ -62,24 +61,24 @@ def _slices(store: Store, entries: Sequence[VideoEntry]) -> list[tuple[VideoEntr
         )
     slices: list[list[VideoEntry]] = [[] for _ in range(NUM_SLICES)]
     before = 0
-    for left, faces in zip(range(len(stems), 0, -1), stems.values()):
+    for num_left, faces in zip(range(len(stems), 0, -1), stems.values()):
         middle = before + len(faces) / 2
         index = int(middle * NUM_SLICES / len(entries))
-        # However many faces a stem has, none of the slices stays empty.
+        # No slice may stay empty, however many faces a stem has.
         first_empty = next((i for i, s in enumerate(slices) if not s), NUM_SLICES)
-        index = max(min(index, first_empty), NUM_SLICES - left)
+        index = max(min(index, first_empty), NUM_SLICES - num_left)
         slices[index] += faces
         before += len(faces)
     return [tuple(s) for s in slices]
 
 
 def fold_statistics(store: Store, entries: Sequence[VideoEntry]) -> dict[str, Moments]:
-    """Modality name or `targets` -> moments over the observed (annotated) frames of some videos.
+    """Modality or `targets` -> moments over the observed (annotated) frames of some videos.
 
     For the official training list these are `store.statistics`, bit for bit.
 
     Raises:
-        UserError: the store's folder `index` is not there.
+        UserError: a file of the store's folder `index` is missing or damaged.
     """
     running = {name: RunningMoments(len(m.mean)) for name, m in store.statistics.items()}
     for entry in entries:

@@ -13,18 +13,18 @@ import numpy as np
 
 from maven_jax.data.pipeline import WindowSource
 
-# Weights are whole thousandths of the main store's, so that proportions are exact in the long run.
+# Weights are whole thousandths of the main store's, so proportions are exact in the long run.
 PARTS = 1000
 
 
 class Mixture:
-    """A main source and others, dealt out evenly by weight (a source of `train_iterator`).
+    """A main source and others, interleaved evenly by weight (a source of `train_iterator`).
 
-    Of any so many windows that follow each other, each source has its share, to within a window or
-    two. Each source is shuffled by itself and begins again when it is through; the main one is in
-    the order that it would have alone.
+    In any stretch of windows each source has its share, to within a window or two. Each source is
+    shuffled by itself and starts over when it is through; the main one keeps the order that it
+    would have alone.
 
-    Windows are numbered through, the main source's first.
+    Windows are numbered across all sources, the main one's first.
 
     Args:
         main: the source of weight 1.
@@ -49,13 +49,13 @@ class Mixture:
 
     @property
     def epoch_windows(self) -> int:
-        """Windows of training, of all stores, after which each of the main one was seen once."""
+        """Windows of training, of all sources, after which each of the main one was seen once."""
         return -(-len(self._sources[0]) * sum(self._shares) // self._shares[0])
 
     def order(self, seed: int) -> grain.MapDataset:
-        """Window numbers without end."""
+        """Endless window numbers."""
         seeds = [seed]
-        for name in self._names:  # a source keeps its order whatever else is mixed in
+        for name in self._names:  # by name: its order does not depend on what else is mixed in
             sequence = np.random.SeedSequence([seed, *name.encode()])
             seeds.append(int(sequence.generate_state(1)[0]))
         orders = [source.order(s) for source, s in zip(self._sources, seeds)]
@@ -63,27 +63,24 @@ class Mixture:
         return grain.MapDataset.source(deal)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """Windows by their numbers, stacked, as `WindowSource.read` does it.
-
-        `window` is the number in the mixture.
-        """
+        """Windows by their numbers, as `WindowSource.read`; `window` is the mixture's number."""
         numbers = np.asarray(indices)
         owner = np.searchsorted(self._offsets, numbers, side="right") - 1
-        parts, places = [], []
+        parts, rows = [], []
         for i, source in enumerate(self._sources):
-            mine = np.flatnonzero(owner == i)
-            if len(mine):
-                parts.append(source.read(numbers[mine] - self._offsets[i]))
-                places.append(mine)
-        back = np.argsort(np.concatenate(places))
-        batch = jax.tree.map(lambda *rows: np.concatenate(rows)[back], *parts)
+            own = np.flatnonzero(owner == i)
+            if len(own):
+                parts.append(source.read(numbers[own] - self._offsets[i]))
+                rows.append(own)
+        order = np.argsort(np.concatenate(rows))
+        batch = jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
         return batch | {"window": numbers.astype(np.int32)}
 
 
 class _Deal:
     """Position -> window number (a grain data source).
 
-    In a period each source has as many turns as its share, spread evenly over it.
+    The turns of the sources repeat after a period, in which each has as many as its share.
     """
 
     def __init__(

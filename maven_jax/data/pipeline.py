@@ -1,4 +1,4 @@
-"""From the store to batches: the order of the windows, and this process's rows of each batch."""
+"""From the store to batches: the order of windows, and this process's rows of each batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maven_jax.types import Batch
 
 @runtime_checkable
 class FrameStore(Protocol):
-    """What windows are read from: a `Store`, or the `Reel` of a video that is being encoded."""
+    """What windows are read from: a `Store`, or the frames of a video that is being encoded."""
 
     path: Path
     modalities: dict[str, ModalitySpec]
@@ -26,7 +26,7 @@ class FrameStore(Protocol):
     def read_into(
         self,
         spans: Sequence[tuple[VideoEntry, slice]],
-        places: Sequence[Mapping[str, np.ndarray]],
+        outputs: Sequence[Mapping[str, np.ndarray]],
     ) -> None: ...
 
 
@@ -37,11 +37,11 @@ class WindowSource:
         store: the feature store.
         windows: which frames; see `make_windows`.
         modalities: which to read, in this order.
-        single_vector: modalities that are given as one vector per window, the mean over its
-            observed frames: modality -> only the first so many seconds of it count (None: all).
+        single_vector: modalities that become one vector per window, the mean over its observed
+            frames -> seconds of the window that count, from its start (None: all).
 
     Raises:
-        UserError: a mean vector is asked of a modality of whole numbers.
+        UserError: a mean vector of a modality of uint8 values.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class WindowSource:
             if store.modalities[name].dtype == "uint8":
                 raise UserError(
                     f"config.data.single_vector.{name}: {store.path} holds raw uint8 values of "
-                    f"{name}; their mean over a window means nothing to an encoder"
+                    f"{name}; no encoder takes their mean over a window"
                 )
 
     def __len__(self) -> int:
@@ -79,33 +79,33 @@ class WindowSource:
     def read(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """Windows by their numbers, stacked: arrays (b, …) with the fields of a `Batch`.
 
-        All are fetched from the store at once, and written to their places in the batch at once.
-        A number behind the last window gives an empty one.
+        All are read from the store in one call, straight into the batch. A number past the last
+        window gives an empty one.
         """
         windows = self._windows
-        batch = self._room(len(indices))
-        spans, places = [], []
+        batch = self._empty_batch(len(indices))
+        spans, outputs = [], []
         for row, index in enumerate(int(i) for i in indices):
             if index < len(self):
                 entry, span = windows.entries[windows.video[index]], windows.frames(index)
                 n = len(range(span.start, span.stop, span.step))
                 spans.append((entry, span))
-                places.append(self._places(batch, row, n))
+                outputs.append(self._outputs(batch, row, n))
                 batch["window"][row], batch["frame_mask"][row, :n] = index, True
             else:
                 n = 0
             self._clear(batch, row, n)
-        self._store.read_into(spans, places)
+        self._store.read_into(spans, outputs)
         rows = np.flatnonzero(batch["window"] >= 0)
-        for row, fields in zip(rows, places):
+        for row, fields in zip(rows, outputs):
             for name in self._single:
                 mask = fields[mask_field(name)]
                 x, mask = _mean_vector(fields[name], mask, fields["time_s"], self._single[name])
                 batch["features"][name][row], batch["modality_masks"][name][row] = x, mask
         return batch
 
-    def _room(self, count: int) -> dict[str, Any]:
-        """Arrays for so many windows, with `window` -1 and nothing else in them."""
+    def _empty_batch(self, count: int) -> dict[str, Any]:
+        """Arrays for so many windows; only `window` is filled, with -1."""
         length = self._windows.length
         features, masks = {}, {}
         for name in self._modalities:
@@ -122,7 +122,7 @@ class WindowSource:
         }
 
     def _framed(self, batch: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-        """Record field and array (b, length, …) of all that has a value for every frame."""
+        """Record field and array (b, length, …) of everything with a value for every frame."""
         yield "targets", batch["targets"]
         yield "target_mask", batch["target_mask"]
         for name in self._modalities:
@@ -130,19 +130,19 @@ class WindowSource:
                 yield name, batch["features"][name]
                 yield mask_field(name), batch["modality_masks"][name]
 
-    def _places(self, batch: Mapping[str, Any], row: int, n: int) -> dict[str, np.ndarray]:
-        """Where the store writes the `n` frames of a window: its row, or aside for means."""
-        places = {field: array[row, :n] for field, array in self._framed(batch)}
+    def _outputs(self, batch: Mapping[str, Any], row: int, n: int) -> dict[str, np.ndarray]:
+        """Arrays for the `n` frames of a window: views of its row, or new ones to take means of."""
+        arrays = {field: array[row, :n] for field, array in self._framed(batch)}
         if self._single:
-            places["time_s"] = np.empty(n, np.float64)
+            arrays["time_s"] = np.empty(n, np.float64)
         for name in self._single:
             spec = self._store.modalities[name]
-            places[name] = np.empty((n, spec.dim), spec.dtype)
-            places[mask_field(name)] = np.empty(n, bool)
-        return places
+            arrays[name] = np.empty((n, spec.dim), spec.dtype)
+            arrays[mask_field(name)] = np.empty(n, bool)
+        return arrays
 
     def _clear(self, batch: Mapping[str, Any], row: int, n: int) -> None:
-        """Zeros behind a window's `n` frames."""
+        """Zeros after a window's `n` frames."""
         batch["frame_mask"][row, n:] = False
         for _, array in self._framed(batch):
             array[row, n:] = 0
@@ -187,19 +187,19 @@ def train_iterator(
 ) -> grain.DatasetIterator:
     """Endless shuffled batches; every epoch has its own order, which depends on the seed alone.
 
-    A global batch is the same rows in the same order however many processes there are: each
-    process reads those that its devices take.
+    A global batch has the same rows in the same order however many processes there are; each
+    process reads the rows that its devices take.
 
     Args:
         source: the windows.
         batch_size: rows of the global batch.
-        rows: which of them this process reads, see `sharding.process_rows`.
+        rows: those that this process reads, see `sharding.process_rows`.
         seed: of the order.
         num_threads: threads that read and decode batches; 0 reads in the calling thread.
 
     Returns:
-        An iterator over dicts of arrays. Its `get_state()` is JSON, counts global batches and
-        hence is the same in every process, of any number of them; `set_state` takes it.
+        An iterator over dicts of arrays. Its `get_state()` is JSON for `set_state`; it counts
+        global batches, so it is the same in every process, however many there are.
     """
     return _batches(source, source.order(seed), batch_size, rows, num_threads)
 
@@ -236,7 +236,7 @@ def _batches(
 
 
 def _read_options(num_threads: int) -> grain.ReadOptions:
-    # One item of these data sets is a whole batch: a few in flight keep the device busy, and
-    # grain's default of 500 would hold gigabytes. Each thread reads one of them.
+    # One item of these data sets is a whole batch, read by one thread: a few in flight keep the
+    # device busy, and grain's default of 500 would hold gigabytes.
     in_flight = max(num_threads, 4) if num_threads else 0
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=in_flight)

@@ -1,8 +1,8 @@
-"""A split's features on the devices, from which windows are taken inside the training step.
+"""A split's features on the devices, from which the training step takes its windows.
 
-Frames lie in the memory of the devices as they are stored (float16, or uint8 for pixels), whole
-videos on one position of the mesh's data axis. The host only says which windows come next. Batches
-hold what `pipeline.WindowSource` reads, value by value.
+Frames lie in device memory as they are stored (float16, or uint8 for pixels), each video whole at
+one position of the mesh's data axis. The host only says which windows come next. Batches hold
+exactly the values that `pipeline.WindowSource` reads.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from maven_jax.store.reader import Store
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import Batch
 
-# Beside the features: targets, their mask.
-_FRAME_BYTES = 4 * 2 + 1
-# Of what a device has free, this share may be features; the rest is for training.
-_SHARE = 0.6
+# Of a frame's targets and their mask.
+_TARGET_BYTES = 4 * 2 + 1
+# The share of a device's free memory that features may take; the rest is for training.
+_FEATURES_SHARE = 0.6
 
 
 @no_type_check
 @struct.dataclass
-class Resident:
-    """A split on the devices; `d` positions along data, each with `f` frames and `w` windows.
+class ResidentArrays:
+    """A split on the devices: `d` positions along data, each with `f` frames and `w` windows.
 
     Attributes:
-        features: modality -> (d f, c) frames, or (d w, c) mean vectors of windows for modalities
-            that are given as one vector.
+        features: modality -> (d f, c) frames; for modalities that are one vector per window,
+            (d w, c) mean vectors.
         masks: modality -> (d f,) or (d w,), False where nothing was observed.
         targets: (d f, 2).
         target_mask: (d f,).
         first: (n,) row of each window's first frame.
         count: (n,) frames of each window.
-        step: (n,) rows from one of a window's frames to the next.
-        mean: (n,) row of each window's mean vectors.
+        step: (n,) distance in rows between neighbouring frames of a window.
+        vector: (n,) row of each window's mean vectors.
     """
 
     features: dict[str, Float[Array, "f _"] | UInt8[Array, "f _"]]
@@ -58,7 +58,7 @@ class Resident:
     first: Int[Array, "n"]
     count: Int[Array, "n"]
     step: Int[Array, "n"]
-    mean: Int[Array, "n"]
+    vector: Int[Array, "n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Layout:
     """Which position of the data axis holds which videos.
 
     Attributes:
-        shards: for each position, indices of the windows' entries.
-        frames: rows that each position has room for.
-        windows: mean vectors that each position has room for.
+        shards: for each position, the indices of its videos in `Windows.entries`.
+        frames: rows of frames at each position, padding included.
+        windows: rows of mean vectors at each position, padding included.
     """
 
     shards: tuple[tuple[int, ...], ...]
@@ -77,42 +77,42 @@ class Layout:
 
 
 def make_layout(windows: Windows, positions: int) -> Layout:
-    """Deals whole videos out, the longest first, each to the position with the fewest frames."""
+    """Assigns whole videos, longest first, each to the position with the fewest frames so far."""
     lengths = np.array([entry.num_frames for entry in windows.entries])
     shards: list[list[int]] = [[] for _ in range(positions)]
-    filled = np.zeros(positions, np.int64)
+    frames = np.zeros(positions, np.int64)
     for video in np.argsort(-lengths, kind="stable"):
-        place = int(filled.argmin())
-        shards[place].append(int(video))
-        filled[place] += lengths[video]
+        position = int(frames.argmin())
+        shards[position].append(int(video))
+        frames[position] += lengths[video]
     per_video = np.bincount(windows.video, minlength=len(lengths))
-    most = max(sum(int(per_video[v]) for v in shard) for shard in shards)
-    return Layout(tuple(tuple(sorted(s)) for s in shards), int(filled.max()), most)
+    most_windows = max(sum(int(per_video[v]) for v in shard) for shard in shards)
+    return Layout(tuple(tuple(sorted(s)) for s in shards), int(frames.max()), most_windows)
 
 
 def device_bytes(
     store: Store, layout: Layout, modalities: Sequence[str], single: Mapping[str, Any]
 ) -> int:
-    """Memory that each device needs for the features of its position."""
-    frame = _FRAME_BYTES + sum(
+    """Bytes that each device needs for the features of its position."""
+    frame = _TARGET_BYTES + sum(
         store.modalities[m].frame_bytes + 1 for m in modalities if m not in single
     )
     vector = sum(store.modalities[m].frame_bytes + 1 for m in modalities if m in single)
     return layout.frames * frame + layout.windows * vector
 
 
-def room() -> int | None:
-    """Bytes that features may take on each of this process's devices; None if it cannot be told."""
+def free_bytes() -> int | None:
+    """Bytes that features may take on each of this process's devices; None if that is unknown."""
     devices = jax.local_devices()
     statistics = [device.memory_stats() for device in devices]
     if all(s and "bytes_limit" in s for s in statistics):
-        return int(_SHARE * min(s["bytes_limit"] - s["bytes_in_use"] for s in statistics))
+        return int(_FEATURES_SHARE * min(s["bytes_limit"] - s["bytes_in_use"] for s in statistics))
     try:
         with open("/proc/meminfo") as lines:
-            free = next(line for line in lines if line.startswith("MemAvailable"))
+            available = next(line for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
-    return int(_SHARE * int(free.split()[1]) * 1024 / len(devices))
+    return int(_FEATURES_SHARE * int(available.split()[1]) * 1024 / len(devices))
 
 
 class ResidentWindows:
@@ -126,7 +126,11 @@ class ResidentWindows:
         mesh: the device mesh.
 
     Attributes:
-        arrays: the `Resident`; to be given to the function that calls `take`.
+        layout: which videos lie where.
+        arrays: the split; an argument of the jitted function that calls `take`.
+
+    Raises:
+        UserError: too many frames for 32-bit row numbers.
     """
 
     def __init__(
@@ -144,66 +148,67 @@ class ResidentWindows:
         self.layout = make_layout(windows, mesh.shape["data"])
         self.arrays = self._load()
 
-    def _load(self) -> Resident:
+    def _load(self) -> ResidentArrays:
         layout, windows = self.layout, self._windows
-        origin = np.zeros(len(windows.entries), np.int64)
-        mean = np.zeros(len(windows), np.int64)
-        for place, shard in enumerate(layout.shards):
-            row, vector = place * layout.frames, place * layout.windows
+        first_row = np.zeros(len(windows.entries), np.int64)
+        vector = np.zeros(len(windows), np.int64)
+        for position, shard in enumerate(layout.shards):
+            row, vector_row = position * layout.frames, position * layout.windows
             for video in shard:
-                origin[video] = row
+                first_row[video] = row
                 row += windows.entries[video].num_frames
                 own = np.flatnonzero(windows.video == video)
-                mean[own] = vector + np.arange(len(own))
-                vector += len(own)
+                vector[own] = vector_row + np.arange(len(own))
+                vector_row += len(own)
         if len(layout.shards) * max(layout.frames, layout.windows) > np.iinfo(np.int32).max:
             raise UserError("config.data.resident: more frames than 32 bits can count; stream them")
         span = windows.stop - windows.start
         table = dict(
-            first=origin[windows.video] + windows.start,
+            first=first_row[windows.video] + windows.start,
             count=-(-span // windows.step),
             step=windows.step,
-            mean=mean,
+            vector=vector,
         )
         replicated = NamedSharding(self._mesh, P())
-        sharded = self._load_shards()
-        placed: dict[str, Any] = {
+        split = self._load_shards()
+        index: dict[str, Any] = {
             k: jax.make_array_from_callback(
                 v.shape, replicated, partial(lambda x, i: x[i], v.astype(np.int32))
             )
             for k, v in table.items()
         }
-        return Resident(**sharded, **placed)
+        return ResidentArrays(**split, **index)
 
     def _load_shards(self) -> dict[str, Any]:
-        """Reads this process's positions, one after the other, and puts each where it belongs."""
+        """Reads the positions of this process's devices, one after the other, onto these."""
         layout, data = self.layout, self._mesh.shape["data"]
         sharding = NamedSharding(self._mesh, P("data"))
         axis = self._mesh.axis_names.index("data")
         parts: dict[int, list[jax.Array]] = {}
         treedef = None
-        here = set(jax.local_devices())
-        by_place = np.moveaxis(self._mesh.devices, axis, 0).reshape(data, -1)
-        places = [
-            (place, [d for d in devices if d in here]) for place, devices in enumerate(by_place)
-        ]
-        mine = [(place, devices) for place, devices in places if devices]
-        total = sum(self._windows.entries[v].num_frames for p, _ in mine for v in layout.shards[p])
+        by_position = np.moveaxis(self._mesh.devices, axis, 0).reshape(data, -1)
+        local = set(jax.local_devices())
+        ours = {
+            position: owners
+            for position, devices in enumerate(by_position)
+            if (owners := [d for d in devices if d in local])
+        }
+        total = sum(self._windows.entries[v].num_frames for p in ours for v in layout.shards[p])
         with meter("loading features onto the devices", total, "frames") as m:
-            for place, devices in mine:
-                leaves, treedef = jax.tree.flatten(self._read_shard(place, m.advance))
+            for position, devices in ours.items():
+                leaves, treedef = jax.tree.flatten(self._read_shard(position, m.advance))
                 for i, leaf in enumerate(leaves):
                     parts.setdefault(i, []).extend(jax.device_put(leaf, d) for d in devices)
         assert treedef is not None
-        whole = [
+        arrays = [
             jax.make_array_from_single_device_arrays(
                 (data * pieces[0].shape[0], *pieces[0].shape[1:]), sharding, pieces
             )
             for _, pieces in sorted(parts.items())
         ]
-        return jax.tree.unflatten(treedef, whole)
+        return jax.tree.unflatten(treedef, arrays)
 
-    def _read_shard(self, place: int, advance: Callable[[int], None]) -> dict[str, Any]:
+    def _read_shard(self, position: int, advance: Callable[[int], None]) -> dict[str, Any]:
         """The arrays of one position of the data axis."""
         layout, specs = self.layout, self._store.modalities
         rows = {m: layout.windows if m in self._single else layout.frames for m in self._modalities}
@@ -214,7 +219,7 @@ class ResidentWindows:
             "target_mask": np.zeros(layout.frames, bool),
         }
         row = vector = 0
-        for video in layout.shards[place]:
+        for video in layout.shards[position]:
             entry = self._windows.entries[video]
             self._read_video(entry, row, shard)
             row += entry.num_frames
@@ -230,26 +235,26 @@ class ResidentWindows:
         return shard
 
     def _read_video(self, entry: VideoEntry, row: int, shard: dict[str, Any]) -> None:
+        """Fills the shard's rows from `row` on with the frames of a video."""
         framed = [m for m in self._modalities if m not in self._single]
-        # In pieces: a video of an hour and wide features would otherwise be in memory twice.
+        # In blocks: an hour of wide features would otherwise be in memory twice.
         block = 64 * self._store.chunk_frames
         for start in range(0, entry.num_frames, block):
             stop = min(start + block, entry.num_frames)
-            frames, there = (
-                self._store.read(entry, start, stop, framed),
-                slice(row + start, row + stop),
-            )
+            frames = self._store.read(entry, start, stop, framed)
+            rows = slice(row + start, row + stop)
             for m in framed:
-                shard["features"][m][there] = frames.features[m]
-                shard["masks"][m][there] = frames.masks[m]
-            shard["targets"][there] = frames.targets
-            shard["target_mask"][there] = frames.target_mask
+                shard["features"][m][rows] = frames.features[m]
+                shard["masks"][m][rows] = frames.masks[m]
+            shard["targets"][rows] = frames.targets
+            shard["target_mask"][rows] = frames.target_mask
 
-    def take(self, arrays: Resident, windows: Int[Array, "b"]) -> Batch:
-        """The batch of some windows, for use inside jit; its rows lie over the data axis.
+    def take(self, arrays: ResidentArrays, windows: Int[Array, "b"]) -> Batch:
+        """The batch of some windows, split over the data axis; for use inside jit.
 
-        Every position of the data axis takes what it has of all rows, zeros elsewhere; the sum over
-        positions, in which one term at most is not zero, leaves each position its own rows.
+        Every position of the data axis takes the frames that it holds of the whole batch, and zeros
+        for the others. Summed over the positions (one term at most is not zero) these are the
+        batch, of which each position keeps its own rows.
         """
         length = self._windows.length
         positions = self._mesh.shape["data"]
@@ -257,20 +262,21 @@ class ResidentWindows:
         offsets = jnp.arange(length, dtype=jnp.int32)
         inside = offsets < count[:, None]  # (b, t)
         rows = first[:, None] + offsets * arrays.step[windows][:, None]
-        vectors = arrays.mean[windows][:, None]  # (b, 1)
+        vectors = arrays.vector[windows][:, None]  # (b, 1)
 
-        def take_rows(values: Array, wanted: Array, valid: Array) -> Array:
+        def take_rows(values: Array, index: Array, valid: Array) -> Array:
             """(f, …) rows of this position -> (b / d, t, …)."""
-            local = wanted - jax.lax.axis_index("data") * values.shape[0]
+            local = index - jax.lax.axis_index("data") * values.shape[0]
             mine = valid & (local >= 0) & (local < values.shape[0])
-            found = values[jnp.where(mine, local, 0)]
-            found = jnp.where(mine.reshape(*mine.shape, *(1,) * (found.ndim - 2)), found, 0)
+            taken = values[jnp.where(mine, local, 0)]
+            taken = jnp.where(mine.reshape(*mine.shape, *(1,) * (taken.ndim - 2)), taken, 0)
             if positions == 1:
-                return found
-            return jax.lax.psum_scatter(found, "data", scatter_dimension=0, tiled=True)
+                return taken
+            return jax.lax.psum_scatter(taken, "data", scatter_dimension=0, tiled=True)
 
-        def gather(values: Array, wanted: Array, valid: Array) -> Array:
+        def gather(values: Array, index: Array, valid: Array) -> Array:
             stored = values.dtype
+            # Booleans cannot be summed.
             values = values.astype(jnp.uint8) if stored == jnp.bool_ else values
             out = jax.shard_map(
                 take_rows,
@@ -278,16 +284,17 @@ class ResidentWindows:
                 in_specs=(P("data"), P(), P()),
                 out_specs=P("data"),
                 check_vma=False,
-            )(values, wanted, valid)
+            )(values, index, valid)
             return out.astype(stored)
 
-        seen = jnp.ones_like(vectors, bool)
-        where = {
-            m: (vectors, seen) if m in self._single else (rows, inside) for m in self._modalities
+        has_vector = jnp.ones_like(vectors, bool)
+        index_of = {
+            m: (vectors, has_vector) if m in self._single else (rows, inside)
+            for m in self._modalities
         }
         return Batch(
-            features={m: gather(arrays.features[m], *where[m]) for m in self._modalities},
-            modality_masks={m: gather(arrays.masks[m], *where[m]) for m in self._modalities},
+            features={m: gather(arrays.features[m], *index_of[m]) for m in self._modalities},
+            modality_masks={m: gather(arrays.masks[m], *index_of[m]) for m in self._modalities},
             frame_mask=jax.lax.with_sharding_constraint(
                 inside, NamedSharding(self._mesh, P("data"))
             ),

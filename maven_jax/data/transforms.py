@@ -36,21 +36,21 @@ STANDARDIZE = ("store", "window", "none")
 class InputTransform:
     """Standardises features, adds noise, drops whole modalities.
 
-    Modalities of uint8 values (pixels) are left as they are: the encoder that takes them scales
-    them itself, and noise of one grey level would not be noise in its input.
+    Modalities of uint8 values (pixels) stay as they are: the encoder that takes them scales them
+    itself, and noise of one grey level would vanish in its input.
 
     Attributes:
         standardize: `store` uses the training split's statistics of each channel; `window`
             gives each modality of each window mean 0 and standard deviation 1 over all its
-            values, as MAVEN's release does (it removes what differs between windows); `none`.
-            One for all, or modality -> one of them for every modality that is not uint8.
+            values, as MAVEN's release does (this removes differences between windows); `none`
+            does nothing. One for all, or one for each modality that is not uint8.
         noise_std: standard deviation of Gaussian noise added to the standardised features.
         noise_always: add it outside training too, as MAVEN's release does.
         offset_std: standard deviation of Gaussian noise that is the same for all frames of a
-            window, in training. It stands for what differs between people and recordings but
-            not within one (a face's shape, a microphone), which a small corpus has few of.
+            window, in training. It imitates what differs between recordings but not within one
+            (a face's shape, a microphone), of which a small corpus shows little.
         modality_dropout: probability with which a window loses each of its modalities in
-            training; at least one that was observed is always kept.
+            training; at least one that was observed stays.
     """
 
     standardize: str | Mapping[str, str]
@@ -61,12 +61,12 @@ class InputTransform:
 
     def __post_init__(self):
         one = isinstance(self.standardize, str)
-        named = {"": self.standardize} if one else self.standardize
-        for name, how in named.items():
+        by_modality = {"": self.standardize} if one else self.standardize
+        for name, how in by_modality.items():
             if how not in STANDARDIZE:
                 raise UserError(
-                    f"config.inputs.standardize{name and '.'}{name}={how!r}: store, window or none "
-                    "is wanted"
+                    f"config.inputs.standardize{name and '.'}{name}={how!r}: expected one of "
+                    + ", ".join(STANDARDIZE)
                 )
         if not 0 <= self.modality_dropout < 1:
             raise UserError("config.inputs.modality_dropout must be in [0, 1)")
@@ -74,16 +74,16 @@ class InputTransform:
     def __call__(
         self, batch: Batch, statistics: FeatureStatistics, key: Array, *, train: bool
     ) -> Batch:
-        """The batch as the model takes it: zero where nothing was observed, float32 or uint8.
+        """Returns the batch for the model: float32 or uint8, zero where nothing was observed.
 
         Raises:
-            UserError: `standardize` does not say what to do with a modality.
+            UserError: `standardize` lacks a modality.
         """
         noise_key, offset_key, drop_key = jax.random.split(key, 3)
         features = {}
         for i, (name, x) in enumerate(batch.features.items()):
             mask = batch.modality_masks[name][..., None]
-            # Where nothing was observed anything may lie there, NaN too: it must not spread.
+            # An unobserved frame may hold anything, even NaN, which must not spread.
             if x.dtype == jnp.uint8:
                 features[name] = jnp.where(mask, x, jnp.uint8(0))
                 continue
@@ -118,7 +118,7 @@ class InputTransform:
 
 
 def _noise(key: Array, shape: tuple[int, ...], window: Array, train: bool) -> Array:
-    """Standard normal values; outside training a window has its own, in whatever batch it comes."""
+    """Standard normal values; outside training they depend on the window, not on its batch."""
     if train:
         return jax.random.normal(key, shape)
     return jax.vmap(lambda w: jax.random.normal(jax.random.fold_in(key, w), shape[1:]))(window)

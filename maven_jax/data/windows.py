@@ -1,4 +1,4 @@
-"""Cutting videos into windows: which frames of which video each window covers."""
+"""Cuts videos into windows: which frames of which video each window covers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ class Windows:
         entries: the videos.
         video: (n,) index into `entries`.
         start: (n,) first frame.
-        stop: (n,) frame behind the last one.
-        step: (n,) frames from one of a window's frames to its next; 1 but for `dense` windows.
-            No window has more than `length` frames.
-        length: frames of a window once padded.
+        stop: (n,) one past the last frame.
+        step: (n,) distance between neighbouring frames of a window; 1 except for `dense` ones.
+        length: frames of a window once padded; no window has more.
     """
 
     entries: tuple[VideoEntry, ...]
@@ -42,21 +41,21 @@ class Windows:
         return slice(int(self.start[index]), int(self.stop[index]), int(self.step[index]))
 
     def coverage(self) -> list[np.ndarray]:
-        """For each video, in how many windows each of its frames lies."""
+        """For each video, (num_frames,) the number of windows in which each frame lies."""
         counts = [np.zeros(entry.num_frames, np.int32) for entry in self.entries]
         for index in range(len(self)):
             counts[self.video[index]][self.frames(index)] += 1
         return counts
 
     def by_length(self, lengths: Sequence[int]) -> list[tuple[np.ndarray, Windows]]:
-        """The windows dealt out to the lengths that they are padded to.
+        """The windows grouped by the shortest length that holds them.
 
         Args:
             lengths: ascending; the last is `self.length`.
 
         Returns:
-            For each length that is the shortest for some windows: their numbers, and these
-            windows, padded to it.
+            For each length that has some: the numbers of its windows, and these windows, padded
+            to it.
         """
         frames = -(-(self.stop - self.start) // self.step)
         parts = []
@@ -69,9 +68,9 @@ class Windows:
 
 
 def padded_lengths(kind: str, length: int) -> tuple[int, ...]:
-    """Frames to which windows are padded where a model takes any number; few, as each is compiled.
+    """Lengths in frames to pad windows to where a model takes any; few, as each is compiled.
 
-    Segments are of all lengths. Of the other kinds, almost all windows are whole.
+    Segments have all lengths; of the other kinds almost all windows are whole.
 
     >>> padded_lengths("segment", 300), padded_lengths("sliding", 300)
     ((75, 150, 300), (300,))
@@ -81,7 +80,7 @@ def padded_lengths(kind: str, length: int) -> tuple[int, ...]:
 
 
 def sliding_bounds(num_frames: int, length: int, hop: int) -> list[tuple[int, int]]:
-    """Windows `hop` apart, the last one flush with the end; one short window if all fits in it.
+    """(start, stop) of windows `hop` apart, the last flush with the end; a short video has one.
 
     >>> sliding_bounds(700, 300, 200)
     [(0, 300), (200, 500), (400, 700)]
@@ -97,9 +96,9 @@ def sliding_bounds(num_frames: int, length: int, hop: int) -> list[tuple[int, in
 
 
 def segment_bounds(entry: VideoEntry, length: int) -> list[tuple[int, int]]:
-    """One window for each transcript segment, and for each gap between two of them.
+    """(start, stop) of each transcript segment and of each gap between two.
 
-    Those longer than `length` are cut into pieces, so that every frame is in exactly one window.
+    Those longer than `length` are cut into pieces: every frame is in exactly one window.
     """
     return [
         (s, min(s + length, stop))
@@ -109,12 +108,12 @@ def segment_bounds(entry: VideoEntry, length: int) -> list[tuple[int, int]]:
 
 
 def dense_bounds(num_frames: int, length: int, stride: int, hop: int) -> list[tuple[int, int]]:
-    """Windows of `length` frames `stride` apart, whose first frames lie `hop` apart.
+    """(start, stop) of windows of `length` frames `stride` apart that begin `hop` frames apart.
 
-    Windows that begin one frame after the other fill a stretch of `length * stride` frames without
-    a frame twice; then the next stretch begins. At the end of the video they are shorter. With
-    hop 1 every frame is in exactly one window (RJCA (Praveen et al., 2023): windows slide by one
-    frame and every frame is predicted once); a larger hop leaves the frames between out.
+    `stride` windows that begin one frame after the other fill a stretch of `length * stride`
+    frames, each frame once; then the next stretch begins. At the end of the video windows are
+    shorter. With hop 1 every frame is in exactly one window, as in RJCA (Praveen et al., 2023); a
+    larger hop leaves out the frames between.
 
     >>> dense_bounds(10, length=2, stride=3, hop=1)
     [(0, 4), (1, 5), (2, 6), (6, 10), (7, 8), (8, 9)]
@@ -128,7 +127,7 @@ def dense_bounds(num_frames: int, length: int, stride: int, hop: int) -> list[tu
 
 
 def dense_stride(fps: float | int, step_s: float | int) -> int:
-    """Frames that come nearest to `step_s` seconds, at least one."""
+    """The number of frames that is nearest to `step_s` seconds, at least one."""
     return max(1, round(step_s * fps))
 
 
@@ -146,21 +145,21 @@ def make_windows(
     Args:
         entries: the videos, in order.
         kind: `sliding`; `segment` for one window per transcript segment; `dense` for windows of
-            frames that lie `step_s` apart. Every frame lies in at least one window, in exactly
-            one of `segment` and of `dense` windows at hop 1.
+            frames `step_s` apart. Every frame lies in at least one window; in exactly one for
+            `segment`, and for `dense` at hop 1.
         length: frames of a window.
-        hop: frames between the first frames of neighbouring windows (not of `segment`). Above 1
-            `dense` windows leave frames out, which is for training.
+        hop: frames between the first frames of neighbouring windows (not used for `segment`).
+            Above 1, `dense` windows leave frames out, which is for training only.
         step_s: seconds between the frames of a `dense` window; None for the other kinds.
-        annotated: leave out videos in which no frame is annotated (training learns nothing there).
+        annotated: leave out videos without an annotated frame, of which training learns nothing.
 
     Raises:
         UserError: impossible sizes, or nothing to cut.
     """
     _check_sizes(kind, length, hop, step_s)
-    kept = tuple(e for e in entries if not annotated or e.num_annotated)
+    videos = tuple(e for e in entries if not annotated or e.num_annotated)
     rows: list[tuple[int, int, int, int]] = []
-    for i, entry in enumerate(kept):
+    for i, entry in enumerate(videos):
         step = 1
         if kind == "sliding":
             bounds = sliding_bounds(entry.num_frames, length, hop)
@@ -175,26 +174,26 @@ def make_windows(
         raise UserError("no windows: the split has no (annotated) videos")
     table = np.array(rows, np.int64)
     video, start, stop, stride = table.T
-    return Windows(kept, video, start, stop, stride, length)
+    return Windows(videos, video, start, stop, stride, length)
 
 
 def _check_sizes(kind: str, length: int, hop: int, step_s: float | int | None) -> None:
     if kind not in KINDS:
-        raise UserError(f"config.data.window.kind={kind!r}: one of {', '.join(KINDS)} is wanted")
+        raise UserError(f"config.data.window.kind={kind!r}: expected one of {', '.join(KINDS)}")
     if kind == "dense":
         if step_s is None or not 0 < step_s < float("inf"):
             raise UserError(
-                f"config.data.window.step_s={step_s}: dense windows want the seconds between frames"
+                f"config.data.window.step_s={step_s}: dense windows need the seconds between frames"
             )
         if length < 1 or hop < 1:
             raise UserError(f"windows of length {length} at hop {hop}: both must be at least 1")
         return
     if step_s is not None:
         raise UserError(
-            f"config.data.window.step_s={step_s}: only dense windows have it, {kind} ones want None"
+            f"config.data.window.step_s={step_s}: only dense windows have it, {kind} ones need None"
         )
     if length < 1 or not 1 <= hop <= length:
         raise UserError(
-            f"windows of length {length} at hop {hop}: 1 <= hop <= length is wanted, so that "
-            "every frame is covered"
+            f"windows of length {length} at hop {hop}: expected 1 <= hop <= length, so that every "
+            "frame is covered"
         )

@@ -2,7 +2,7 @@
 
 Source: Bao et al., "BEiT: BERT Pre-Training of Image Transformers" (ICLR 2022); MAVEN (CVPRW
 2025) refines fused frames by two such stacks. BEiT's 2-D relative position bias means nothing
-over frames; in its place there is none or a learned 1-D one.
+over frames; a learned 1-D one can take its place.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.encoders.transformer import FeedForward, LayerNorm, SelfAttention
+from maven_jax.layers.attention import SelfAttention
+from maven_jax.layers.dropout import Dropout
+from maven_jax.layers.linear import LayerNorm
+from maven_jax.layers.transformer import FeedForward
 
 # The published model's initializer_range.
-_STDDEV = 0.02
-# What products gave stays for the backward pass, the rest is computed again.
-_PRODUCTS_ONLY = jax.checkpoint_policies.save_only_these_names(
-    "attention_inputs", "attended", "mlp_hidden", "branch"
-)
+_KERNEL_INIT = nn.initializers.truncated_normal(0.02)
 
 
 class RelativePositionBias(nn.Module):
@@ -79,8 +77,7 @@ class BeitLayer(nn.Module):
 
     def _branch(self, y: Array, name: str, drop_path_rate: Array | None) -> Array:
         """What is added to the residual: dropout, layer scale, stochastic depth per window."""
-        y = checkpoint_name(y, "branch")
-        y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
+        y = Dropout(self.dropout_rate, self.deterministic)(y)
         if self.layer_scale_init > 0:
             init = nn.with_logical_partitioning(
                 nn.initializers.constant(self.layer_scale_init), ("norm",)
@@ -88,8 +85,8 @@ class BeitLayer(nn.Module):
             y = y * jnp.asarray(self.param(name, init, y.shape[-1:]), y.dtype)
         if drop_path_rate is not None and not self.deterministic:
             keep = 1.0 - drop_path_rate
-            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
-            y = jnp.where(kept, y / keep.astype(y.dtype), 0)
+            mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
+            y = jnp.where(mask, y / keep.astype(y.dtype), 0)
         return y
 
     @nn.compact
@@ -117,19 +114,19 @@ class BeitLayer(nn.Module):
         y = SelfAttention(
             self.num_heads,
             key_bias=False,
-            stddev=_STDDEV,
+            kernel_init=_KERNEL_INIT,
             dropout_rate=self.attention_dropout_rate,
             dtype=self.dtype,
             name="attention",
         )(y, mask, bias, deterministic=self.deterministic)
         x = x + self._branch(y, "attention_scale", drop_path_rate)
         y = LayerNorm(self.norm_eps, self.dtype, name="mlp_norm")(x)
-        y = FeedForward(self.mlp_dim, self.activation, _STDDEV, self.dtype, name="mlp")(y)
+        y = FeedForward(self.mlp_dim, self.activation, _KERNEL_INIT, self.dtype, name="mlp")(y)
         return x + self._branch(y, "mlp_scale", drop_path_rate)
 
 
 class _ScannedLayer(BeitLayer):
-    """`BeitLayer` with the (carry, output) result that a scan wants."""
+    """`BeitLayer` with the (carry, output) result that a scan needs."""
 
     def __call__(self, x, mask, drop_path_rate):
         return super().__call__(x, mask, drop_path_rate), None
@@ -192,8 +189,6 @@ class BeitStack(nn.Module):
         layer = _ScannedLayer
         if self.remat:
             layer = nn.remat(layer, prevent_cse=False)
-        elif jax.default_backend() == "cpu":
-            layer = nn.remat(layer, prevent_cse=False, policy=_PRODUCTS_ONLY)
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},

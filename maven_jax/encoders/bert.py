@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from maven_jax.encoders.roberta import RobertaConfig, TokenEmbeddings
-from maven_jax.encoders.transformer import EncoderStack
+from maven_jax.layers.transformer import EncoderStack
 
 
 @dataclass(frozen=True)

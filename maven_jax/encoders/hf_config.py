@@ -55,12 +55,12 @@ def from_own(cls: type[C], config: Mapping[str, Any]) -> C:
 
 def _from(cls: type[C], config: Mapping[str, Any], where: str) -> C:
     hints = get_type_hints(cls)
-    known = {
+    values = {
         field.name: _convert(field.name, config[field.name], hints[field.name], where)
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
         if field.name in config
     }
-    return cls(**known)
+    return cls(**values)
 
 
 def check_positive(config: Any, but: tuple[str, ...] = ()) -> None:
@@ -69,17 +69,17 @@ def check_positive(config: Any, but: tuple[str, ...] = ()) -> None:
         values = value if isinstance(value, tuple) else (value,)
         is_size = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
         if is_size and key not in but and min(values) < 1:
-            raise UserError(f"{_OWN}: {key} is {value}, at least 1 is wanted")
+            raise UserError(f"{_OWN}: {key} is {value}, expected at least 1")
 
 
 def check_length(config: Any, key: str, length: int) -> None:
     """Raises a UserError unless our own `config` has `length` values under `key`."""
     if len(getattr(config, key)) != length:
-        raise UserError(f"{_OWN}: {key} {getattr(config, key)} has not {length} values")
+        raise UserError(f"{_OWN}: {key} is {getattr(config, key)}, expected {length} values")
 
 
 def check_same_length(config: Any, *keys: str) -> None:
-    """Raises a UserError unless the values under `keys` of our own `config` are as many."""
+    """Raises a UserError unless our own `config` has equally many values under all `keys`."""
     values = [f"{key} {getattr(config, key)}" for key in keys]
     if len({len(getattr(config, key)) for key in keys}) != 1:
         raise UserError(f"{_OWN}: {' and '.join(values)} differ in length")

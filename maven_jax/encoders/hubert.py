@@ -1,8 +1,7 @@
 """HuBERT (Hsu et al., 2021): 16 kHz waveforms to one vector per 20 ms.
 
-Long recordings go through in chunks. All but one part of the encoder look at limited context or
-can be cut with overlap; the exception is the base model's first norm, whose statistics run over
-the whole recording. `Hubert.first_norm_moments` collects them chunk by chunk.
+Long recordings go through in chunks that overlap. The base model's first norm needs statistics of
+the whole recording, which are passed with every chunk.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.encoders import hf_config
-from maven_jax.encoders.transformer import EncoderStack, LayerNorm, Linear, activation
 from maven_jax.errors import UserError
+from maven_jax.layers.activations import activation
+from maven_jax.layers.linear import LayerNorm, Linear
+from maven_jax.layers.transformer import EncoderStack
 
 # PyTorch's default, which the norms of the convolutions keep whatever the config says.
 _CONV_NORM_EPS = 1e-5
@@ -105,48 +105,6 @@ class HubertConfig:
         """Centres of the frames' receptive fields, (num_frames,) seconds from the first sample."""
         first = (self.receptive_field_samples - 1) / 2
         return (first + np.arange(num_frames) * self.hop_samples) / sample_rate_hz
-
-    def first_norm_chunks(self, num_samples: int, chunk_samples: int) -> list[tuple[int, int]]:
-        """(start, stop) sample ranges, each at most `chunk_samples` long, whose first-convolution
-        frames together are those of the whole recording, each once.
-        """
-        kernel, stride = self.conv_kernel[0], self.conv_stride[0]
-        per_chunk = (chunk_samples - kernel) // stride + 1
-        if per_chunk < 1:
-            raise ValueError(f"chunk_samples {chunk_samples} is shorter than the kernel {kernel}")
-        total = max((num_samples - kernel) // stride + 1, 0)
-        starts = range(0, total, per_chunk)
-        return [(s * stride, (min(s + per_chunk, total) - 1) * stride + kernel) for s in starts]
-
-
-@struct.dataclass
-class FirstNormMoments:
-    """Moments of the first convolution's output over time; those of chunks merge exactly.
-
-    Attributes:
-        count: (b,) frames.
-        mean: (b, c) per channel.
-        m2: (b, c) sums of squared deviations from that mean.
-    """
-
-    count: Float[Array | np.ndarray, "b"]
-    mean: Float[Array | np.ndarray, "b c"]
-    m2: Float[Array | np.ndarray, "b c"]
-
-    def merge(self, other: FirstNormMoments) -> FirstNormMoments:
-        """Moments of both together, in float64 on the host (Chan et al., 1983)."""
-        a, b = (FirstNormMoments(*(np.asarray(v, np.float64) for v in (m.count, m.mean, m.m2)))
-                for m in (self, other))  # fmt: skip
-        count = a.count + b.count
-        share = (b.count / np.maximum(count, 1))[:, None]
-        delta = b.mean - a.mean
-        m2 = a.m2 + b.m2 + delta**2 * a.count[:, None] * share
-        return FirstNormMoments(count, a.mean + delta * share, m2)
-
-    def statistics(self) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
-        """Mean and variance, float32, as `Hubert.__call__` takes them."""
-        variance = self.m2 / jnp.maximum(jnp.asarray(self.count, jnp.float32), 1)[:, None]
-        return jnp.asarray(self.mean, jnp.float32), jnp.asarray(variance, jnp.float32)
 
 
 def _conv_mask(mask: Bool[Array, "b n"], kernel: int, stride: int) -> Bool[Array, "b m"]:
@@ -247,13 +205,13 @@ class PositionalConv(nn.Module):
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), _KERNEL[-1:])
         kernel = self.param("kernel", start, shape)
         bias = self.param("bias", zeros, (d,))
-        # An even kernel makes one output too many when padded alike on both sides; it is the last.
-        left = self.kernel_size // 2
+        # Padded alike on both sides, an even kernel would make one output too many at the end.
+        padding = self.kernel_size // 2
         y = lax.conv_general_dilated(
             x,
             jnp.asarray(kernel, self.dtype),
             (1,),
-            [(left, self.kernel_size - 1 - left)],
+            [(padding, self.kernel_size - 1 - padding)],
             dimension_numbers=_WAVE,
             feature_group_count=self.groups,
         )
@@ -281,7 +239,7 @@ class Hubert(nn.Module):
             self.conv_norm = [LayerNorm(_CONV_NORM_EPS, dtype) for _ in c.conv_dim]
         if c.feat_proj_layer_norm:
             self.feature_norm = LayerNorm(c.layer_norm_eps, dtype)
-        self.projection = Linear((c.hidden_size,), ("channels", "embed"), dtype=dtype)
+        self.projection = Linear(c.hidden_size, ("channels", "embed"), dtype=dtype)
         self.positional_conv = PositionalConv(
             c.num_conv_pos_embeddings,
             c.num_conv_pos_embedding_groups,
@@ -310,25 +268,15 @@ class Hubert(nn.Module):
         mask = _conv_mask(sample_mask, self.config.conv_kernel[0], self.config.conv_stride[0])
         return self.conv[0](waveform[..., None]), mask
 
-    def _moments(self, x: Array, mask: Array | None) -> FirstNormMoments:
+    def _statistics(
+        self, x: Float[Array, "b n c"], mask: Bool[Array, "b n"] | None
+    ) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
+        """Mean and variance of each channel over the frames under the mask."""
         x = x.astype(jnp.float32)
         weights = jnp.ones(x.shape[:2], jnp.float32) if mask is None else mask.astype(jnp.float32)
-        count = weights.sum(1)
-        mean = jnp.einsum("bnc,bn->bc", x, weights) / jnp.maximum(count, 1)[:, None]
-        m2 = jnp.einsum("bnc,bn->bc", jnp.square(x - mean[:, None]), weights)
-        return FirstNormMoments(count, mean, m2)
-
-    def first_norm_moments(
-        self,
-        waveform: Float[Array, "b samples"],
-        sample_mask: Bool[Array, "b samples"] | None = None,
-    ) -> FirstNormMoments:
-        """Moments that the first norm needs, of one chunk.
-
-        Use as `module.apply(variables, chunk, method="first_norm_moments")` over the ranges of
-        `HubertConfig.first_norm_chunks`, `merge` them, and pass `statistics()` to every chunk.
-        """
-        return self._moments(*self._first(waveform, sample_mask))
+        count = jnp.maximum(weights.sum(1), 1)[:, None]
+        mean = jnp.einsum("bnc,bn->bc", x, weights) / count
+        return mean, jnp.einsum("bnc,bn->bc", jnp.square(x - mean[:, None]), weights) / count
 
     def __call__(
         self,
@@ -362,7 +310,7 @@ class Hubert(nn.Module):
             if c.feat_extract_norm == "layer":
                 x = self.conv_norm[i](x)
             elif i == 0:
-                statistics = first_norm_statistics or self._moments(x, mask).statistics()
+                statistics = first_norm_statistics or self._statistics(x, mask)
                 x = self.first_norm(x, *statistics)
             x = act(x)
         if c.feat_proj_layer_norm:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from maven_jax.encoders import hf_config
 from maven_jax.encoders.convolution import Conv2d, PRelu
 from maven_jax.encoders.inference_batch_norm import InferenceBatchNorm
-from maven_jax.encoders.transformer import Linear
+from maven_jax.layers.linear import Linear
 
 # An embedding of zeros has no direction; this keeps it, and its gradient, finite.
 _TINY = 1e-24
@@ -147,7 +147,7 @@ class IResNet(nn.Module):
             x = unit(features, stride, self.dtype, name=f"unit{i}")(x)
         x = InferenceBatchNorm(dtype=self.dtype, name="norm")(x)
         x = x.reshape(len(x), -1)
-        x = Linear((c.embed_dim,), ("mlp", "embed"), dtype=self.dtype, name="embedding")(x)
+        x = Linear(c.embed_dim, ("mlp", "embed"), dtype=self.dtype, name="embedding")(x)
         x = InferenceBatchNorm(name="embedding_norm")(x)
         if c.normalize:
             x = x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), _TINY))

@@ -12,8 +12,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from maven_jax.encoders import hf_config
-from maven_jax.encoders.transformer import EncoderStack, LayerNorm, activation
 from maven_jax.errors import UserError
+from maven_jax.layers.activations import activation
+from maven_jax.layers.linear import LayerNorm
+from maven_jax.layers.transformer import EncoderStack
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -20,16 +19,19 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from maven_jax.encoders import hf_config
-from maven_jax.encoders.transformer import FeedForward, LayerNorm, Linear, activation, attend
 from maven_jax.errors import UserError
+from maven_jax.kernels.by_window import by_window
+from maven_jax.layers.activations import activation
+from maven_jax.layers.attention import attend
+from maven_jax.layers.linear import LayerNorm, Linear
+from maven_jax.layers.transformer import FeedForward
 
 # The published models leave the norms of patch embedding and merging at PyTorch's default.
 _PATCH_NORM_EPS = 1e-5
 # What Swin adds to scores between regions that only the cyclic shift brought together.
 _OTHER_REGION = -100.0
-# Images that a processor takes at a time: what lies between two layers of more does not stay in its
-# caches. Of Swin-B, 32 frames in parts of 4 took 5.7 s, of 8 6.2 s, and all at once 7.3 s.
-_AT_ONCE_ON_CPU = 4
+# Of Swin-B, 32 frames in parts of 4 took 5.7 s, of 8 6.2 s, and all at once 7.3 s.
+_IMAGES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class WindowAttention(nn.Module):
 
         heads = (self.num_heads, d // self.num_heads)
         projection = partial(
-            Linear, heads, ("embed", "heads", "head_dim"), None, self.qkv_bias, self.dtype
+            Linear, heads, ("embed", "heads", "head_dim"), self.qkv_bias, dtype=self.dtype
         )
         query, key, value = (projection(name=name)(x) for name in ("query", "key", "value"))
         table = self.param(
@@ -155,7 +157,7 @@ class WindowAttention(nn.Module):
             bias = bias + jnp.asarray(regions, jnp.float32)[:, None]  # (windows, h, w·w, w·w)
             bias = jnp.broadcast_to(bias, (b, *bias.shape)).reshape(-1, *bias.shape[1:])
         x = attend(query, key, value, bias=bias)
-        x = Linear((d,), ("heads", "head_dim", "embed"), dtype=self.dtype, name="out")(x)
+        x = Linear(d, ("heads", "head_dim", "embed"), dtype=self.dtype, name="out")(x)
 
         x = x.reshape(b, rows, columns, window, window, d).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, rows * window, columns * window, d)
@@ -207,8 +209,8 @@ class PatchMerging(nn.Module):
             [x[:, row::2, column::2] for column in range(2) for row in range(2)], axis=-1
         )
         x = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="norm")(x)
-        features, axes = (x.shape[-1] // 2,), ("embed", "mlp")
-        return Linear(features, axes, use_bias=False, dtype=self.dtype, name="reduction")(x)
+        width, axes = x.shape[-1] // 2, ("embed", "mlp")
+        return Linear(width, axes, use_bias=False, dtype=self.dtype, name="reduction")(x)
 
 
 class Swin(nn.Module):
@@ -229,19 +231,13 @@ class Swin(nn.Module):
             pixels: normalised as the processor of the weights does it; any size whose patch grid
                 fits the windows, the config's `image_size` with absolute embeddings.
         """
-        few, rest = _AT_ONCE_ON_CPU, len(pixels) % _AT_ONCE_ON_CPU
-        if jax.default_backend() != "cpu" or rest or len(pixels) == few or self.is_initializing():
-            x = self._encode(pixels)
-        else:
-            # Every part takes rows from all over the batch: so it stays spread over devices.
-            parts = pixels.reshape(few, -1, *pixels.shape[1:]).swapaxes(0, 1)
-            scan = nn.scan(
-                lambda module, _, part: (None, module._encode(part)),
-                variable_broadcast="params",
-                split_rngs={"params": False},
-            )
-            _, x = scan(self, None, parts)  # (parts, few, n, d)
-            x = x.swapaxes(0, 1).reshape(len(pixels), *x.shape[2:])
+        c = self.config
+        # The first stage's feed-forward part has the largest activations.
+        patches = pixels[..., 0].size // c.patch_size**2
+        num_bytes = int(patches * c.embed_dim * c.mlp_ratio) * jnp.dtype(self.dtype).itemsize
+        x = by_window(
+            Swin._encode, self, pixels, num_bytes=num_bytes, at_once=_IMAGES_AT_ONCE
+        )  # (b, n, d)
         return SwinOutput(last_hidden_state=x, pooled=x.mean(1))
 
     @nn.compact
@@ -255,7 +251,7 @@ class Swin(nn.Module):
         # Patches do not overlap: their convolution is a linear map of reshaped pixels.
         x = x.reshape(b, grid[0], p, grid[1], p, channels).transpose(0, 1, 3, 2, 4, 5)
         axes = (None, None, "channels", "embed")
-        x = Linear((c.embed_dim,), axes, dtype=self.dtype, name="patch_embedding")(x)
+        x = Linear(c.embed_dim, axes, dtype=self.dtype, name="patch_embedding")(x)
         x = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="patch_norm")(x)
         if c.use_absolute_embeddings:
             side = c.image_size // p

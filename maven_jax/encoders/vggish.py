@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 
 from maven_jax.encoders import hf_config
 from maven_jax.encoders.convolution import Conv2d, max_pool
-from maven_jax.encoders.transformer import Linear
 from maven_jax.errors import UserError
+from maven_jax.layers.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class VggishConfig:
         pooled: for each convolution, whether a 2×2 maximum follows (1) or not (0).
         hidden_dims: widths of the hidden linear layers.
         embed_dim: width of the output.
-        final_relu: a ReLU behind the last layer, which the first port had and RJCMA's has not.
+        final_relu: a ReLU behind the last layer, as in the first port; RJCMA's port has none.
     """
 
     num_frames: int = 96
@@ -136,8 +136,8 @@ class Vggish(nn.Module):
         linear = partial(Linear, dtype=self.dtype)
         for i, width in enumerate(c.hidden_dims):
             axes = ("mlp", "embed") if i % 2 == 0 else ("embed", "mlp")
-            x = nn.relu(linear((width,), axes, name=f"hidden{i}")(x))
+            x = nn.relu(linear(width, axes, name=f"hidden{i}")(x))
         axes = ("embed", "mlp") if len(c.hidden_dims) % 2 else ("mlp", "embed")
-        x = linear((c.embed_dim,), axes, name="embedding")(x)
+        x = linear(c.embed_dim, axes, name="embedding")(x)
         x = nn.relu(x) if c.final_relu else x
         return x.astype(jnp.float32)

@@ -1,7 +1,7 @@
 """Face crops to one feature per frame by way of short clips: R(2+1)D, the visual side of RJCA.
 
-The clip of a frame is `clip_frames` crops, `step_s` apart in time, the last of which is the frame's
-own. Every crop is decoded once; those that clips to come may still hold are kept.
+The clip of a frame is `clip_frames` crops, `step_s` apart in time; the last one is the frame's own.
+Every crop is decoded once and kept as long as a clip may need it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def clips_of(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The clips of all frames that have a crop, in order.
 
-    A moment of a clip takes the crop of the frame nearest in time. If that one has none: the
-    nearest earlier crop that there is, and where there is none, the first later one. A frame
+    Each moment of a clip takes the crop of the frame nearest in time. If that frame has none, it
+    takes the nearest earlier crop, and if there is none either, the first later one. A frame
     without a crop of its own has no clip.
 
     Args:
@@ -57,11 +57,11 @@ def clips_of(
     for frame, image in images:
         frames.append(frame)
         crops.append(image)
-        wanted = np.minimum(nearest_frames(times_s, times_s[frame] - back_s), frame)
-        held = [max(bisect.bisect_right(frames, int(f)) - 1, 0) for f in wanted]
-        # Later clips want no earlier moments than this one does.
-        yield frame, np.stack([crops[i] for i in held])
-        del frames[: held[0]], crops[: held[0]]
+        moments = np.minimum(nearest_frames(times_s, times_s[frame] - back_s), frame)
+        chosen = [max(bisect.bisect_right(frames, int(f)) - 1, 0) for f in moments]
+        yield frame, np.stack([crops[i] for i in chosen])
+        # No later clip reaches further back than this one.
+        del frames[: chosen[0]], crops[: chosen[0]]
 
 
 class ClipEncoder:
@@ -107,8 +107,8 @@ class ClipEncoder:
         config = loaded.module.config
         self._clip_frames, self._side = config.num_frames, config.image_size
         self._step_s, self._workers = step_s, workers
-        # TSAV's own fourth channel shows where its alignment put the face, which crops do not
-        # tell; RJCA takes that channel's weights away. Zeros come to the same.
+        # TSAV's fourth channel shows where its alignment put the face, which crops do not tell.
+        # RJCA removes that channel's weights; zeros have the same effect.
         more = config.num_channels - 3
 
         def vectors(variables: Any, clips: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from maven_jax.features.device import Clock
 
 @runtime_checkable
 class CropFolder(Protocol):
-    """What is needed of a video's crops (`maven_jax.media.crops.Crops`)."""
+    """What encoders need of a recording's crops (`maven_jax.media.crops.Crops`)."""
 
     @property
     def existing(self) -> Any:
@@ -40,12 +40,12 @@ def decoded(
     Args:
         crops: the video's crops; those of frames beyond `num_frames` are not read.
         num_frames: of the video.
-        prepare: what a thread does to every crop (h, w, 3) uint8.
+        prepare: applied to every crop (h, w, 3) uint8, in the threads.
         workers: threads.
-        ahead: decoding runs so many crops ahead, no further: that bounds the memory.
-        clock: takes the time of the threads, as "decode".
+        ahead: at most so many crops are decoded in advance, which bounds the memory.
+        clock: takes the threads' time, as "decode".
     """
-    wanted = iter([int(f) for f in crops.existing if f < num_frames])
+    frames = iter([int(f) for f in crops.existing if f < num_frames])
 
     def load(frame: int) -> np.ndarray | None:
         with clock("decode"):
@@ -56,7 +56,7 @@ def decoded(
         queue: collections.deque[tuple[int, Future]] = collections.deque()
         try:
             while True:
-                while len(queue) < ahead and (frame := next(wanted, None)) is not None:
+                while len(queue) < ahead and (frame := next(frames, None)) is not None:
                     queue.append((frame, pool.submit(load, frame)))
                 if not queue:
                     return

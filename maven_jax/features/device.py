@@ -23,11 +23,11 @@ _BEGINNING = threading.Lock()
 
 
 class DeviceTime:
-    """How long a device worked: from the start of each computation, or the end of the one before
-    it, until its result is there.
+    """How long a device worked, computation by computation.
 
-    A thread waits for results, so that what is counted does not depend on when they are read.
-    Computations count in the order in which they were begun, which is the device's own.
+    A computation counts from its start, or from the end of the one before it, until its result is
+    ready. A thread waits for the results, so the count does not depend on when they are read.
+    Computations are counted in the order in which they began, which is the device's own.
     """
 
     def __init__(self) -> None:
@@ -40,17 +40,17 @@ class DeviceTime:
         """Counts a computation.
 
         Args:
-            name: of what is computed.
+            name: what to count it as.
             began: `time.monotonic()` when it was begun.
             result: of the computation, with `block_until_ready`.
         """
         with self._changed:
             self._begun.append((name, began, result))
-            if len(self._begun) == 1:  # nobody is waiting
+            if len(self._begun) == 1:  # no thread is waiting for results
                 threading.Thread(target=self._wait, name="device time").start()
 
     def seconds(self) -> dict[str, float]:
-        """Name → seconds, of all that was begun; waits for its end."""
+        """Name → seconds; waits until all computations have ended."""
         with self._changed:
             self._changed.wait_for(lambda: not self._begun)
             return dict(self._seconds)
@@ -74,8 +74,8 @@ class DeviceTime:
 class Clock:
     """Adds up where the time goes: `with clock("decode"): …`, then `clock.seconds["decode"]`.
 
-    An inner `with` interrupts the outer one, so nothing is counted twice. Threads count each for
-    itself: together they may take more seconds than pass.
+    An inner `with` interrupts the outer one, so nothing is counted twice. Each thread counts for
+    itself: together they may count more seconds than pass.
 
     Attributes:
         seconds: name → seconds of all threads.
@@ -85,34 +85,34 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.device = DeviceTime()
-        self._here = threading.local()
+        self._local = threading.local()
         self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
         """Counts the time of the block as `what`."""
         self._switch()
-        self._here.running.append(what)
+        self._local.running.append(what)
         try:
             yield
         finally:
             self._switch()
-            self._here.running.pop()
+            self._local.running.pop()
 
     def _switch(self) -> None:
-        here, now = self._here, time.monotonic()
-        if not hasattr(here, "running"):
-            here.running = []
-        if here.running:
+        local, now = self._local, time.monotonic()
+        if not hasattr(local, "running"):
+            local.running = []
+        if local.running:
             with self._lock:
-                self.seconds[here.running[-1]] += now - here.since
-        here.since = now
+                self.seconds[local.running[-1]] += now - local.since
+        local.since = now
 
 
 def buckets(size: int, count: int, multiple: int = 1) -> tuple[int, ...]:
     """Up to `count` sizes ending in `size`, each half of the next, rounded up to `multiple`.
 
-    Inputs are padded to one of them, so that few programs are compiled and little is wasted:
+    Inputs are padded to one of them, so few programs are compiled and little work is wasted:
     `buckets(64, 3)` is `(16, 32, 64)`.
     """
     sizes = {-(-(size >> i) // multiple) * multiple for i in range(count) if size >> i}
@@ -127,7 +127,7 @@ def bucket_of(n: int, sizes: Sequence[int]) -> int:
 class DeviceFunction:
     """`function(params, *inputs)` on all local devices, the leading axis of inputs split over them.
 
-    A program is compiled for every new combination of input shapes, which is said on screen.
+    Every new combination of input shapes compiles a program, with a line on screen.
 
     Attributes:
         device_count: local devices; the leading axis of every input is a multiple of it.
@@ -151,13 +151,13 @@ class DeviceFunction:
         """Starts the computation; the result is still on the device (and may not be ready).
 
         Args:
-            inputs: leading axes of one length, a multiple of `device_count`.
-            clock: takes the time spent on it: of the device, and as "compile".
+            inputs: with leading axes of one length, a multiple of `device_count`.
+            clock: takes the time spent: the device's, and the compiler's as "compile".
         """
         clock = clock or Clock()
         placed = jax.device_put(inputs, self._split)
         key = tuple((x.shape, str(x.dtype)) for x in inputs)
-        # One thread after the other: devices have to begin computations in the same order.
+        # One thread at a time: all devices must begin computations in the same order.
         with _BEGINNING:
             if key not in self._compiled:
                 self._compiled[key] = self._compile(placed, clock)
@@ -185,6 +185,6 @@ def pad_rows(x: np.ndarray, rows: int) -> np.ndarray:
 
 
 def peak_memory_mib() -> float:
-    """The most resident memory that this process has had."""
+    """The most memory that was resident in this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

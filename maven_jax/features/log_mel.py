@@ -8,8 +8,8 @@ Two kinds, each as the network behind it was trained on:
   10 ms, HTK's mel scale without area normalisation, decibels, standardised. A column's time is the
   middle of its window.
 
-A column is computed once however many examples hold it, and only those that are still needed are
-kept. Outside of the sound everything is silence.
+A column is computed once, however many examples hold it, and kept as long as one may need it.
+Outside the sound everything is silence.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Mel(abc.ABC):
     Attributes:
         sample_rate_hz: of the sound.
         hop: samples between columns; column k is the one of sample k * hop.
-        before: how many samples ahead of its own a column sees first.
-        reach: samples that a column sees.
+        before: how many samples ahead of its own a column's window begins.
+        reach: samples in a column's window.
         bands: values of a column.
     """
 
@@ -41,23 +41,23 @@ class Mel(abc.ABC):
 
     @abc.abstractmethod
     def columns(self, samples: np.ndarray) -> np.ndarray:
-        """The columns whose samples (m,) are all given: (n, bands) float32, not `finish`ed."""
+        """The columns whose whole windows lie in `samples` (m,): (n, bands) float32, unfinished."""
 
     def finish(self, examples: np.ndarray) -> np.ndarray:
-        """What is done to whole examples (n, columns, bands) in the end."""
+        """The last step, on whole examples (n, columns, bands)."""
         return examples
 
 
 def periodic_hann(length: int) -> np.ndarray:
-    """One whole period of a raised cosine, whose last zero is left out."""
+    """One period of a raised cosine, without the zero at its end."""
     return 0.5 - 0.5 * np.cos(2 * np.pi / length * np.arange(length))
 
 
 def vggish_mel_matrix() -> np.ndarray:
     """(257, 64) weights of the bins of a 512-sample transform at 16 kHz in 64 mel bands.
 
-    Triangles that are linear over mel (not over Hz), of height 1, with centres evenly spaced over
-    mel from 125 to 7500 Hz; the constant part of the signal counts nowhere.
+    Triangles of height 1, linear in mel (not in Hz), with centres evenly spaced in mel from 125 to
+    7500 Hz. The constant part of the signal counts in none.
     """
 
     def mel(hz: np.ndarray) -> np.ndarray:
@@ -98,9 +98,8 @@ class VggishMel(Mel):
 class TsavMel(Mel):
     """TSAV's: decibels of mel powers of 44.1 kHz sound.
 
-    The network was trained on spectrograms in which nothing is more than 80 dB below the loudest
-    value of the example; so that is cut off per example, then the fixed mean and deviation of the
-    release are taken off.
+    The network was trained on examples in which nothing is more than 80 dB below the loudest value.
+    So values are limited per example, then standardised by the release's mean and deviation.
     """
 
     sample_rate_hz = 44100
@@ -133,7 +132,7 @@ class TsavMel(Mel):
         return librosa.power_to_db(power, ref=1.0, amin=self.floor, top_db=None).T
 
     def finish(self, examples: np.ndarray) -> np.ndarray:
-        """Cuts off what is far below each example's loudest value, and standardises."""
+        """Limits values far below each example's loudest one, and standardises."""
         loudest = examples.max(axis=(1, 2), keepdims=True)
         limited = np.maximum(examples, loudest - np.float32(self.top_db))
         return (limited - np.float32(self.mean_db)) / np.float32(self.std_db)
@@ -146,8 +145,8 @@ class MelStream:
         num_samples: of the sound; None until its end has been read.
     """
 
-    # Columns are computed so many at a time, counted from the first, whatever the lengths of the
-    # blocks that the sound comes in: so their bits depend on the sound alone.
+    # Columns are computed in groups of so many, whatever the lengths of the sound's blocks, so that
+    # their bits depend on the sound alone.
     _GROUP = 256
 
     def __init__(self, mel: Mel, blocks: Iterator[np.ndarray]) -> None:
@@ -159,52 +158,49 @@ class MelStream:
         """
         self._mel = mel
         self.num_samples: int | None = None
-        # The first column that sees a sample of the sound.
+        # The first column whose window reaches into the sound.
         self._start = self._stop = (mel.before - mel.reach) // mel.hop + 1
-        self._held: list[np.ndarray] = []
+        self._kept: list[np.ndarray] = []
         self._groups = self._computed(blocks)
         self._silence = mel.columns(np.zeros(mel.reach, np.float32))[0]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The columns `start … stop - 1`, (stop - start, bands) float32.
-
-        Those before `start` cannot be read any more.
-        """
+        """The columns `start … stop - 1`, (stop - start, bands) float32; drops those before."""
         while self._stop < stop and (group := next(self._groups, None)) is not None:
-            self._held.append(group)
+            self._kept.append(group)
             self._stop += len(group)
-            self._forget(start)
-        self._forget(start)
+            self._drop_before(start)
+        self._drop_before(start)
         out = np.tile(self._silence, (stop - start, 1))
         first = self._start
-        for group in self._held:
+        for group in self._kept:
             a, b = max(first, start), min(first + len(group), stop)
             if a < b:
                 out[a - start : b - start] = group[a - first : b - first]
             first += len(group)
         return out
 
-    def _forget(self, start: int) -> None:
-        while self._held and self._start + len(self._held[0]) <= start:
-            self._start += len(self._held.pop(0))
+    def _drop_before(self, start: int) -> None:
+        while self._kept and self._start + len(self._kept[0]) <= start:
+            self._start += len(self._kept.pop(0))
 
     def _computed(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """All columns that see the sound, in groups; sets `num_samples` at the end."""
+        """Groups of all columns that reach into the sound; sets `num_samples` at the end."""
         mel = self._mel
         advance = self._GROUP * mel.hop
         needed = advance - mel.hop + mel.reach
         lead = mel.before - self._start * mel.hop
-        held, count = np.zeros(lead, np.float32), 0
+        pending, count = np.zeros(lead, np.float32), 0
         for block in blocks:
             count += len(block)
-            held = np.concatenate([held, block.astype(np.float32, copy=False)])
-            while len(held) >= needed:
-                yield mel.columns(held[:needed])
-                held = held[advance:]
+            pending = np.concatenate([pending, block.astype(np.float32, copy=False)])
+            while len(pending) >= needed:
+                yield mel.columns(pending[:needed])
+                pending = pending[advance:]
         self.num_samples = count
-        # Behind the end as ahead of the beginning: columns that still see a sample.
-        rest = -(-len(held) // mel.hop) if count else 0
+        # Behind the end, too, columns count as long as their windows reach into the sound.
+        rest = -(-len(pending) // mel.hop) if count else 0
         for first in range(0, rest, self._GROUP):
-            part = held[first * mel.hop :][:needed]
+            part = pending[first * mel.hop :][:needed]
             group = mel.columns(np.concatenate([part, np.zeros(needed - len(part), np.float32)]))
             yield group[: rest - first]

@@ -1,26 +1,27 @@
-"""Sound to one vector per video frame through a log-mel example of about a second at each frame.
+"""Sound to one vector per frame, made of about a second of log-mel spectrogram at each frame.
 
-The spectrogram of a sound is computed once, in a stream; every frame takes the example that lies
-at its time (`align`), and examples go through the network in batches.
+The spectrogram of a sound is computed once, in a stream. Every frame takes the example at its time
+(`align`), and examples go through the network in batches.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from maven_jax.errors import UserError, did_you_mean
-from maven_jax.features.ahead import Ahead
 from maven_jax.features.device import Clock, DeviceFunction, buckets
 from maven_jax.features.log_mel import Mel, MelStream, TsavMel, VggishMel
 from maven_jax.features.model_files import identity, open_encoder, plain_identity
-from maven_jax.features.per_frame import Batch, FrameTrack, in_batches, on_frames, run_ahead
+from maven_jax.features.per_frame import Batch, FrameStream, in_batches, on_frames, run_ahead
+from maven_jax.features.prefetch import Prefetch
 from maven_jax.media.align import EPSILON_S
+from maven_jax.media.sound import Sound
 
 MAX_BLOCK = 512
 # The first column of an example of n columns, counted from the one at the frame's time.
@@ -29,20 +30,6 @@ _FIRST: Mapping[str, Callable[[int], int]] = {
     "centre": lambda n: -(n // 2),
     "end": lambda n: 1 - n,
 }
-
-
-@runtime_checkable
-class Sound(Protocol):
-    """What is needed of a video's sound (`maven_jax.media.container.AudioSource`)."""
-
-    @property
-    def start_s(self) -> float:
-        """Time of the first sample on the clock of the video's frames."""
-        ...
-
-    def blocks(self, sample_rate_hz: int, block_s: float = 10.0) -> Iterator[np.ndarray]:
-        """Mono float32 blocks of any lengths, from the start at each call."""
-        ...
 
 
 class MelExamples:
@@ -54,11 +41,10 @@ class MelExamples:
         Args:
             mel: the kind of spectrogram.
             columns: of an example.
-            align: whether the example starts at the frame's time, has it in its middle ("centre")
-                or ends there ("end").
+            align: what of the example lies at the frame's time: its "start", "centre" or "end".
 
         Raises:
-            UserError: `align` is something else.
+            UserError: `align` is none of these.
         """
         if align not in _FIRST:
             raise UserError(f"encoders.audio: align {align!r}{did_you_mean(align, list(_FIRST))}")
@@ -74,12 +60,12 @@ class MelExamples:
     def of(
         self, sound: Sound, times_s: np.ndarray, clock: Clock
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The examples of the frames at increasing `times_s` (t,) that lie within the sound.
+        """The examples of those frames at increasing `times_s` (t,) that lie within the sound.
 
         An example that reaches beyond the sound holds silence there.
 
         Args:
-            sound: read once, no further than it is needed.
+            sound: read once, no further than necessary.
             times_s: of all frames.
             clock: takes the time spent, as "decode".
 
@@ -94,12 +80,13 @@ class MelExamples:
                 continue
             at = round(since_s * mel.sample_rate_hz / mel.hop)
             with clock("decode"):
-                # The column at the frame's own time, too: it tells whether the sound goes on.
+                # Includes the column at the frame's own time: reading it shows whether the sound
+                # goes on.
                 first = at + self._first
                 behind = max(first + self.columns, at + 1)
                 example = stream.read(first, behind)[: self.columns]
             if stream.num_samples is not None:
-                # Up to a column's distance behind the end: lengths are rounded in containers.
+                # One column more, because containers round lengths.
                 end_s = (stream.num_samples + mel.hop) / mel.sample_rate_hz
                 if stream.num_samples == 0 or since_s > end_s:
                     return
@@ -124,15 +111,15 @@ class RawMel:
         settings = self._examples.settings
         self.spec = _with_librosa(plain_identity("log_mel", "log-mel (column, band)", settings))
 
-    def track(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> FrameTrack:
+    def stream(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> FrameStream:
         """The examples (t, dim) at frames of the times (t,), masked where there is no sound."""
         rows = () if sound is None else self._examples.of(sound, times_s, clock)
         batches = in_batches(((i, example.reshape(-1)) for i, example in rows), 64)
-        return FrameTrack(on_frames(batches, len(times_s), self.dim, MAX_BLOCK))
+        return FrameStream(on_frames(batches, len(times_s), self.dim, MAX_BLOCK))
 
 
 class MelEncoder:
-    """A network on examples; subclasses say which.
+    """Features of examples by a network; subclasses say which.
 
     Attributes:
         dim: channels of a feature.
@@ -188,13 +175,13 @@ class MelEncoder:
         """(n, columns, bands) as the network takes them."""
         return examples
 
-    def track(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> FrameTrack:
+    def stream(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> FrameStream:
         """Features (t, dim) at frames of the times (t,), masked where there is no sound."""
         features = iter(()) if sound is None else self._encoded(sound, times_s, clock)
-        return FrameTrack(on_frames(features, len(times_s), self.dim, MAX_BLOCK))
+        return FrameStream(on_frames(features, len(times_s), self.dim, MAX_BLOCK))
 
     def _encoded(self, sound: Sound, times_s: np.ndarray, clock: Clock) -> Iterator[Batch]:
-        with Ahead(self._batches(sound, times_s, clock), 2, "sound") as batches:
+        with Prefetch(self._batches(sound, times_s, clock), 2, "sound") as batches:
             yield from run_ahead(self._run, self._sizes, batches, clock)
 
     def _batches(self, sound: Sound, times_s: np.ndarray, clock: Clock) -> Iterator[Batch]:

@@ -19,23 +19,23 @@ from maven_jax.progress import say
 
 RANDOM = "random"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# Everything that turns files into numbers.
+# The packages that turn files into numbers.
 PACKAGES = ("maven_jax", "jax", "flax", "transformers", "tokenizers", "pillow", "av", "soxr")
 
 
-def _folder(loaded: LoadedEncoder, wanted: str) -> Path:
+def _folder(loaded: LoadedEncoder, missing_key: str) -> Path:
     if loaded.folder is None:
-        raise UserError(f"a random {loaded.kind} encoder needs {wanted} in its recipe")
+        raise UserError(f"a random {loaded.kind} encoder needs {missing_key} in its recipe")
     return loaded.folder
 
 
 def read_preprocessor(
     loaded: LoadedEncoder, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The settings of an encoder's pre-processing: those given, or the file beside its weights.
+    """The settings of an encoder's pre-processing: `given`, or the file beside its weights.
 
     Raises:
-        UserError: there are none, or the file is damaged.
+        UserError: there is no such file, or it is damaged.
     """
     if given is not None:
         return dict(given)
@@ -47,7 +47,7 @@ def read_preprocessor(
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: an object is wanted")
+        raise UserError(f"{path}: expected a JSON object")
     return value
 
 
@@ -55,32 +55,32 @@ def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
     """The tokenizer beside an encoder's weights.
 
     Raises:
-        UserError: there is none, or one that does not tell character positions.
+        UserError: there is none, or it does not tell the positions of characters.
     """
     from transformers import AutoTokenizer
 
     folder = _folder(loaded, "tokenizer_words")
     try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        pretrained = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever transformers makes of missing or damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder}: no tokenizer: {reason}") from error
-    tokenizer = getattr(found, "backend_tokenizer", None)
+    tokenizer = getattr(pretrained, "backend_tokenizer", None)
     if tokenizer is None:
-        raise UserError(f"{folder}: its tokenizer tells no character positions")
+        raise UserError(f"{folder}: its tokenizer does not tell the positions of characters")
     return tokenizer
 
 
 def open_encoder(
     kind: str, source: str, dtype: str, seed: int | None, model: Mapping[str, Any] | None
 ) -> LoadedEncoder:
-    """Loads a published encoder, or draws a random one for `source="random"`; lists odd tensors.
+    """Loads an encoder, or draws a random one for `source="random"`; lists unused tensors.
 
     Raises:
-        UserError: something is missing or does not fit together; says what.
+        UserError: something is missing or does not fit together.
     """
     if dtype not in DTYPES:
-        raise UserError(f"encoder dtype {dtype!r}: one of {', '.join(DTYPES)} is wanted")
+        raise UserError(f"encoder dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     if source == RANDOM:
         if seed is None or model is None:
             raise UserError(f"a random {kind} encoder needs a seed and a model")
@@ -101,9 +101,9 @@ def identity(
 
     Args:
         loaded: the encoder.
-        feature: which of its outputs.
+        feature: which of its outputs is stored.
         dtype: of the computation.
-        preprocessing: what was done to its inputs.
+        preprocessing: of its inputs.
     """
     return {
         "encoder": loaded.kind,
@@ -119,7 +119,7 @@ def identity(
 
 
 def plain_identity(kind: str, feature: str, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """As `identity`, of features that no network made; their sha256 is that of the settings."""
+    """As `identity`, for features without a network; their sha256 is that of the settings."""
     settings = json.dumps([kind, feature, dict(preprocessing)], sort_keys=True)
     return {
         "encoder": kind,

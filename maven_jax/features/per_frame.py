@@ -1,4 +1,4 @@
-"""Encoding frame by frame: inputs in batches through the device, features back to their frames."""
+"""Encoding frame by frame: inputs go through the device in batches, features to their frames."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, pad_rows
 
-# What is fed or made for some frames: their indices (n,), increasing, and one row for each.
+# Some frames' inputs or features: the frames' indices (n,), increasing, and a row for each.
 Batch = tuple[np.ndarray, np.ndarray]
 
 
 @runtime_checkable
-class Track(Protocol):
-    """Features of a whole video, read once from its first frame to its last."""
+class FeatureStream(Protocol):
+    """Features of a whole recording, read once from its first frame to its last."""
 
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (t, dim) and mask (t,) of the next frames, whose times (t,) are given."""
@@ -27,15 +27,15 @@ class Track(Protocol):
 def in_batches(rows: Iterable[tuple[int, np.ndarray]], size: int) -> Iterator[Batch]:
     """Gathers (frame, row) pairs into batches of `size`; only the last may be smaller."""
     frames: list[int] = []
-    held: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
     for frame, row in rows:
         frames.append(frame)
-        held.append(row)
+        batch.append(row)
         if len(frames) == size:
-            yield np.array(frames), np.stack(held)
-            frames, held = [], []
+            yield np.array(frames), np.stack(batch)
+            frames, batch = [], []
     if frames:
-        yield np.array(frames), np.stack(held)
+        yield np.array(frames), np.stack(batch)
 
 
 def run_ahead(
@@ -47,7 +47,7 @@ def run_ahead(
     """Runs batches with one in flight while the next is gathered.
 
     Args:
-        run: of one input with a leading axis of rows, to (rows, dim).
+        run: takes one input with a leading axis of rows to (rows, dim).
         sizes: numbers of rows that batches are padded to (`device.buckets`).
         batches: none larger than the largest of `sizes`.
         clock: takes the device's time.
@@ -95,25 +95,25 @@ def on_frames(
             done = border
 
 
-class FrameTrack:
-    """Blocks of consecutive frames, read in portions of other lengths."""
+class FrameStream:
+    """Blocks of consecutive frames, read in portions of any length."""
 
     def __init__(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Takes what `on_frames` yields; reads nothing yet."""
         self._blocks = iter(blocks)
         self._values: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
-        self._held = 0
+        self._count = 0
 
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (t, dim) and mask (t,) of the next t frames."""
         count = len(times_s)
-        while self._held < count or not self._values:
+        while self._count < count or not self._values:
             values, mask = next(self._blocks)
             self._values.append(values)
             self._masks.append(mask)
-            self._held += len(mask)
+            self._count += len(mask)
         values, mask = np.concatenate(self._values), np.concatenate(self._masks)
         self._values, self._masks = [values[count:]], [mask[count:]]
-        self._held -= count
+        self._count -= count
         return values[:count], mask[:count]

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_prep.corpus.check import VideoCheck
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.features.clips import ClipEncoder
 from maven_jax.features.device import Clock
 from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
-from maven_jax.features.per_frame import Track, on_frames
-from maven_jax.features.text import BertEncoder, HeldTrack, TextEncoder, TextTrack
+from maven_jax.features.per_frame import FeatureStream, on_frames
+from maven_jax.features.text import BertEncoder, HeldWordStream, TextEncoder, WordStream
 from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.features.waveform import AudioEncoder
 from maven_jax.media.annotations import read_annotation
-from maven_jax.media.container import open_audio
 from maven_jax.media.crops import Crops
+from maven_jax.media.recording import Recording
+from maven_jax.media.sound import open_audio
 from maven_jax.media.transcripts import read_transcript
 from maven_jax.progress import say
 from maven_jax.runtime.compilation import keep_compiled
@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, type]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """The encoders of the wanted modalities, None for the others."""
+    """An encoder for each modality to encode, None for the others."""
 
     visual: CropEncoder | ClipEncoder | RawCrops | None
     audio: AudioEncoder | MelEncoder | RawMel | None
@@ -57,8 +57,8 @@ class Encoders:
 
     def present(self) -> dict[str, Any]:
         """Modality → encoder, in the fixed order."""
-        found = {name: getattr(self, name) for name in MODALITIES}
-        return {name: encoder for name, encoder in found.items() if encoder is not None}
+        encoders = {name: getattr(self, name) for name in MODALITIES}
+        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def specs(self) -> dict[str, ModalitySpec]:
         """What the store says about the features."""
@@ -71,8 +71,8 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
     """Loads the encoders of a recipe in configs/encoders.
 
     Args:
-        config: a section for every modality.
-        modalities: those wanted, of `MODALITIES`.
+        config: has a section for every modality.
+        modalities: those to open, of `MODALITIES`.
         workers: threads that decode face crops.
 
     Raises:
@@ -99,7 +99,7 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
 
 
 def _class_of(modality: str, section: dict[str, Any]) -> type:
-    """The class of a section's `kind`, which is taken out of it."""
+    """The class of a section's `kind`; removes that key from the section."""
     kinds = KINDS[modality]
     if "kind" not in section:
         raise UserError(f"encoders.{modality} lacks kind, one of {', '.join(kinds)}")
@@ -118,13 +118,17 @@ def _describe(spec: Mapping[str, Any]) -> str:
     return f"{spec['encoder']} ({trained}, {spec['dtype']}, sha256 {spec['sha256'][:12]})"
 
 
-class VideoReader:
-    """Reads and encodes one video; `blocks` yields its frames."""
+class RecordingReader:
+    """Reads and encodes one recording; `blocks` yields its frames.
 
-    def __init__(self, check: VideoCheck, encoders: Encoders, clock: Clock) -> None:
-        self._check, self._video = check, check.video
-        self._encoders, self._clock = encoders, clock
-        self._times = np.asarray(check.times_s, np.float64)[: check.num_frames]
+    Attributes:
+        notes: what was odd in the files that have been read so far, in sentences.
+    """
+
+    def __init__(self, recording: Recording, encoders: Encoders, clock: Clock) -> None:
+        """Reads nothing yet; `clock` takes the time spent."""
+        self._recording, self._encoders, self._clock = recording, encoders, clock
+        self._times = np.asarray(recording.times_s, np.float64)
         self.notes: list[str] = []
 
     def blocks(self) -> Iterator[Frames]:
@@ -153,20 +157,19 @@ class VideoReader:
             start = stop
 
     def _targets(self) -> tuple[np.ndarray, np.ndarray]:
-        n = self._check.num_frames
-        if self._video.annotation is None:
+        n, path = len(self._times), self._recording.annotation
+        if path is None:
             return np.zeros((n, 2), np.float32), np.zeros(n, bool)
-        annotation = read_annotation(self._video.annotation)
+        annotation = read_annotation(path)
         if len(annotation.values) != n:
-            now = f"{len(annotation.values)} frames, {n} when it was checked"
-            raise UserError(f"{self._video.annotation}: {now}")
+            raise UserError(f"{path}: {len(annotation.values)} frames, {n} when it was checked")
         return annotation.values, annotation.valid
 
     def _visual(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]]:
-        """Blocks of the frames: their visual features and masks (none if not wanted), length."""
-        n, encoder = self._check.num_frames, self._encoders.visual
-        if encoder is not None and self._video.crops is not None:
-            crops = Crops(self._video.crops)
+        """Consecutive frames: visual features and masks (empty without encoder), and how many."""
+        n, encoder = len(self._times), self._encoders.visual
+        if encoder is not None and self._recording.crops is not None:
+            crops = Crops(self._recording.crops)
             for values, mask in encoder.blocks(crops, self._times, self._clock, BLOCK_FRAMES):
                 yield {"visual": values}, {"visual": mask}, len(mask)
             if crops.broken:
@@ -179,14 +182,15 @@ class VideoReader:
         for start in range(0, n, BLOCK_FRAMES):
             yield {}, {}, min(BLOCK_FRAMES, n - start)
 
-    def _sound(self) -> Track:
+    def _sound(self) -> FeatureStream:
         encoder = self._encoders.audio
         assert encoder is not None
-        sound = None if self._video.audio is None else open_audio(self._video.audio)
-        return encoder.track(sound, self._times, self._clock)
+        path = self._recording.audio
+        sound = None if path is None else open_audio(path)
+        return encoder.stream(sound, self._times, self._clock)
 
-    def _text(self) -> TextTrack | HeldTrack:
+    def _text(self) -> WordStream | HeldWordStream:
         encoder = self._encoders.text
         assert encoder is not None
-        path = self._video.transcript
+        path = self._recording.transcript
         return encoder.encode(() if path is None else read_transcript(path), self._clock)

@@ -1,4 +1,4 @@
-"""Transcripts to one vector per word, and from words to frames: RoBERTa or BERT on segments."""
+"""Words to features: RoBERTa or BERT gives a vector to each word, and words spread over frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maven_jax.media.transcripts import Segment
 
 
 @dataclasses.dataclass(frozen=True)
-class WordTrack:
+class SegmentWords:
     """The words of one segment.
 
     Attributes:
@@ -39,10 +39,10 @@ class WordTrack:
         return self.spans_s.mean(axis=1)
 
 
-class TextTrack:
-    """The words of a whole transcript, to be read at frame times."""
+class WordStream:
+    """The words of a whole transcript, interpolated at frame times."""
 
-    def __init__(self, segments: Sequence[WordTrack], dim: int) -> None:
+    def __init__(self, segments: Sequence[SegmentWords], dim: int) -> None:
         self._segments, self._dim = segments, dim
         self._starts = np.array([s.start_s for s in segments], np.float64)
         self._ends = np.array([s.end_s for s in segments], np.float64)
@@ -50,35 +50,35 @@ class TextTrack:
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vectors at increasing frame times (t,).
 
-        Inside a segment, linear between the centres of its words and constant before the first
-        and behind the last; nothing is carried from one segment into another.
+        Within a segment they are linear between the centres of its words, and constant before the
+        first and behind the last centre. Nothing is carried from one segment into another.
 
         Returns:
-            (t, dim) float32, zero where masked; mask (t,), False outside of segments and in
-            segments without words; (t,) int32 index of the segment, -1 for none.
+            (t, dim) float32, zero where masked; mask (t,), False outside segments and in segments
+            without words; (t,) int32 index of the segment, -1 for none.
         """
         ids = segment_ids(self._starts, self._ends, times_s)
         out, mask = np.zeros((len(times_s), self._dim), np.float32), np.zeros(len(times_s), bool)
         for index in np.unique(ids[ids >= 0]):
-            track = self._segments[index]
-            if not len(track.centres_s):
+            words = self._segments[index]
+            centres_s = words.centres_s
+            if not len(centres_s):
                 continue
             inside = ids == index
-            position = np.interp(
-                times_s[inside], track.centres_s, np.arange(len(track.centres_s), dtype=np.float64)
-            )
+            numbers = np.arange(len(centres_s), dtype=np.float64)
+            position = np.interp(times_s[inside], centres_s, numbers)
             left = position.astype(int)
-            right = np.minimum(left + 1, len(track.centres_s) - 1)
+            right = np.minimum(left + 1, len(centres_s) - 1)
             weight = (position - left).astype(np.float32)[:, None]
-            out[inside] = track.vectors[left] * (1 - weight) + track.vectors[right] * weight
+            out[inside] = words.vectors[left] * (1 - weight) + words.vectors[right] * weight
             mask[inside] = True
         return out, mask, ids
 
 
-class HeldTrack:
+class HeldWordStream:
     """The words of a whole transcript, each held while it is spoken (RJCMA, 2024, section 3.1)."""
 
-    def __init__(self, segments: Sequence[WordTrack], dim: int) -> None:
+    def __init__(self, segments: Sequence[SegmentWords], dim: int) -> None:
         self._starts = np.array([s.start_s for s in segments], np.float64)
         self._ends = np.array([s.end_s for s in segments], np.float64)
         self._spans = np.concatenate([np.zeros((0, 2)), *(s.spans_s for s in segments)])
@@ -88,11 +88,11 @@ class HeldTrack:
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vectors at increasing frame times (t,).
 
-        Of words that overlap, the one that began last counts.
+        Where words overlap, the one that began last counts.
 
         Returns:
             (t, dim) float32, zero where masked; mask (t,), False where no word is spoken; (t,)
-            int32 index of the segment, -1 for none, as `TextTrack` tells it.
+            int32 index of the segment, -1 for none.
         """
         near = (self._spans[:, 0] <= times_s[-1] + 1) & (self._spans[:, 1] >= times_s[0] - 1)
         spans, vectors = self._spans[near], self._vectors[near]
@@ -117,12 +117,6 @@ def timed_words(segment: Segment) -> tuple[list[str], np.ndarray]:
     return texts, spread_words(texts, segment.start_s, segment.end_s)
 
 
-def words_of(segment: Segment) -> tuple[list[str], np.ndarray]:
-    """The words of a segment in order, and the middle of each (n,) in seconds."""
-    texts, spans = timed_words(segment)
-    return texts, spans.mean(axis=1)
-
-
 class TextEncoder:
     """RoBERTa features of the words of a transcript (kind `roberta`).
 
@@ -133,7 +127,7 @@ class TextEncoder:
     """
 
     kind = "roberta"
-    track_type: type[TextTrack] | type[HeldTrack] = TextTrack
+    stream_type: type[WordStream] | type[HeldWordStream] = WordStream
     stored_dtype = "float16"
 
     def __init__(
@@ -209,14 +203,14 @@ class TextEncoder:
         """Which features these are, for the record."""
         return "last_hidden_state, sub-words averaged per word"
 
-    def encode(self, segments: Sequence[Segment], clock: Clock) -> TextTrack | HeldTrack:
-        """Encodes every segment of a transcript by itself."""
+    def encode(self, segments: Sequence[Segment], clock: Clock) -> WordStream | HeldWordStream:
+        """Encodes the words of a transcript, every segment by itself."""
         words = [timed_words(segment) for segment in segments]
         tokens = [self._tokens(texts) for texts, _ in words]
         hidden = self._hidden([ids for ids, _ in tokens], clock)
-        tracks = [
-            # Words of which the tokenizer leaves nothing count as none.
-            WordTrack(
+        encoded = [
+            # Words that the tokenizer drops whole do not count.
+            SegmentWords(
                 s.start_s,
                 s.end_s,
                 spans if len(owner) else np.zeros((0, 2)),
@@ -224,10 +218,10 @@ class TextEncoder:
             )
             for s, (texts, spans), (_, owner), h in zip(segments, words, tokens, hidden)
         ]
-        return self.track_type(tracks, self.dim)
+        return self.stream_type(encoded, self.dim)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
-        """Tokens before and behind a sequence, as the tokenizer's post-processor adds them."""
+        """The tokens that the tokenizer's post-processor adds before and behind a sequence."""
         encoding = self._tokenizer.encode("a", add_special_tokens=True)
         special = encoding.special_tokens_mask
         first = special.index(0)
@@ -246,7 +240,7 @@ class TextEncoder:
         return list(encoding.ids), owner
 
     def _hidden(self, sequences: Sequence[list[int]], clock: Clock) -> list[np.ndarray]:
-        """Last hidden states (n, dim) of the tokens of every sequence, special ones left out."""
+        """Last hidden states (n, dim) of every sequence's tokens, without the special ones."""
         windows = [
             (which, start, stop)
             for which, ids in enumerate(sequences)
@@ -255,8 +249,8 @@ class TextEncoder:
         states: dict[int, np.ndarray] = {}
         by_length = sorted(range(len(windows)), key=lambda i: windows[i][2] - windows[i][1])
         for batch in _batches(by_length, self._rows):
-            found = self._run_batch(sequences, [windows[i] for i in batch], clock)
-            states.update(zip(batch, found))
+            hidden = self._run_batch(sequences, [windows[i] for i in batch], clock)
+            states.update(zip(batch, hidden))
         joined: list[list[tuple[int, np.ndarray]]] = [[] for _ in sequences]
         for i, (which, start, _) in enumerate(windows):
             joined[which].append((start, states[i]))
@@ -286,12 +280,13 @@ class TextEncoder:
 class BertEncoder(TextEncoder):
     """BERT features of the words of a transcript, as RJCMA takes them (kind `bert`).
 
-    The outputs of the last layers added up, sub-words averaged per word, a word's vector held
-    while it is spoken; frames in which no word is spoken are masked (zeros in the release).
+    The outputs of the last layers are added up and averaged over a word's sub-words; the word's
+    vector is held while it is spoken. Frames without a spoken word are masked (zeros in the
+    release).
     """
 
     kind = "bert"
-    track_type = HeldTrack
+    stream_type = HeldWordStream
 
     def __init__(
         self,
@@ -337,8 +332,8 @@ def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 def _average(hidden: np.ndarray, owner: np.ndarray, words: int) -> np.ndarray:
     """Mean over the tokens (n, c) of every word: (words, c).
 
-    A word without a token of its own (all its characters dropped by the tokenizer) takes the
-    vector of the word before it.
+    A word without a token of its own (the tokenizer dropped all its characters) takes the vector
+    of the word before it.
     """
     sums = np.zeros((words, hidden.shape[1]), np.float32)
     np.add.at(sums, owner, hidden)

@@ -20,26 +20,28 @@ from maven_jax.features.per_frame import in_batches, on_frames, run_ahead
 class ImagePreprocessor:
     """What `transformers.ViTImageProcessorPil` does to one RGB image, in two halves.
 
-    The resizing to uint8 happens on the host; rescaling and normalising map a byte to a float, so
-    on the device they are a table of 256 entries per channel. Both halves together equal the
-    processor bit for bit.
+    The host resizes to uint8. Rescaling and normalising map a byte to a float, so on the device
+    they are a table of 256 entries per channel. Both halves together equal the processor bit for
+    bit.
 
     Attributes:
         height, width: size after resizing, pixels.
         table: (256, 3) float32, the normalised value of every byte per channel.
-        settings: what is done, for the record.
+        settings: what is done, for the store.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         """Takes the settings of a `preprocessor_config.json` of a ViT-like image processor."""
         from transformers import ViTImageProcessorPil
 
-        known = {k: v for k, v in settings.items() if not k.endswith("_type")}
-        processor = ViTImageProcessorPil(**known)
+        arguments = {k: v for k, v in settings.items() if not k.endswith("_type")}
+        processor = ViTImageProcessorPil(**arguments)
         if getattr(processor, "do_center_crop", None) or getattr(processor, "do_pad", None):
             raise UserError("image processors that crop or pad are not supported")
         if not processor.do_resize or not (processor.size.height and processor.size.width):
-            raise UserError(f"image processor resizes to {processor.size}: height, width wanted")
+            raise UserError(
+                f"image processor resizes to {processor.size}: expected height and width"
+            )
         self.height, self.width = int(processor.size.height), int(processor.size.width)
         self._resample = PIL.Image.Resampling(int(processor.resample))
         ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)  # (256, 3)
@@ -132,7 +134,7 @@ class CropEncoder:
     def blocks(
         self, crops: CropFolder, times_s: np.ndarray, clock: Clock, max_block: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What `encode` yields for frames at the times (t,), which do not matter here."""
+        """What `encode` yields for as many frames as there are times (t,)."""
         return self.encode(crops, len(times_s), clock, max_block)
 
 
@@ -200,7 +202,7 @@ def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def normalised(pixels: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """(…, 3) uint8 → float32: rescaled to [0, 1], minus the mean, divided by the deviation."""
+    """(…, 3) uint8 → float32: scaled to [0, 1], minus the mean, divided by the deviation."""
     x = pixels.astype(jnp.float32) / 255
     return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 

@@ -1,10 +1,10 @@
 """Sound of any length to HuBERT features: streamed twice, encoded in overlapping chunks.
 
-The first pass gathers what depends on the whole file: the mean and variance that the Hugging Face
-feature extractor normalises by, and the statistics of the first convolution's group norm. The
-second pass encodes chunks on one common grid of frames, so that their convolutions give exactly
-what one long pass gives; only the attention and the positional convolution see less context, and
-neighbouring chunks are cross-faded over their overlap.
+The first pass gathers what depends on the whole file: the mean and variance by which the Hugging
+Face feature extractor normalises, and the statistics of the first convolution's group norm. The
+second pass encodes chunks on one common grid of frames, so their convolutions equal those of one
+long pass. Only the attention and the positional convolution see less context; neighbouring chunks
+are cross-faded over their overlap.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 
 from maven_jax.convert.huggingface import LoadedEncoder
 from maven_jax.errors import UserError
-from maven_jax.features.ahead import Ahead
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets
 from maven_jax.features.model_files import identity, open_encoder, read_preprocessor
+from maven_jax.features.prefetch import Prefetch
 from maven_jax.media.align import AlignedStream, crossfade, overlapping
-from maven_jax.media.container import Sound
+from maven_jax.media.sound import Sound
 
 # The variance floor of `transformers.Wav2Vec2FeatureExtractor`.
 NORMALISE_EPSILON = 1e-7
@@ -34,9 +34,9 @@ Chunks = tuple[Sequence[tuple[int, int]], tuple[np.ndarray, ...]]
 class WaveStatistics:
     """Sums over a whole waveform, gathered block by block in float64.
 
-    Of a linear filter's outputs, mean and variance follow from the mean and the second moments of
-    the samples under it; so one pass over the raw samples is enough, and its cost does not depend
-    on the number of filters.
+    Mean and variance of a linear filter's output follow from the mean and the second moments of the
+    samples under it. So one pass over the raw samples is enough, at a cost that does not depend on
+    the number of filters.
 
     Attributes:
         count: samples seen.
@@ -81,7 +81,7 @@ class WaveStatistics:
         return max(self._square / max(self.count, 1) - self.mean**2, 0.0)
 
     def normalise(self, block: np.ndarray) -> np.ndarray:
-        """Zero mean and unit variance over the file, as the feature extractor does it."""
+        """Scales to zero mean and unit variance over the file, as the feature extractor does."""
         scale = 1 / math.sqrt(self.variance + NORMALISE_EPSILON)
         return ((block - np.float32(self.mean)) * np.float32(scale)).astype(np.float32)
 
@@ -93,7 +93,7 @@ class WaveStatistics:
         Args:
             kernels: (kernel, c) filters.
             bias: (c,) or None.
-            normalised: of the filters on `normalise`d samples rather than on the raw ones.
+            normalised: the filters see `normalise`d samples instead of the raw ones.
 
         Returns:
             Mean and variance, (c,) float32.
@@ -116,23 +116,23 @@ def cut(blocks: Iterator[np.ndarray], ranges: Sequence[tuple[int, int]]) -> Iter
     Raises:
         UserError: the stream ends before the last range does.
     """
-    held, first = np.zeros(0, np.float32), 0
+    pending, first = np.zeros(0, np.float32), 0
     for start, stop in ranges:
-        parts = [held]
-        have = first + len(held)
-        while have < stop:
+        parts = [pending]
+        end = first + len(pending)
+        while end < stop:
             block = next(blocks, None)
             if block is None:
-                raise UserError(f"sound ends after {have} samples, {stop} were there before")
+                raise UserError(f"sound ends after {end} samples, it had {stop} in the first pass")
             parts.append(block)
-            have += len(block)
-        held = np.concatenate(parts)[start - first :]
+            end += len(block)
+        pending = np.concatenate(parts)[start - first :]
         first = start
-        yield held[: stop - start]
+        yield pending[: stop - start]
 
 
 class AudioEncoder:
-    """HuBERT features of a sound track of any length (kind `hubert`).
+    """HuBERT features of a sound of any length (kind `hubert`).
 
     Attributes:
         dim: channels of a feature.
@@ -202,7 +202,7 @@ class AudioEncoder:
             dtype=dtype,
         )
 
-    def track(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> AlignedStream:
+    def stream(self, sound: Sound | None, times_s: np.ndarray, clock: Clock) -> AlignedStream:
         """Features to be read at frames of the times (t,), masked where there is no sound."""
         blocks = iter(())
         if sound is not None:
@@ -219,7 +219,7 @@ class AudioEncoder:
     def encode(
         self, sound: Sound, clock: Clock, until_s: float = math.inf
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features of a whole sound track, streamed.
+        """Features of a whole sound, streamed.
 
         Args:
             sound: read twice from its start.
@@ -231,7 +231,7 @@ class AudioEncoder:
             consecutive. Nothing if the sound is shorter than one receptive field.
         """
         start_s = sound.start_s
-        with Ahead(self._batches(sound, clock, until_s), 1, "sound") as batches:
+        with Prefetch(self._batches(sound, clock, until_s), 1, "sound") as batches:
             for first, features in crossfade(self._encoded(batches, clock)):
                 times = self._times(first, len(features)) + start_s
                 yield times, features
@@ -239,14 +239,14 @@ class AudioEncoder:
                     return
 
     def encode_whole(self, sound: Sound) -> tuple[np.ndarray, np.ndarray]:
-        """Times and features of one pass over everything: what `encode` approximates."""
+        """Times and features of a single pass over everything, which `encode` approximates."""
         ((_, features),) = self._encoded(self._batches(sound, Clock(), whole=True), Clock())
         return self._times(0, len(features)) + sound.start_s, features
 
     def _batches(
         self, sound: Sound, clock: Clock, until_s: float = math.inf, whole: bool = False
     ) -> Iterator[Chunks]:
-        """What the device is given, made on the host.
+        """The device's inputs, made on the host.
 
         Args:
             sound: read twice from its start.
@@ -299,7 +299,7 @@ class AudioEncoder:
         return statistics.filtered(*self._first_kernel, normalised=self._normalised)
 
     def _samples(self, frames: int) -> int:
-        """Samples that so many consecutive frames see."""
+        """How many samples so many consecutive frames see."""
         return (frames - 1) * self.config.hop_samples + self.config.receptive_field_samples
 
     def _times(self, first: int, count: int) -> np.ndarray:

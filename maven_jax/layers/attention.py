@@ -1,6 +1,10 @@
-"""Multi-head attention from frames to context frames, of which some may be missing."""
+"""Scaled dot-product attention, with heads and projections around it."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,34 +12,106 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.errors import UserError
+from maven_jax.kernels.single_token_attention import attend_from_one_query, attend_to_one_frame
 from maven_jax.layers.dropout import Dropout
+from maven_jax.layers.linear import Linear, contract
+
+_INTO_HEADS, _OUT_OF_HEADS = ("embed", "heads", "head_dim"), ("heads", "head_dim", "embed")
+
+
+def attend(
+    query: Float[Array, "b t h k"],
+    key: Float[Array, "b s h k"],
+    value: Float[Array, "b s h k"],
+    key_mask: Bool[Array, "b s"] | None = None,
+    bias: Float[Array, "*#bh t s"] | None = None,
+    dropout: Callable[[Array], Array] | None = None,
+) -> Float[Array, "b t h k"]:
+    """Scaled dot-product attention; softmax in float32.
+
+    Args:
+        query: queries.
+        key: keys.
+        value: values.
+        key_mask: False for keys that nobody attends to; a row without any key gives zeros.
+        bias: added to the scores, broadcast over batch and heads.
+        dropout: applied to the (b, h, t, s) weights.
+    """
+    # Heads lead, so that both products are plain batched ones, and the division waits until the
+    # values are summed: in Swin's windows a third of the time of the other order, on processors.
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (b, h, t, k)
+    query = query * (1 / math.sqrt(query.shape[-1]))
+    scores = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
+    if key_mask is not None:
+        key_mask = key_mask[:, None, None, :]
+        # The smallest finite number, not -inf: a row without keys must not become NaN.
+        scores = jnp.where(key_mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    if key_mask is not None:
+        weights = jnp.where(key_mask, weights, 0.0)
+    if dropout is not None:
+        weights = dropout(weights)
+    weights = weights.astype(value.dtype)
+    y = jnp.einsum("bhts,bhsk->bhtk", weights, value, preferred_element_type=jnp.float32)
+    return (y / total).astype(value.dtype).swapaxes(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention.
+
+    Attributes:
+        num_heads: heads; must divide the width of the input.
+        key_bias: whether the key projection has a bias, as all others do.
+        kernel_init: see `Linear`.
+        dropout_rate: of the attention weights.
+        dtype: of the computation.
+    """
+
+    num_heads: int
+    key_bias: bool = True
+    kernel_init: nn.initializers.Initializer | None = None
+    dropout_rate: float | int = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        key_mask: Bool[Array, "b t"] | None = None,
+        bias: Float[Array, "*#bh t t"] | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "b t d"]:
+        width = x.shape[-1]
+        linear = partial(Linear, kernel_init=self.kernel_init, dtype=self.dtype)
+        heads = partial(linear, (self.num_heads, _head_dim(width, self.num_heads)), _INTO_HEADS)
+        query = heads(name="query")(x)  # (b, t, h, k)
+        key = heads(use_bias=self.key_bias, name="key")(x)
+        value = heads(name="value")(x)
+        dropout = Dropout(self.dropout_rate, deterministic)
+        y = attend(query, key, value, key_mask, bias, dropout)
+        return linear(width, _OUT_OF_HEADS, name="out")(y)
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention as torch.nn.MultiheadAttention defines it, with masks as it does not.
+    """Attention from frames to context frames, of which some may be missing.
 
-    A row of the batch without a single valid context frame gives zeros (not the uniform mean of
-    garbage that a softmax over equal scores would be), so that nothing observed adds nothing.
-
-    With one context frame (s = 1) the softmax is 1 whatever the query, and the result is
-    Wo (Wv f + bv) + bo, the same for every query: exact, without queries, keys or scores. Dropout
-    on that one weight then scales each head's share of the result. With one query (q = 1) it is
-    cheaper to take the query through the keys' kernel, (Wq f) Wkᵀ, and to average the context
-    before the values' kernel than to project all context frames; dropout's weights, which do not
-    sum to 1, then multiply the values' bias. `closed_form=False` computes the same by the general
-    formula and draws the same dropout; parameters are the same either way.
+    As torch.nn.MultiheadAttention defines it. A window without a single valid context frame gives
+    zeros, where torch gives the uniform mean of whatever lies under the mask.
 
     Attributes:
         num_heads: heads; must divide the width of the queries.
-        dropout_rate: on the attention weights.
-        closed_form: use the short cuts for s = 1 and q = 1.
+        dropout_rate: of the attention weights.
         dtype: of the matrix products; scores and softmax are float32.
         param_dtype: of the parameters.
     """
 
     num_heads: int
     dropout_rate: float | int
-    closed_form: bool = True
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -48,143 +124,54 @@ class MultiHeadAttention(nn.Module):
         *,
         deterministic: bool,
     ) -> Float[Array, "b q d"]:
-        """Returns the attended context, (b, q, d); zeros for windows without valid context."""
+        """Returns the attended context; zeros for windows without valid context."""
         width = queries.shape[-1]
-        if width % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} does not divide the width {width}")
-        query_kernel, query_bias = self._into_heads("query", width)
-        key_kernel, key_bias = self._into_heads("key", width)
-        value_kernel, value_bias = self._into_heads("value", width)
-        out_kernel, out_bias = self._out_of_heads(width)
+        into = (width, self.num_heads, _head_dim(width, self.num_heads))
+        query_kernel, query_bias = self._projection("query", into, _INTO_HEADS, 1)
+        key_kernel, key_bias = self._projection("key", into, _INTO_HEADS, 1)
+        value_kernel, value_bias = self._projection("value", into, _INTO_HEADS, 1)
+        out_kernel, out_bias = self._projection("out", (*into[1:], width), _OUT_OF_HEADS, 2)
         dropout = Dropout(self.dropout_rate, deterministic, name="dropout")
 
         queries, context = queries.astype(self.dtype), context.astype(self.dtype)
         # Keeps garbage (even NaN) at masked frames out of the products and of their gradients.
         context = jnp.where(context_mask[..., None], context, 0)
-        if self.closed_form and context.shape[1] == 1:
-            values = _into_each_head(context[:, 0], value_kernel) + value_bias
-            share = _out_of_each_head(values, out_kernel)
-            ones = jnp.ones((queries.shape[0], self.num_heads, queries.shape[1], 1))
-            if deterministic or not self.dropout_rate:
-                attended = jnp.broadcast_to(share.sum(axis=1)[:, None], queries.shape)
-            else:
-                attended = _weighted(dropout(ones)[..., 0].astype(self.dtype), share)
-            attended += out_bias
+        if context.shape[1] == 1:
+            value = contract(context[:, 0], value_kernel) + value_bias
+            dropout = None if deterministic or not self.dropout_rate else dropout
+            attended = attend_to_one_frame(value, out_kernel, queries.shape[1], dropout)
+        elif queries.shape[1] == 1:
+            query = contract(queries[:, 0], query_kernel) + query_bias
+            y = attend_from_one_query(
+                query, context, context_mask, key_kernel, value_kernel, value_bias, dropout
+            )
+            attended = contract(y[:, None], out_kernel, 2)
         else:
-            q = _into_each_head(queries, query_kernel) + query_bias
-            folded = self.closed_form and queries.shape[1] == 1
-            if folded:
-                into_keys = _by_each_head(q[:, 0], key_kernel)
-                scores = jnp.einsum(
-                    "bhd,bsd->bhs", into_keys, context, preferred_element_type=jnp.float32
-                )[:, :, None]
-            else:
-                # The bias adds the same to all scores of a query, which a softmax does not see:
-                # its gradient is rounding noise, which Adam would blow up to full steps.
-                key_bias = jax.lax.stop_gradient(key_bias)
-                k = _into_each_head(context, key_kernel) + key_bias
-                scores = jnp.einsum("bqhk,bshk->bhqs", q, k, preferred_element_type=jnp.float32)
-            scores *= (width // self.num_heads) ** -0.5
-            scores = jnp.where(context_mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-            weights = dropout(jax.nn.softmax(scores, axis=-1)).astype(self.dtype)
-            if folded:
-                mean = jnp.einsum("bhs,bsd->bhd", weights[:, :, 0], context)
-                values = _of_each_head(mean, value_kernel)
-                values += value_bias * weights.sum(axis=-1)
-                mixed = values[:, None]
-            else:
-                values = _into_each_head(context, value_kernel) + value_bias
-                mixed = jnp.einsum("bhqs,bshk->bqhk", weights, values)
-            attended = mixed.reshape(*queries.shape[:2], -1) @ out_kernel.reshape(-1, width)
-            attended += out_bias
+            query = contract(queries, query_kernel) + query_bias
+            # The bias adds the same to all scores of a query, which a softmax does not see: its
+            # gradient is rounding noise, which Adam would blow up to full steps.
+            key = contract(context, key_kernel) + jax.lax.stop_gradient(key_bias)
+            value = contract(context, value_kernel) + value_bias
+            attended = attend(query, key, value, context_mask, dropout=dropout)
+            attended = contract(attended, out_kernel, 2)
+        attended += out_bias
         return jnp.where(context_mask.any(axis=1)[:, None, None], attended, 0)
 
-    def _into_heads(self, name: str, width: int):
-        """Returns the (d, h, k) kernel and (h, k) bias of a projection into heads."""
+    def _projection(
+        self, name: str, shape: tuple[int, ...], axes: tuple[str, ...], num_in: int
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Returns kernel and bias; flat names, unlike those of `Linear`, are in checkpoints."""
         kernel_init = nn.initializers.variance_scaling(
-            1.0, "fan_avg", "uniform", in_axis=0, out_axis=(1, 2)
+            1.0, "fan_avg", "uniform", range(num_in), range(num_in, len(shape))
         )
-        shape = (width, self.num_heads, width // self.num_heads)
-        kernel = self.param(
-            f"{name}_kernel",
-            nn.with_logical_partitioning(kernel_init, ("embed", "heads", "head_dim")),
-            shape,
-            self.param_dtype,
-        )
-        bias = self.param(
-            f"{name}_bias",
-            nn.with_logical_partitioning(nn.initializers.zeros_init(), ("heads", "head_dim")),
-            shape[1:],
-            self.param_dtype,
-        )
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
-
-    def _out_of_heads(self, width: int):
-        """Returns the (h, k, d) kernel and (d,) bias of the output projection."""
-        kernel_init = nn.initializers.variance_scaling(
-            1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2
-        )
-        kernel = self.param(
-            "out_kernel",
-            nn.with_logical_partitioning(kernel_init, ("heads", "head_dim", "embed")),
-            (self.num_heads, width // self.num_heads, width),
-            self.param_dtype,
-        )
-        bias = self.param(
-            "out_bias",
-            nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
-            (width,),
-            self.param_dtype,
-        )
+        kernel_init = nn.with_logical_partitioning(kernel_init, axes)
+        bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[num_in:])
+        kernel = self.param(f"{name}_kernel", kernel_init, shape, self.param_dtype)
+        bias = self.param(f"{name}_bias", bias_init, shape[num_in:], self.param_dtype)
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
-# Kernels keep heads between or before other axes, where products by head would have to copy them
-# transposed. With few rows it is cheaper to treat a kernel as one matrix of all heads and to leave
-# out the blocks of other heads; so do these, for one row per window.
-
-
-def _into_each_head(x: Float[Array, "*b d"], kernel: Float[Array, "d h k"]):
-    """Σ_d x[…, d] kernel[d, h, k], (…, h, k), with the kernel as one matrix."""
-    return (x @ kernel.reshape(x.shape[-1], -1)).reshape(*x.shape[:-1], *kernel.shape[1:])
-
-
-def _apart(x: Float[Array, "b h k"]) -> Float[Array, "b h h*k"]:
-    """Each head's vector in its own block of a row, zeros in the others."""
-    _, heads, _ = x.shape
-    blocks = x[:, :, None, :] * jnp.eye(heads, dtype=x.dtype)[:, :, None]
-    return blocks.reshape(*x.shape[:2], -1)
-
-
-def _by_each_head(x: Float[Array, "b h k"], kernel: Float[Array, "d h k"]):
-    """Σ_k x[b, h, k] kernel[d, h, k], (b, h, d)."""
-    return jnp.einsum("bhe,de->bhd", _apart(x), kernel.reshape(kernel.shape[0], -1))
-
-
-def _of_each_head(x: Float[Array, "b h d"], kernel: Float[Array, "d h k"]):
-    """Σ_d x[b, h, d] kernel[d, h, k], (b, h, k)."""
-    every = _into_each_head(x, kernel)  # (b, h, every head, k)
-    return (every * jnp.eye(x.shape[1], dtype=x.dtype)[:, :, None]).sum(axis=2)
-
-
-def _out_of_each_head(x: Float[Array, "b h k"], kernel: Float[Array, "h k d"]):
-    """Σ_k x[b, h, k] kernel[h, k, d], (b, h, d)."""
-    return jnp.einsum("bhe,ed->bhd", _apart(x), kernel.reshape(-1, kernel.shape[-1]))
-
-
-@jax.custom_vjp
-def _weighted(weights: Float[Array, "b h q"], rows: Float[Array, "b h d"]):
-    """Σ_h weights[b, h, q] rows[b, h, d], (b, q, d); `weights` are taken as constants."""
-    return jnp.einsum("bhq,bhd->bqd", weights, rows)
-
-
-def _weighted_forward(weights, rows):
-    return _weighted(weights, rows), weights
-
-
-def _weighted_backward(weights, gradient):
-    # Derived by JAX it would be (b, d, h), with a transposed copy of the gradient.
-    return jnp.zeros_like(weights), jnp.einsum("bhq,bqd->bhd", weights, gradient)
-
-
-_weighted.defvjp(_weighted_forward, _weighted_backward)
+def _head_dim(width: int, num_heads: int) -> int:
+    if width % num_heads:
+        raise UserError(f"num_heads {num_heads} does not divide the width {width}")
+    return width // num_heads

@@ -10,7 +10,7 @@ from maven_jax.kernels.random_bits import keep_mask
 
 
 class Dropout(nn.Module):
-    """Zeros with probability `rate`, the rest scaled so that the expectation stays.
+    """Zeros elements with probability `rate` and scales the rest so that the expectation stays.
 
     Draws from the rng stream "dropout", as `nn.Dropout` does, with `keep_mask`.
 
@@ -33,5 +33,5 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout rate {self.rate} is not in [0, 1)")
         if self.deterministic or self.rate == 0:
             return x
-        kept, probability = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(kept, x / jnp.asarray(probability, x.dtype), 0)
+        mask, probability = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
+        return jnp.where(mask, x / jnp.asarray(probability, x.dtype), 0)

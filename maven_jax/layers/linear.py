@@ -1,4 +1,4 @@
-"""The linear and norm layers all models share: torch's defaults, logical axis names for sharding.
+"""The linear map and the layer norm of all models and encoders, with axis names for sharding.
 
 Axis names: "channels" raw features, "embed" widths of the residual stream, "heads" and "head_dim"
 of attention, "mlp" hidden widths, "norm" the vectors of norms, None what is never split.
@@ -8,16 +8,74 @@ a row need one all-reduce between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 XAVIER = nn.initializers.xavier_uniform()
+
+
+def contract(
+    x: Float[Array, "..."], kernel: Float[Array, "..."], num_in: int = 1
+) -> Float[Array, "..."]:
+    """Sums x · kernel over x's last `num_in` axes, which are the kernel's first ones."""
+    # As one matrix: contracted over several axes, the kernel is copied transposed for gradients.
+    rows = x.reshape(*x.shape[: x.ndim - num_in], -1)
+    y = rows @ kernel.reshape(rows.shape[-1], -1)
+    return y.reshape(*rows.shape[:-1], *kernel.shape[num_in:])
+
+
+class Linear(nn.Module):
+    """A linear map over the last axis, or over several.
+
+    nn.DenseGeneral initialises a flattened kernel, which axis names of the unflattened one do not
+    fit.
+
+    Attributes:
+        features: width of the output, or its axes.
+        axes: logical names of the kernel's axes, inputs then outputs.
+        use_bias: adds a bias.
+        kernel_init: start of the kernel; None: normal, scaled by the fan-in.
+        bias_init: start of the bias.
+        dtype: of the computation.
+        param_dtype: of the parameters.
+    """
+
+    features: int | Sequence[int]
+    axes: Sequence[str | None]
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer | None = None
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
+        axes = tuple(self.axes)
+        num_in = len(axes) - len(features)
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(self.kernel_init or _by_fan_in(num_in, len(axes)), axes),
+            (*x.shape[x.ndim - num_in :], *features),
+            self.param_dtype,
+        )
+        y = contract(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), num_in)
+        if self.use_bias:
+            init = nn.with_logical_partitioning(self.bias_init, axes[num_in:])
+            bias = self.param("bias", init, features, self.param_dtype)
+            y = y + jnp.asarray(bias, self.dtype)
+        return y
+
+
+def _by_fan_in(num_in: int, num_axes: int) -> nn.initializers.Initializer:
+    axes = range(num_axes)
+    return nn.initializers.lecun_normal(axes[:num_in], axes[num_in:])
 
 
 def dense(
@@ -28,18 +86,17 @@ def dense(
     dtype: DTypeLike,
     param_dtype: DTypeLike,
     kernel_init: nn.initializers.Initializer = XAVIER,
-    bias_init: nn.initializers.Initializer = nn.initializers.zeros,
-    dot_general: Callable[..., Array] | None = None,
-) -> nn.Dense:
-    """Returns a linear layer whose kernel carries the logical axis names `axes`."""
-    return nn.Dense(
+    **options: Any,
+) -> Linear:
+    """Returns a `Linear` as models use it: with Xavier's start unless another is passed."""
+    return Linear(
         features,
-        kernel_init=nn.with_logical_partitioning(kernel_init, axes),
-        bias_init=nn.with_logical_partitioning(bias_init, (axes[1],)),
+        axes,
+        kernel_init=kernel_init,
         dtype=dtype,
         param_dtype=param_dtype,
-        dot_general=dot_general,
         name=name,
+        **options,
     )
 
 
@@ -53,13 +110,31 @@ def uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-def layer_norm(*, name: str, param_dtype: DTypeLike, epsilon: float = 1e-5) -> nn.LayerNorm:
-    """Returns a LayerNorm over the last axis that computes and returns float32."""
-    return nn.LayerNorm(
-        epsilon=epsilon,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("norm",)),
-        dtype=jnp.float32,
-        param_dtype=param_dtype,
-        name=name,
-    )
+class LayerNorm(nn.Module):
+    """Layer normalisation, computed in float32.
+
+    Attributes:
+        epsilon: added to the variance.
+        dtype: of the output.
+        param_dtype: of the parameters.
+        axes: logical names of the normalised axes, which are the last ones.
+    """
+
+    epsilon: float = 1e-5
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+    axes: Sequence[str | None] = ("norm",)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        axes = tuple(self.axes)
+        shape, last = x.shape[x.ndim - len(axes) :], tuple(range(-len(axes), 0))
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), axes)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
+        scale = jnp.asarray(self.param("scale", ones, shape, self.param_dtype))
+        bias = jnp.asarray(self.param("bias", zeros, shape, self.param_dtype))
+        x = x.astype(jnp.float32)
+        # By two passes: E[x²] − E[x]² loses what an epsilon of 1e-12 keeps.
+        x = x - x.mean(last, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(last, keepdims=True) + self.epsilon)
+        return (x * scale + bias).astype(self.dtype)

@@ -1,7 +1,7 @@
-"""Bringing features of any rate, and words, to the timestamps of the video frames.
+"""Features of any rate, and words, brought to the timestamps of the video frames.
 
-Everything here is NumPy and works on streams: a feature stream is read no further than the frames
-that are asked for need, and only its newest part is kept.
+Everything here is NumPy and works on streams: a feature stream is read no further than the given
+frames need, and only its newest part stays in memory.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-# Tolerance for "on the border" decisions between times that were computed in different ways.
+# Two times computed in different ways count as equal within this.
 EPSILON_S = 1e-6
 
 
 def interpolate(
     times_s: np.ndarray, values: np.ndarray, at_s: np.ndarray, step_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Linear interpolation of a sampled track; nothing is invented beyond its ends.
+    """Linear interpolation of samples; nothing is invented beyond their ends.
 
     Args:
         times_s: (n,) increasing times of the samples, seconds.
         values: (n, c) float32.
-        at_s: (t,) times wanted, seconds.
-        step_s: distance of two samples; up to half of it beyond either end the end's value holds.
+        at_s: (t,) times to interpolate at, seconds.
+        step_s: distance of two samples; the first and last value hold up to half of it beyond
+            the ends.
 
     Returns:
-        (t, c) float32, zero where masked, and the mask (t,): False outside the track.
+        (t, c) float32, zero where masked, and the mask (t,): False outside the samples.
     """
     out = np.zeros((len(at_s), values.shape[1]), np.float32)
     mask = np.zeros(len(at_s), bool)
@@ -69,14 +70,14 @@ class AlignedStream:
         self._ended = False
 
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values at `times_s` (t,), not earlier than those of the call before: (t, dim), (t,)."""
+        """Values (t, dim) and mask (t,) at `times_s`, none earlier than in the call before."""
         if len(times_s) == 0:
             return np.zeros((0, self.dim), np.float32), np.zeros(0, bool)
         self._read_until(float(times_s[-1]))
         result = interpolate(self._times, self._values, times_s, self._step_s)
-        # What lies before the last time asked for is needed no more, but for its left neighbour.
-        keep = max(int(np.searchsorted(self._times, times_s[-1], side="right")) - 1, 0)
-        self._times, self._values = self._times[keep:], self._values[keep:]
+        # Of what lies before the last time, only its left neighbour is needed again.
+        first = max(int(np.searchsorted(self._times, times_s[-1], side="right")) - 1, 0)
+        self._times, self._values = self._times[first:], self._values[first:]
         return result
 
     def _read_until(self, time_s: float) -> None:
@@ -97,8 +98,8 @@ class AlignedStream:
 def overlapping(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
     """Start and stop of the fewest pieces of at most `size` that cover `length`, in order.
 
-    Each starts `size - overlap` behind the one before; only the last one may be shorter than
-    `size`, and it is longer than `overlap`. Nothing for `length` 0.
+    Each starts `size - overlap` behind the one before. Only the last one may be shorter than
+    `size`; it is longer than `overlap`. No pieces for `length` 0.
     """
     if not 0 <= 2 * overlap <= size or size < 1:
         raise ValueError(f"overlap {overlap} must be at most half of the size {size}")
@@ -112,37 +113,37 @@ def overlapping(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
 def crossfade(
     pieces: Iterable[tuple[int, np.ndarray]],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Joins overlapping pieces of one track; linear cross-fade where two of them overlap.
+    """Joins overlapping pieces by a linear cross-fade where two of them overlap.
 
     Args:
         pieces: pairs (start index, values (n, c)) in order; each overlaps the one before or
-            follows it directly, and none overlaps two others at the same place.
+            follows it directly, and no place belongs to more than two.
 
     Yields:
         (start index, values): consecutive, without overlap, each as soon as it is final.
     """
     start: int = 0
-    held: np.ndarray | None = None
+    pending: np.ndarray | None = None
     for next_start, values in pieces:
-        if held is None:
-            start, held = next_start, values
+        if pending is None:
+            start, pending = next_start, values
             continue
-        keep = next_start - start
-        n = len(held) - keep
-        if keep < 0 or n < 0 or n > len(values):
+        final = next_start - start
+        n = len(pending) - final
+        if final < 0 or n < 0 or n > len(values):
             raise ValueError(f"piece at {next_start} does not continue the one at {start}")
-        # The ends of the fade are neither 0 nor 1: every frame of the overlap has two opinions.
+        # Neither end of the fade is 0 or 1: both pieces count in every frame of the overlap.
         weight = (np.arange(1, n + 1, dtype=np.float32) / (n + 1))[:, None]
-        faded = held[keep:] * (1 - weight) + values[:n] * weight
-        if keep:
-            yield start, held[:keep]
-        start, held = next_start, np.concatenate([faded, values[n:]])
-    if held is not None and len(held):
-        yield start, held
+        faded = pending[final:] * (1 - weight) + values[:n] * weight
+        if final:
+            yield start, pending[:final]
+        start, pending = next_start, np.concatenate([faded, values[n:]])
+    if pending is not None and len(pending):
+        yield start, pending
 
 
-def spread_words(words: Sequence[str], start_s: float, end_s: float) -> np.ndarray:
-    """Times for words of which only the segment's are known: proportional to their length.
+def spread_words(words: Sequence[str], start_s: float | int, end_s: float | int) -> np.ndarray:
+    """Times for the words of a segment that has no word times, proportional to their lengths.
 
     Returns:
         (n, 2) start and end of every word in seconds; they fill the segment without gaps.
@@ -154,10 +155,10 @@ def spread_words(words: Sequence[str], start_s: float, end_s: float) -> np.ndarr
 
 
 def segment_ids(starts_s: np.ndarray, ends_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:
-    """The transcript segment at every time: its index in the order given, -1 for none.
+    """The index of the transcript segment at every time, -1 for none.
 
-    A segment holds `start <= t < end`. Where segments overlap, the one that started last counts
-    (of several starting together, the last in order); when it ends, the earlier one goes on.
+    A segment lasts for `start <= t < end`. Where segments overlap, the one that started last counts
+    (of several that start together, the last in order); when it ends, the earlier one goes on.
 
     Args:
         starts_s: (k,) seconds, any order.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from maven_jax.files import write_file
 from maven_jax.media.problems import NOTE, Fix, InputError, printable, read_text
 
 HEADER = ("valence", "arousal")
@@ -47,7 +48,7 @@ def _number(text: str) -> float | str:
 def _row(line: str) -> tuple[float, float] | str:
     """One frame's values, or what is wrong with the line."""
     if not line:
-        return "blank line between frames: which frame it stands for cannot be told"
+        return "blank line between frames: no telling which frame it stands for"
     columns = line.split(",", 3)
     if len(columns) != 2:
         count = line.count(",") + 1
@@ -78,8 +79,8 @@ def read_annotation(path: Path) -> Annotation:
     """Reads `<video>.txt`: the header `valence,arousal`, then `v,a` for every frame.
 
     A byte order mark, Windows line ends, spaces around values and blank lines at the end are
-    accepted and stated in `fixes`. Everything else is refused rather than guessed, because a
-    line too many or too few shifts every frame behind it.
+    accepted and listed in `fixes`. Anything else is refused rather than guessed at, because a line
+    too many or too few shifts every frame behind it.
 
     Returns:
         Values and validity of all n frames.
@@ -122,13 +123,10 @@ def read_annotation(path: Path) -> Annotation:
 def write_annotation(path: Path, values: Float[np.ndarray, "n 2"]) -> None:
     """Writes `values` as `read_annotation` reads them; rows of -5 are frames not annotated.
 
-    The file appears under its name when it is whole.
+    The file is whole or absent.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = (
         f"{NOT_ANNOTATED:g},{NOT_ANNOTATED:g}" if v == NOT_ANNOTATED else f"{v:.6f},{a:.6f}"
         for v, a in np.asarray(values).tolist()
     )
-    temporary = path.with_name(path.name + ".incomplete")
-    temporary.write_text("\n".join([",".join(HEADER), *rows]) + "\n")
-    temporary.replace(path)
+    write_file(path, ("\n".join([",".join(HEADER), *rows]) + "\n").encode())

@@ -24,11 +24,11 @@ def crop_name(frame: int) -> str:
 
 
 def jpeg_fault(data: bytes) -> str | tuple[int, int]:
-    """Looks at a JPEG file's markers without decoding it.
+    """Reads a JPEG file's markers without decoding it.
 
     Returns:
-        Height and width from the header, or what is wrong. A picture that is cut short has no
-        end marker; a decoder would fill the rest with grey and say nothing.
+        Height and width from the header, or what is wrong. A truncated picture has no end marker;
+        a decoder would fill the rest with grey and say nothing.
     """
     if not data:
         return "zero bytes"
@@ -67,11 +67,11 @@ def read_crop(path: str | Path) -> bytes:
 
 def check_crop(path: str | Path) -> str | tuple[int, int]:
     """Height and width of a crop, or what is wrong with it; does not decode."""
-    found = _read_sound(path)
-    return found if isinstance(found, str) else found[1]
+    crop = _read_intact(path)
+    return crop if isinstance(crop, str) else crop[1]
 
 
-def _read_sound(path: str | Path) -> tuple[bytes, tuple[int, int]] | str:
+def _read_intact(path: str | Path) -> tuple[bytes, tuple[int, int]] | str:
     """A crop's bytes, and height and width by its header; or what is wrong with it."""
     try:
         data = read_crop(path)
@@ -89,8 +89,8 @@ class Crops:
     Attributes:
         path: the folder.
         existing: (n,) frame indices from 0 that have a file, increasing.
-        others: names in the folder that are no crops, sorted (`00001.png`, `1.jpg`, `00000.jpg`).
-        outside: names of symbolic links that leave `root`, which are not followed, sorted.
+        others: sorted names in the folder that are no crops (`00001.png`, `1.jpg`, `00000.jpg`).
+        outside: sorted names of symbolic links that leave `root`; they are not followed.
         missing, broken, resized: how often `load` met a frame without a file, with a file that
             does not decode, and one of another size than 112 x 112.
     """
@@ -115,7 +115,7 @@ class Crops:
         self.others, self.outside = sorted(others), sorted(outside)
 
     def path_of(self, frame: int) -> Path:
-        """Where frame `frame` (from 0) has its crop, whether it is there or not."""
+        """The path of the crop of frame `frame` (from 0), whether it exists or not."""
         return self.path / crop_name(frame)
 
     def load(self, frame: int) -> UInt8[np.ndarray, "112 112 3"] | None:
@@ -123,11 +123,11 @@ class Crops:
         if frame not in self._present:
             self.missing += 1
             return None
-        found = _read_sound(self.path_of(frame))
-        if isinstance(found, str):
+        crop = _read_intact(self.path_of(frame))
+        if isinstance(crop, str):
             self.broken += 1
             return None
-        image = cv2.imdecode(np.frombuffer(found[0], np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(crop[0], np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             self.broken += 1
             return None

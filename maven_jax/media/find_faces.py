@@ -16,8 +16,8 @@ from maven_jax.media.crops import CROP_SIZE
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
-# Where the pupils, the tip of the nose and the corners of the mouth come to lie in a crop of
-# 112 x 112: the template of ArcFace (Deng et al., 2019), to which Aff-Wild2's crops are aligned.
+# Pupils, tip of the nose and corners of the mouth in an aligned crop of 112 x 112 pixels: the
+# template of ArcFace (Deng et al., 2019), which Aff-Wild2's crops follow.
 TEMPLATE = np.array(
     [
         [38.2946, 51.6963],
@@ -27,23 +27,27 @@ TEMPLATE = np.array(
         [70.7299, 92.2041],
     ]
 )
-# A box of the Haar cascade has the eyes this far down and this far apart, as shares of its side.
+# In a box of the Haar cascade: how far down the eyes are and how far apart, as shares of its side.
 _HAAR_EYES_DOWN, _HAAR_EYES_APART = 0.41, 0.36
-# The side of the smallest face, in pixels, that pictures are made smaller to. The cascade's window
-# has 24: that is enough to see that there may be a face, some more to find where it is.
+# Pictures are scaled down until the smallest face has so many pixels. The cascade's window has 24:
+# enough for a hint that there is a face; finding its place takes a few more.
 _HAAR_FACE_PIXELS, _HAAR_HINT_PIXELS = 30, 24
-# Steps from one size of faces to the next, and how many windows have to agree on a face.
+# Factor from one size of faces to the next, and how many windows have to agree on a face.
 _HAAR_STEP, _HAAR_VOTES = 1.1, 5
 _HAAR_HINT_STEP, _HAAR_HINT_VOTES = 1.2, 2
-# A face that was seen before is looked for this far around its box, as a share of the box's side,
-# and at these sizes.
+# A face of the picture before is looked for in this margin around its box and at these sizes, as
+# shares of the box's side.
 _HAAR_MARGIN, _HAAR_SIZES = 0.45, (0.75, 1.35)
-# Boxes that share more of their union are of one face.
+# Boxes whose intersection is a larger share of their union belong to one face.
 _SAME_FACE = 0.3
 _YUNET_FACE_PIXELS = 20
-# The smallest face that is looked for, as a share of the picture's height.
+# Height of the smallest face to find, as a share of the picture's.
 _SMALLEST_FACE = 0.12
 _LEAST_CONFIDENCE = 0.6  # of YuNet; its authors' demo takes .6 to .9
+
+
+Number = float | int
+Box = tuple[Number, Number, Number, Number]
 
 
 @dataclass(frozen=True)
@@ -52,30 +56,27 @@ class Face:
 
     Attributes:
         box: x, y, width, height in pixels.
-        confidence: of the detector, in [0, 1]; no probability, and not comparable between two.
+        confidence: of the detector, in [0, 1]; not a probability, not comparable across detectors.
         landmarks: (5, 2) as in `TEMPLATE`, pixels; None from a detector that has none.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     confidence: float
     landmarks: Float[np.ndarray, "5 2"] | None = None
 
 
-Box = tuple[float, float, float, float]
-
-
-# A picture in RGB to its faces, largest first. Given are also the faces of the picture before, to
-# be looked for where they were first of all, and whether others are wanted: without that they may
-# be left out, as long as no known face is missing.
+# (picture in RGB, faces of the picture before, search everywhere?) -> faces, largest first. Earlier
+# faces are looked for where they were. Unless it searches everywhere, a detector may leave out new
+# faces as long as it finds all the earlier ones.
 Detector = Callable[[np.ndarray, Sequence[Face], bool], list[Face]]
 
 
 class HaarDetector:
     """The frontal-face cascade that OpenCV 4's wheel carries.
 
-    Searching a whole picture for faces of all sizes takes long. So it is done roughly, for hints,
-    and where there is a hint or was a face before, the cascade looks closely: every face that is
-    returned was found in this very picture by the close look.
+    A thorough search of a whole picture for faces of all sizes takes long. So it is done roughly,
+    for hints, and the cascade looks closely where there is a hint or was a face before. Every face
+    returned was found by the close look, in this very picture.
 
     Args:
         smallest: side of the smallest face to find, as a share of the picture's height.
@@ -93,15 +94,15 @@ class HaarDetector:
         self._cascade = cv2.CascadeClassifier(str(path))
         self._smallest = smallest
 
-    def __call__(self, image: Picture, known: Sequence[Face], everywhere: bool) -> list[Face]:
+    def __call__(self, image: Picture, earlier: Sequence[Face], everywhere: bool) -> list[Face]:
         """See `Detector`."""
         grey, scale = self._grey(image, _HAAR_FACE_PIXELS)
-        found = self._close_look(grey, scale, [face.box for face in known], [])
-        if everywhere or len(found) < max(len(known), 1):
-            found = self._close_look(grey, scale, self._hints(image), found)
-        return _by_size(found)
+        faces = self._close_look(grey, scale, [face.box for face in earlier], [])
+        if everywhere or len(faces) < max(len(earlier), 1):
+            faces = self._close_look(grey, scale, self._hints(image), faces)
+        return _by_size(faces)
 
-    def _grey(self, image: Picture, pixels: int) -> tuple[UInt8[np.ndarray, "h w"], float]:
+    def _grey(self, image: Picture, pixels: int) -> tuple[UInt8[np.ndarray, "_ _"], float]:
         small, scale = _reduced(image, self._smallest, pixels)
         return cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), scale
 
@@ -116,25 +117,25 @@ class HaarDetector:
         grey: UInt8[np.ndarray, "h w"],
         scale: float,
         boxes: Sequence[Box],
-        found: Sequence[Face],
+        faces: Sequence[Face],
     ) -> list[Face]:
-        """`found` and the faces around some boxes that are not among them."""
-        faces, smallest = list(found), self._smallest * len(grey)
+        """`faces` and the other faces around some boxes."""
+        faces, smallest = list(faces), self._smallest * len(grey)
         for box in boxes:
             x, y, side, _ = _scaled(box, 1 / scale)
             margin = _HAAR_MARGIN * side
             left, top = max(int(x - margin), 0), max(int(y - margin), 0)
             part = grey[top : math.ceil(y + side + margin), left : math.ceil(x + side + margin)]
             least, most = (share * side for share in _HAAR_SIZES)
-            seen = []
+            candidates = []
             for (u, v, *sides), weight in self._search(
                 part, _HAAR_STEP, _HAAR_VOTES, max(least, smallest), most
             ):
                 place = _scaled((left + u, top + v, *sides), scale)
                 # The sum of the last stage's votes: about 1 for a doubtful face, 5 and more for a
-                # plain one.
-                seen.append(Face(place, 1 - math.exp(-max(weight, 0.0) / 4)))
-            face = max(seen, key=lambda face: overlap(face.box, box), default=None)
+                # clear one.
+                candidates.append(Face(place, 1 - math.exp(-max(weight, 0.0) / 4)))
+            face = max(candidates, key=lambda face: overlap(face.box, box), default=None)
             if face and all(overlap(face.box, other.box) < _SAME_FACE for other in faces):
                 faces.append(face)
         return faces
@@ -158,8 +159,8 @@ class HaarDetector:
             maxSize=(round(most), round(most)),
             outputRejectLevels=True,
         )
-        found = zip(np.reshape(boxes, (-1, 4)).tolist(), np.ravel(weights).tolist())
-        return [((x, y, w, h), weight) for (x, y, w, h), weight in found]
+        weighted = zip(np.reshape(boxes, (-1, 4)).tolist(), np.ravel(weights).tolist())
+        return [((x, y, w, h), weight) for (x, y, w, h), weight in weighted]
 
 
 class YuNetDetector:
@@ -188,13 +189,13 @@ class YuNetDetector:
             raise UserError(f"{model}: not a YuNet model that OpenCV runs ({reason})") from None
         self._smallest = smallest
 
-    def __call__(self, image: Picture, known: Sequence[Face], everywhere: bool) -> list[Face]:
-        """See `Detector`; it is quick enough to search every picture everywhere."""
+    def __call__(self, image: Picture, earlier: Sequence[Face], everywhere: bool) -> list[Face]:
+        """See `Detector`; quick enough to search everywhere in every picture."""
         small, scale = _reduced(image, self._smallest, _YUNET_FACE_PIXELS)
         self._net.setInputSize((small.shape[1], small.shape[0]))
-        _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        _, rows = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         faces = []
-        for row in [] if found is None else found.astype(np.float64):
+        for row in [] if rows is None else rows.astype(np.float64):
             x, y, w, h = (float(v) * scale for v in row[:4])
             confidence = min(max(float(row[14]), 0.0), 1.0)
             faces.append(Face((x, y, w, h), confidence, row[4:14].reshape(5, 2) * scale))
@@ -202,7 +203,7 @@ class YuNetDetector:
 
 
 def open_detector(model: Path | None) -> Detector:
-    """What finds faces in videos that are predicted, and in those of one's own corpus.
+    """The face detector for videos to predict and for those of one's own corpus.
 
     Args:
         model: YuNet's ONNX file; None for the Haar cascade.
@@ -219,12 +220,12 @@ def _by_size(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
 
 
-def _scaled(box: Sequence[float], factor: float) -> Box:
+def _scaled(box: Sequence[Number], factor: float) -> Box:
     x, y, w, h = (float(v) * factor for v in box)
     return x, y, w, h
 
 
-def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+def overlap(a: Sequence[Number], b: Sequence[Number]) -> float:
     """Intersection over union of two boxes."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
@@ -232,8 +233,10 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return common / max(a[2] * a[3] + b[2] * b[3] - common, 1e-9)
 
 
-def _reduced(image: Picture, smallest: float | int, pixels: int) -> tuple[Picture, float]:
-    """The picture so small that the smallest face has `pixels`, and how much smaller it is."""
+def _reduced(
+    image: Picture, smallest: float | int, pixels: int
+) -> tuple[UInt8[np.ndarray, "_ _ 3"], float]:
+    """The picture scaled down until the smallest face has `pixels`, and by which factor."""
     scale = max(smallest * len(image) / pixels, 1.0)
     if scale == 1:
         return image, 1.0
@@ -242,10 +245,10 @@ def _reduced(image: Picture, smallest: float | int, pixels: int) -> tuple[Pictur
 
 
 def alignment(face: Face) -> Float[np.ndarray, "2 3"]:
-    """The similarity that takes pixels of the picture to pixels of the crop.
+    """The similarity transform from pixels of the picture to pixels of the crop.
 
-    With landmarks, the one that brings them nearest to `TEMPLATE` (least squares). Without, the
-    box is placed so that eyes lie where they usually do in such a box; heads are not turned.
+    With landmarks, the one that brings them nearest to `TEMPLATE` (least squares). Without, the box
+    is placed by where eyes usually lie in such a box, and a tilted head stays tilted.
     """
     if face.landmarks is not None:
         return _similarity(face.landmarks, TEMPLATE)
@@ -284,7 +287,7 @@ def cut(image: Picture, face: Face) -> UInt8[np.ndarray, "112 112 3"]:
     matrix[:, 2] += matrix[:, :2] @ low
     scale = float(np.hypot(*matrix[:, 0]))
     if scale < 1:
-        # Made smaller by averages first: interpolation alone would skip pixels.
+        # Shrunk by averaging first: interpolation alone would skip pixels.
         old = np.array([part.shape[1], part.shape[0]])
         new = np.maximum(np.rint(old * scale).astype(int), 1)
         part = cv2.resize(part, new.tolist(), interpolation=cv2.INTER_AREA)

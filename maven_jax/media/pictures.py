@@ -1,4 +1,4 @@
-"""The pictures of a video, upright and in the order shown, each under its number and time."""
+"""The pictures of a video, upright and in the order shown, each with its number."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from jaxtyping import Float, UInt8
 
 from maven_jax.media.container import (
     DECODER_ERRORS,
-    MediaInfo,
     container_start_s,
     opened,
     video_stream,
 )
+from maven_jax.media.frame_times import MediaInfo
 
-# Two ways to compute the same time differ by less; no two frames are nearer to each other.
+# Times computed in two ways differ by less than this, and no two frames are closer together.
 _SAME_TIME_S = 1e-4
-# A header that says that pixels are wider or higher than so many times the other is wrong.
+# A header with pixels more than so many times wider than high, or higher than wide, is wrong.
 _WIDEST_PIXEL = 4
 
 
@@ -28,12 +28,11 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
 
     Args:
         path: the video file.
-        info: what `media.probe` found in it.
+        info: of the file, by `frame_times.probe`.
 
     Yields:
         The number of the frame in `info.times_s` and its picture as it is shown, see `upright`.
-        Numbers increase; a frame that does not decode is left out, so that those behind it keep
-        theirs.
+        Numbers increase; a frame that does not decode is left out and the others keep theirs.
 
     Raises:
         InputError: (a UserError) the file cannot be opened.
@@ -61,8 +60,8 @@ def _decoded(
 
     Args:
         path: the video file.
-        threads: over frames too. They lose whole frames around a broken packet, which only
-            timestamps can make up for.
+        threads: decode several frames at once. That loses whole frames around a broken packet,
+            which does no harm if timestamps identify the others.
     """
     with opened(path) as container:
         zero_s = container_start_s(container)

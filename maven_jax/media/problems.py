@@ -1,4 +1,4 @@
-"""What can be wrong with a corpus, and how it is said: file, place, message, severity."""
+"""What is wrong with a corpus or a file, in one form: file, place, message, severity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNUSABLE, REPAIRED, NOTE = "unusable", "repaired", "note"
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """`text` as one short line: control characters escaped, the middle of long text left out."""
+    """`text` as one short line: control characters escaped, long text cut in the middle."""
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     line = "".join(escaped)
     return line if len(line) <= limit else f"{line[: limit - 21]}…{line[-20:]}"
@@ -38,12 +38,12 @@ class InputError(UserError):
 
 @dataclass(frozen=True)
 class Fix:
-    """Something odd in a file that a stated rule handled.
+    """Something odd in a file that a rule handles.
 
     Attributes:
         severity: "repaired" or "note".
         place: where in the file, "" for the file as a whole.
-        message: what was found and what was done.
+        message: what is odd and what was done about it.
     """
 
     severity: str
@@ -56,8 +56,8 @@ class Problem:
     """One thing that is wrong with a corpus.
 
     Attributes:
-        severity: "unusable" (the video cannot be prepared), "repaired" (a stated rule handles
-            it, counted) or "note".
+        severity: "unusable" (the video cannot be prepared), "repaired" (a rule handles it, and it
+            is counted) or "note".
         file: path relative to the corpus's root (as given for a list outside of it).
         place: where in the file (`line 17`), "" for the file as a whole.
         message: what is wrong, in one line.
@@ -83,7 +83,7 @@ def relative(path: Path, root: Path) -> str:
 
 
 def from_error(error: InputError, root: Path, video: str, severity: str = UNUSABLE) -> Problem:
-    """The problem that `error` states."""
+    """The problem that `error` reports."""
     return Problem(severity, relative(error.path, root), error.place, error.message, video)
 
 

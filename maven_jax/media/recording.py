@@ -1,4 +1,4 @@
-"""What a user gave to be predicted: a video, a sound or a folder of face crops, on one clock."""
+"""One recording: when its frames are shown, and the files with its faces, sound, words, ratings."""
 
 from __future__ import annotations
 
@@ -9,53 +9,67 @@ import numpy as np
 from jaxtyping import Float
 
 from maven_jax.errors import UserError
-from maven_jax.media.container import MediaInfo, has_audio, mean_fps, open_audio, probe
+from maven_jax.media.container import has_audio
 from maven_jax.media.crops import Crops
+from maven_jax.media.frame_times import MediaInfo, mean_fps, probe
 from maven_jax.media.problems import InputError
+from maven_jax.media.sound import open_audio
 
 # Rows per second of a sound without pictures, where nobody says otherwise.
 SOUND_FPS = 30.0
 
 
 @dataclass(frozen=True)
-class Material:
-    """A media file or folder and what there is in it.
+class Recording:
+    """What features are made of and predictions are made for, whatever it was collected for.
 
     Attributes:
-        source: as given.
-        times_s: (n,) of the frames that are predicted, seconds from the container's start.
-        duration_s: until the last frame ends.
-        info: of the video stream; None without pictures.
-        crops: the folder of crops that was given, else None.
-        audio: the file with the sound, None without.
+        source: the video, the sound or the folder of crops; it names the recording.
+        times_s: (n,) when each frame is shown, seconds from the container's start.
+        duration_s: of all frames, the last one included.
+        info: of the video stream; None without one, and where nobody needs it.
+        crops: folder of face crops, one for each frame with a face.
+        audio: file with the sound.
+        transcript: file with the words.
+        annotation: file with a rating for every frame.
         notes: what was odd, in sentences.
     """
 
     source: Path
     times_s: Float[np.ndarray, "n"]
     duration_s: float
-    info: MediaInfo | None
-    crops: Path | None
-    audio: Path | None
-    notes: tuple[str, ...]
+    info: MediaInfo | None = None
+    crops: Path | None = None
+    audio: Path | None = None
+    transcript: Path | None = None
+    annotation: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times_s)
 
     @property
     def fps(self) -> float:
         """Frames per second by the timestamps."""
         return mean_fps(self.times_s)
 
+    @property
+    def has_pictures(self) -> bool:
+        return self.info is not None or self.crops is not None
 
-def open_material(path: Path, *, crops: Path | None, fps: float | int | None) -> Material:
+
+def open_recording(path: Path, *, crops: Path | None, fps: float | int | None) -> Recording:
     """Looks at what is in a media file or a folder of crops.
 
     Args:
         path: a video, a sound file or a folder of crops.
         crops: the crops of a video's faces, cut elsewhere; None to find the faces in it.
-        fps: frames per second where the material tells no times: of crops, where it is needed,
-            and of sound alone, where None means `SOUND_FPS`.
+        fps: frames per second where the files tell no times: of crops, where it is needed, and
+            of sound alone, where None means `SOUND_FPS`.
 
     Raises:
-        UserError: nothing there, nothing that can be decoded, or crops without `fps`.
+        UserError: no such file, nothing in it that can be decoded, or crops without `fps`.
     """
     path = Path(path)
     if not path.exists():
@@ -68,24 +82,29 @@ def open_material(path: Path, *, crops: Path | None, fps: float | int | None) ->
         info = probe(path)
     except InputError as error:
         return _of_sound(path, fps, error)
-    sound = has_audio(path) and info.audio_end_s is not None
-    notes = tuple(fix.message for fix in info.fixes)
-    return Material(
-        path, info.times_s, info.duration_s, info, crops, path if sound else None, notes
+    has_sound = has_audio(path) and info.audio_end_s is not None
+    return Recording(
+        path,
+        info.times_s,
+        info.duration_s,
+        info,
+        crops,
+        path if has_sound else None,
+        notes=tuple(fix.message for fix in info.fixes),
     )
 
 
-def _of_crops(path: Path, fps: float | int | None) -> Material:
+def _of_crops(path: Path, fps: float | int | None) -> Recording:
     frames = Crops(path).existing
     if not len(frames):
         raise UserError(f"{path}: no face crops in this folder (00001.jpg is the first frame's)")
     if fps is None:
         raise UserError(f"{path}: a folder of crops tells no times; give --fps")
-    times = np.arange(int(frames[-1]) + 1) / float(fps)
-    return Material(path, times, len(times) / float(fps), None, path, None, ())
+    times_s = np.arange(int(frames[-1]) + 1) / float(fps)
+    return Recording(path, times_s, len(times_s) / float(fps), crops=path)
 
 
-def _of_sound(path: Path, fps: float | int | None, no_video: InputError) -> Material:
+def _of_sound(path: Path, fps: float | int | None, no_video: InputError) -> Recording:
     """A file without usable pictures: frames are a grid over its sound."""
     try:
         sound = open_audio(path)
@@ -96,6 +115,6 @@ def _of_sound(path: Path, fps: float | int | None, no_video: InputError) -> Mate
         raise InputError(path, "", both) from None
     fps = SOUND_FPS if fps is None else fps
     end_s = sound.start_s + sound.duration_s
-    times = np.arange(max(int(end_s * fps + 1e-6), 1)) / float(fps)
+    times_s = np.arange(max(int(end_s * fps + 1e-6), 1)) / float(fps)
     note = f"{no_video.message}: sound alone, a row every 1/{fps:g} s"
-    return Material(path, times, end_s, None, None, path, (note,))
+    return Recording(path, times_s, end_s, audio=path, notes=(note,))

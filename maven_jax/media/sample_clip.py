@@ -1,4 +1,4 @@
-"""A short clip of known pictures, times and sound: does this machine's decoder give them back?"""
+"""A short clip with given pictures, times and sound, to test whether this machine decodes it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import av
 import numpy as np
 from jaxtyping import Float
 
-from maven_jax.media.container import frame_times, open_audio, opened, video_stream
+from maven_jax.media.container import opened, video_stream
+from maven_jax.media.frame_times import frame_times
+from maven_jax.media.sound import open_audio
 
-# Frames are not equally long: only a reader that takes the container's times gets these.
+# Frames of unequal length: only a reader that uses the container's times gets them right.
 _STEPS_MS = (40, 40, 20, 80, 33, 47)
 FRAMES = 24
 TIMES_S: Float[np.ndarray, "n"] = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.media.container import Sound
+from maven_jax.media.sound import Sound
 from maven_jax.media.transcripts import Segment
 from maven_jax.progress import say
 
@@ -21,7 +21,7 @@ _WINDOW_S = 30.0
 def transcribe(sound: Sound, folder: Path) -> tuple[Segment, ...]:
     """What is said, in segments with times on the clock of the video's frames.
 
-    Half a minute at a time, so that memory does not grow with the sound.
+    The sound is heard half a minute at a time, so memory does not grow with its length.
 
     Args:
         sound: of the video.
@@ -31,9 +31,9 @@ def transcribe(sound: Sound, folder: Path) -> tuple[Segment, ...]:
         UserError: torch is not installed, or the folder holds no such model.
     """
     processor, model = _open(folder)
-    found = in_windows(sound, lambda samples: _listen(processor, model, samples))
-    say(f"speech recognised: {len(found)} segments")
-    return found
+    segments = in_windows(sound, lambda samples: _listen(processor, model, samples))
+    say(f"speech recognised: {len(segments)} segments")
+    return segments
 
 
 def in_windows(sound: Sound, listen: Callable[[np.ndarray], list[Segment]]) -> tuple[Segment, ...]:
@@ -41,29 +41,29 @@ def in_windows(sound: Sound, listen: Callable[[np.ndarray], list[Segment]]) -> t
 
     Args:
         sound: of any length.
-        listen: samples (n,) of at most half a minute at 16 kHz to the segments in it, seconds from
-            its start. A last segment that reaches the end of a window is heard again from its
-            own beginning, if that lies in the last third.
+        listen: takes samples (n,), at most half a minute at 16 kHz, to the segments in them, with
+            times in seconds from the first sample. A last segment that reaches the end of the
+            window and begins in its last third is heard again from its own beginning.
     """
     size = round(_WINDOW_S * _RATE_HZ)
-    held, first, blocks = np.zeros(0, np.float32), 0, sound.blocks(_RATE_HZ)
-    ended, found = False, []
+    pending, first, blocks = np.zeros(0, np.float32), 0, sound.blocks(_RATE_HZ)
+    ended, segments = False, []
     while True:
-        while len(held) < size and not ended:
+        while len(pending) < size and not ended:
             block = next(blocks, None)
             ended = block is None
-            held = held if block is None else np.concatenate([held, block])
-        if not len(held):
-            return tuple(s for s in found if s.text)
-        heard = listen(held[:size])
-        step = min(size, len(held))
-        if (len(held) > size or not ended) and len(heard) > 1:
+            pending = pending if block is None else np.concatenate([pending, block])
+        if not len(pending):
+            return tuple(s for s in segments if s.text)
+        heard = listen(pending[:size])
+        step = min(size, len(pending))
+        if (len(pending) > size or not ended) and len(heard) > 1:
             begun = round(heard[-1].start_s * _RATE_HZ)
             if heard[-1].end_s >= _WINDOW_S - 1 and begun > size * 2 // 3:
                 heard, step = heard[:-1], begun
         at_s = sound.start_s + first / _RATE_HZ
-        found += [Segment(at_s + s.start_s, at_s + s.end_s, s.text) for s in heard]
-        held, first = held[step:], first + step
+        segments += [Segment(at_s + s.start_s, at_s + s.end_s, s.text) for s in heard]
+        pending, first = pending[step:], first + step
 
 
 def _open(folder: Path) -> tuple[Any, Any]:
@@ -89,12 +89,12 @@ def _listen(processor: Any, model: Any, samples: np.ndarray) -> list[Segment]:
     """The segments of one window."""
     inputs = processor(samples, sampling_rate=_RATE_HZ, return_tensors="pt")
     tokens = model.generate(inputs.input_features, return_timestamps=True)
-    told = processor.tokenizer.decode(tokens[0], output_offsets=True, skip_special_tokens=True)
+    text = processor.tokenizer.decode(tokens[0], output_offsets=True, skip_special_tokens=True)
     length_s, segments = len(samples) / _RATE_HZ, []
-    for part in told["offsets"]:
+    for part in text["offsets"]:
         a, b = part["timestamp"]
         a = min(max(float(a), 0.0), length_s)
         b = length_s if b is None else min(max(float(b), a), length_s)
-        if b > a:  # the silence behind a short sound is heard too, and words imagined in it
+        if b > a:  # else imagined in the silence behind a short sound
             segments.append(Segment(a, b, part["text"].strip()))
     return segments

@@ -1,4 +1,4 @@
-"""From faces in single pictures to tracks of people: who is the same in the next one."""
+"""From faces in single pictures to the tracks of people from picture to picture."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from maven_jax.errors import UserError
 from maven_jax.media.find_faces import Face, overlap
 
-# Two boxes of one person in neighbouring pictures overlap by more of their union than this.
+# Share of their union by which the boxes of one person in neighbouring pictures overlap at least.
 _LEAST_OVERLAP = 0.3
-# A face that is lost for longer comes back as another one.
+# A face that is lost for longer than this comes back as another one.
 _LOST_S = 1.0
-# Tracks of fewer pictures, or of less time, are mistakes of the detector.
+# Shorter tracks are mistakes of the detector.
 _LEAST_FRAMES, _LEAST_S = 3, 0.3
-# Grey levels by which two pictures differ on average when the film is cut between them.
+# Two pictures that differ by more grey levels than this on average have a cut between them.
 _CUT_LEVELS = 30.0
 _THUMBNAIL = (32, 18)
 
@@ -27,14 +27,15 @@ CHOICES = ("largest", "longest", "all")
 
 
 @dataclass
-class Track:
-    """One face through a video; numbers are kept in arrays, for hours of them.
+class FaceTrack:
+    """One face through a video, in compact arrays: a video may last for hours.
 
     Attributes:
-        key: number in the order of appearance, of all that the tracker began, from 0.
-        frames: in which it was found, increasing.
-        boxes: x, y, width, height of each, one after the other.
-        confidences: of each.
+        key: number of the track in the order of appearance, from 0.
+        first_s, last_s: time of its first and of its latest frame.
+        frames: those in which the face was found, increasing.
+        boxes: x, y, width, height in each of these frames, flat.
+        confidences: of the detector in each of these frames.
     """
 
     key: int
@@ -46,7 +47,7 @@ class Track:
 
     @property
     def area(self) -> float:
-        """The sum of the boxes' areas, pixels: large for those who are near, and often there."""
+        """The sum of the boxes' areas in pixels: large for people who are near and often seen."""
         boxes = np.frombuffer(self.boxes, np.float32).reshape(-1, 4)
         return float((boxes[:, 2].astype(np.float64) * boxes[:, 3]).sum())
 
@@ -58,15 +59,15 @@ class Track:
 
 
 class Tracker:
-    """Joins faces of pictures that follow each other by the overlap of their boxes."""
+    """Joins the faces of consecutive pictures by the overlap of their boxes."""
 
     def __init__(self) -> None:
-        self.tracks: list[Track] = []
-        self._running: list[Track] = []
+        self.tracks: list[FaceTrack] = []
+        self._running: list[FaceTrack] = []
         self._thumbnail: np.ndarray | None = None
 
-    def update(self, frame: int, time_s: float, faces: Sequence[Face]) -> list[Track]:
-        """The track of each of the next picture's faces, in the order given."""
+    def update(self, frame: int, time_s: float, faces: Sequence[Face]) -> list[FaceTrack]:
+        """The tracks of the faces in the next picture, in the order of `faces`."""
         self._running = [t for t in self._running if time_s - t.last_s <= _LOST_S]
         pairs = sorted(
             (
@@ -76,22 +77,22 @@ class Tracker:
             ),
             key=lambda pair: (-pair[0], pair[1], pair[2].key),
         )
-        found: dict[int, Track] = {}
+        matches: dict[int, FaceTrack] = {}
         for common, i, track in pairs:
             if common < _LEAST_OVERLAP:
                 break
-            if i not in found and all(track is not other for other in found.values()):
-                found[i] = track
+            if i not in matches and all(track is not other for other in matches.values()):
+                matches[i] = track
         for i, face in enumerate(faces):
-            if i not in found:
-                found[i] = Track(len(self.tracks), time_s, time_s)
-                self.tracks.append(found[i])
-                self._running.append(found[i])
-            found[i].add(frame, time_s, face)
-        return [found[i] for i in range(len(faces))]
+            if i not in matches:
+                matches[i] = FaceTrack(len(self.tracks), time_s, time_s)
+                self.tracks.append(matches[i])
+                self._running.append(matches[i])
+            matches[i].add(frame, time_s, face)
+        return [matches[i] for i in range(len(faces))]
 
     def sees_cut(self, image: UInt8[np.ndarray, "h w 3"]) -> bool:
-        """Whether the film is cut before this picture; if it is, no track goes on."""
+        """Whether there is a cut before this picture; if so, all running tracks end."""
         small = cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA)
         thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
         before, self._thumbnail = self._thumbnail, thumbnail
@@ -100,8 +101,8 @@ class Tracker:
             self._running = []
         return is_cut
 
-    def people(self) -> list[Track]:
-        """The tracks that last, in the order of appearance: the first one's ID is 1, and so on."""
+    def people(self) -> list[FaceTrack]:
+        """The tracks that are long enough, in the order of appearance; their IDs count from 1."""
         return [
             t
             for t in self.tracks
@@ -111,13 +112,13 @@ class Tracker:
 
 @dataclass(frozen=True)
 class ChosenFace:
-    """The face that is to be predicted: of each frame, which track's it is.
+    """A face to predict; in each frame it comes from one track or from none.
 
     Attributes:
         name: "" or the ID, when several are chosen.
-        track: (n,) key of the track, -1 where there is none.
-        boxes: (n, 4) x, y, width, height in pixels, NaN where there is none.
-        confidence: (n,) 0 where there is none.
+        track: (n,) key of the track, -1 in frames without the face.
+        boxes: (n, 4) x, y, width, height in pixels, NaN in frames without the face.
+        confidence: (n,) of the detector, 0 in frames without the face.
     """
 
     name: str
@@ -127,40 +128,39 @@ class ChosenFace:
 
     @property
     def found(self) -> Bool[np.ndarray, "n"]:
-        """(n,) where there is a face."""
+        """(n,) which frames show the face."""
         return self.track >= 0
 
 
-def choose(people: Sequence[Track], choice: str, num_frames: int) -> list[ChosenFace]:
-    """The faces that `--face` means; one without any frame if nobody was found.
+def choose(people: Sequence[FaceTrack], choice: str, num_frames: int) -> list[ChosenFace]:
+    """The faces that `--face` means; one that is in no frame if nobody was found.
 
     Args:
-        people: the tracks of a video; their IDs are their places, from 1.
-        choice: `longest` takes the track with the most frames. `largest` takes in every frame,
-            of those that are there, the track whose boxes cover most over the whole video: it
-            keeps to one of two people, and passes on to another where the film is cut. An ID
-            takes that track, `all` each by itself.
+        people: the tracks of a video; their IDs are their places in it, from 1.
+        choice: `longest` takes the track with the most frames. `largest` takes in every frame the
+            track whose boxes cover most over the whole video: it stays with one of two people and
+            passes on to another at a cut. An ID takes that track, `all` every track by itself.
         num_frames: of the video.
 
     Raises:
         UserError: no such face.
     """
     if choice not in CHOICES and not (choice.isascii() and choice.isdigit()):
-        raise UserError(f"--face {choice}: {', '.join(CHOICES)} or a face's number is wanted")
+        raise UserError(f"--face {choice}: expected {', '.join(CHOICES)} or a face's number")
     if choice.isdigit():
         if not 1 <= int(choice) <= len(people):
-            known = f"there are 1 to {len(people)}" if people else "none was found"
-            raise UserError(f"--face {choice}: no such face; {known}")
+            numbers = f"there are 1 to {len(people)}" if people else "none was found"
+            raise UserError(f"--face {choice}: no such face; {numbers}")
         return [_chosen("", [people[int(choice) - 1]], num_frames)]
     if choice == "all" and people:
         return [_chosen(str(i), [track], num_frames) for i, track in enumerate(people, 1)]
     if choice == "longest":
         return [_chosen("", sorted(people, key=lambda t: -len(t.frames))[:1], num_frames)]
-    # Those that count more overwrite those that count less.
+    # Larger faces overwrite smaller ones.
     return [_chosen("", sorted(people, key=lambda t: t.area), num_frames)]
 
 
-def _chosen(name: str, tracks: Sequence[Track], num_frames: int) -> ChosenFace:
+def _chosen(name: str, tracks: Sequence[FaceTrack], num_frames: int) -> ChosenFace:
     keys = np.full(num_frames, -1)
     boxes = np.full((num_frames, 4), np.nan, np.float32)
     confidence = np.zeros(num_frames, np.float32)

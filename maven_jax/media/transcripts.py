@@ -14,12 +14,12 @@ from typing import Any
 
 from maven_jax.media.problems import NOTE, REPAIRED, Fix, InputError, printable, read_text
 
-# In this order when a video has several.
+# The first one counts when a video has several.
 TRANSCRIPT_SUFFIXES = (".json", ".vtt", ".srt", ".txt")
 MAX_BYTES = 16 << 20
 MAX_SEGMENTS = 200_000
 MAX_SEGMENT_CHARS = 100_000
-# Four days: a larger number is a wrong unit (milliseconds), not a video.
+# Four days: a larger number means another unit (milliseconds).
 MAX_TIME_S = 350_000.0
 
 _CLOCK = r"(?:(\d{1,4}):)?(?:(\d{1,4}):)?(\d{1,9}(?:[.,]\d{1,9})?)\s{0,3}s?"
@@ -33,8 +33,8 @@ _TAG = re.compile(r"<[^<>\n]{0,1000}>")
 class Word:
     """A word with its own times, in seconds of the video's clock."""
 
-    start_s: float
-    end_s: float
+    start_s: float | int
+    end_s: float | int
     text: str
 
 
@@ -42,8 +42,8 @@ class Word:
 class Segment:
     """A stretch of speech; `words` is empty if only the segment is timed."""
 
-    start_s: float
-    end_s: float
+    start_s: float | int
+    end_s: float | int
     text: str
     words: tuple[Word, ...] = ()
 
@@ -56,7 +56,7 @@ class Transcript:
     fixes: list[Fix] = field(default_factory=list)
 
 
-# A segment with the place it was read at.
+# A segment and its place in the file.
 _Placed = tuple[str, Segment]
 
 
@@ -88,7 +88,7 @@ def _segment(
 
 
 def _read_txt(path: Path, text: str) -> list[_Placed]:
-    found = []
+    placed = []
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip()
         if not stripped:
@@ -99,8 +99,8 @@ def _read_txt(path: Path, text: str) -> list[_Placed]:
             shown = printable(stripped, 40)
             raise InputError(path, place, f"expected `[0.00s - 2.50s] words`, found {shown!r}")
         start_s, end_s = _seconds(match.groups()[:3]), _seconds(match.groups()[3:])
-        found.append(_segment(path, place, start_s, end_s, stripped[match.end() :]))
-    return found
+        placed.append(_segment(path, place, start_s, end_s, stripped[match.end() :]))
+    return placed
 
 
 def _cue(path: Path, number: int, line: str, body: list[str]) -> _Placed:
@@ -118,7 +118,7 @@ def _read_cues(path: Path, text: str, *, vtt: bool) -> list[_Placed]:
     lines = text.split("\n")
     if vtt and not re.match(r"WEBVTT(?:\s|$)", lines[0]):
         raise InputError(path, "line 1", "expected the header WEBVTT")
-    found: list[_Placed] = []
+    placed: list[_Placed] = []
     i, first_block = 0, True
     while i < len(lines):
         if not lines[i].strip():
@@ -137,16 +137,16 @@ def _read_cues(path: Path, text: str, *, vtt: bool) -> list[_Placed]:
                     message = f"text without a line of times `start --> end`: {shown!r}"
                     raise InputError(path, f"line {i + 1}", message)
             else:
-                found.append(_cue(path, i + at + 1, block[at], block[at + 1 :]))
+                placed.append(_cue(path, i + at + 1, block[at], block[at + 1 :]))
         i, first_block = end, False
-    return found
+    return placed
 
 
 def _json_time(path: Path, place: str, item: dict[str, Any], key: str) -> float:
     value = item.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        found = "nothing" if value is None else printable(repr(value), 40)
-        raise InputError(path, place, f"{key!r} must be a number of seconds, found {found}")
+        given = "nothing" if value is None else printable(repr(value), 40)
+        raise InputError(path, place, f"{key!r} must be a number of seconds, found {given}")
     try:
         return float(value)
     except OverflowError:
@@ -187,7 +187,7 @@ def _read_json(path: Path, text: str, fixes: list[Fix]) -> list[_Placed]:
         raise InputError(path, "", message)
     if len(segments) > MAX_SEGMENTS:
         raise InputError(path, "", f"{len(segments):,} segments are too many")
-    found = []
+    placed = []
     for number, item in enumerate(segments, 1):
         place = f"segment {number}"
         if not isinstance(item, dict):
@@ -198,30 +198,30 @@ def _read_json(path: Path, text: str, fixes: list[Fix]) -> list[_Placed]:
         start_s, end_s = (_json_time(path, place, item, key) for key in ("start", "end"))
         words = _json_words(path, place, item.get("words"), fixes)
         body = body or " ".join(word.text for word in words)
-        found.append(_segment(path, place, start_s, end_s, body, words))
-    return found
+        placed.append(_segment(path, place, start_s, end_s, body, words))
+    return placed
 
 
-def _ordered(found: list[_Placed], fixes: list[Fix]) -> tuple[Segment, ...]:
-    """Segments by start time; disorder and overlaps are stated once, at their first place."""
-    disordered = [b[0] for a, b in pairwise(found) if b[1].start_s < a[1].start_s]
+def _ordered(placed: list[_Placed], fixes: list[Fix]) -> tuple[Segment, ...]:
+    """Segments by start time; disorder and overlaps are reported once, at their first place."""
+    disordered = [b[0] for a, b in pairwise(placed) if b[1].start_s < a[1].start_s]
     if disordered:
         count = f" ({len(disordered)} places)" if len(disordered) > 1 else ""
         fixes.append(Fix(REPAIRED, disordered[0], f"out of order: sorted by start time{count}"))
-    found = sorted(found, key=lambda item: (item[1].start_s, item[1].end_s))
+    placed = sorted(placed, key=lambda item: (item[1].start_s, item[1].end_s))
     overlaps, latest_s = [], -math.inf
-    for place, segment in found:
+    for place, segment in placed:
         if segment.start_s < latest_s - 1e-6:
             overlaps.append(place)
         latest_s = max(latest_s, segment.end_s)
     if overlaps:
         rule = "a frame belongs to the segment that began last"
         fixes.append(Fix(NOTE, overlaps[0], f"{len(overlaps)} overlapping segments: {rule}"))
-    return tuple(segment for _, segment in found)
+    return tuple(segment for _, segment in placed)
 
 
 def parse_transcript(path: Path) -> Transcript:
-    """Reads a transcript by its suffix and states what was odd.
+    """Reads a transcript by its suffix and reports what was odd.
 
     * txt: lines `[0.00s - 2.50s] words`; times may have fields for minutes and hours.
     * srt, vtt: cues; tags (`<i>`, `<v Name>`), cue settings, NOTE, STYLE and REGION are left out.
@@ -243,16 +243,16 @@ def parse_transcript(path: Path) -> Transcript:
     }
     if path.suffix.lower() not in readers:
         raise InputError(path, "", f"not a transcript: expected one of {', '.join(readers)}")
-    found = readers[path.suffix.lower()]()
-    if len(found) > MAX_SEGMENTS:
-        raise InputError(path, "", f"{len(found):,} segments are too many")
-    silent = [place for place, segment in found if not segment.text]
+    placed = readers[path.suffix.lower()]()
+    if len(placed) > MAX_SEGMENTS:
+        raise InputError(path, "", f"{len(placed):,} segments are too many")
+    silent = [place for place, segment in placed if not segment.text]
     if silent:
         fixes.append(Fix(NOTE, silent[0], f"{len(silent)} segments without words ignored"))
-        found = [item for item in found if item[1].text]
-    if not found:
+        placed = [item for item in placed if item[1].text]
+    if not placed:
         fixes.append(Fix(NOTE, "", "no words"))
-    return Transcript(_ordered(found, fixes), fixes)
+    return Transcript(_ordered(placed, fixes), fixes)
 
 
 def read_transcript(path: Path) -> tuple[Segment, ...]:

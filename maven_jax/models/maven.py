@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.layers.attention import MultiHeadAttention
 from maven_jax.layers.heads import RegressionHead, masked_mean_over_frames, repeat_over_frames
-from maven_jax.layers.linear import dense, layer_norm
+from maven_jax.layers.linear import LayerNorm, dense
 from maven_jax.layers.modalities import EmbedModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
 from maven_jax.types import Features, ModalityMasks, Prediction
@@ -46,7 +46,6 @@ class Maven(nn.Module):
         head: "polar" (intensity and angle) or "va".
         readout: "frame": a prediction per frame. "pooled": the mean over valid frames goes through
             the head, and each frame of the window gets that prediction.
-        closed_form: see MultiHeadAttention.
         dtype: of the matrix products; softmax, norms and outputs are float32.
         param_dtype: of the parameters outside BEiT, whose parameters are float32.
     """
@@ -70,7 +69,6 @@ class Maven(nn.Module):
     head_dropout_rate: float | int
     head: Literal["polar", "va"]
     readout: Literal["frame", "pooled"]
-    closed_form: bool = True
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -95,7 +93,6 @@ class Maven(nn.Module):
             self.num_heads,
             self.dropout_rate,
             self.shared_norm,
-            closed_form=self.closed_form,
             name="fusion",
             **dtypes,
         )(embeddings, masks, deterministic=not train)
@@ -104,11 +101,10 @@ class Maven(nn.Module):
             attend = MultiHeadAttention(
                 self.num_heads,
                 self.dropout_rate,
-                closed_form=self.closed_form,
                 name=f"self_attention_{m}",
                 **dtypes,
             )
-            norm = layer_norm(name=f"self_norm_{m}", param_dtype=self.param_dtype)
+            norm = LayerNorm(param_dtype=self.param_dtype, name=f"self_norm_{m}")
             value = enhanced[m].astype(jnp.float32)
             value = norm(
                 attend(enhanced[m], enhanced[m], masks[m], deterministic=not train) + value

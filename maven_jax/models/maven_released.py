@@ -45,7 +45,6 @@ class MavenReleased(nn.Module):
         remat: recompute BEiT's activations in the backward pass to save memory.
         attend_padding: treat missing and padded frames as observed zeros, which other frames attend
             to: the release's behaviour, to compare with its numbers. Off otherwise.
-        closed_form: see MultiHeadAttention.
         dtype: of the matrix products; softmax, norms and outputs are float32.
         param_dtype: of the parameters outside BEiT, whose parameters are float32.
     """
@@ -64,7 +63,6 @@ class MavenReleased(nn.Module):
     layer_scale_init: float | int = 0.1
     remat: bool = False
     attend_padding: bool = False
-    closed_form: bool = True
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -93,11 +91,10 @@ class MavenReleased(nn.Module):
             self.num_heads,
             self.dropout_rate,
             shared_norm=True,
-            closed_form=self.closed_form,
             name="fusion",
             **dtypes,
         )(embeddings, masks, deterministic=not train)
-        split = self.closed_form and self.variant == "mlp" and bool(self.head_dims)
+        split = self.variant == "mlp" and bool(self.head_dims)
         # One vector per window for all modalities: the head would not know of the frames.
         split = split and any(x.shape[1] == frame_mask.shape[1] for x in enhanced.values())
         x = enhanced if split else over_frames(enhanced, frame_mask.shape[1])

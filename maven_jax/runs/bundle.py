@@ -30,9 +30,10 @@ from maven_jax import recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
-from maven_jax.files import SEAL, find_fault, seal, write_json
+from maven_jax.files import write_json
 from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config, check_sections
+from maven_jax.runs.seal import SEAL, find_fault, seal
 from maven_jax.runs.trained_on import TrainedOn
 from maven_jax.state import Weights
 from maven_jax.version import __version__

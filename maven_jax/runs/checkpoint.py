@@ -16,9 +16,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from maven_jax.errors import UserError, disk_refusal
-from maven_jax.files import find_fault, is_sealed, seal, silence_late_callbacks
+from maven_jax.errors import UserError, disk_refusal, listing
 from maven_jax.progress import say
+from maven_jax.runs.seal import find_fault, is_sealed, seal
 from maven_jax.runtime.hosts import agree, is_writer
 from maven_jax.state import TrainState, Weights
 
@@ -71,7 +71,7 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._step = 0
         self._error: BaseException | None = None
-        silence_late_callbacks()
+        _silence_late_callbacks()
 
     # Which there are.
 
@@ -442,12 +442,29 @@ def _check_arrays(folder: Path, like: Any) -> None:
         if there != here:
             faults.append(f"{name} is {_kind(*there)} there, {_kind(*here)} in the model")
     if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(
-            f"{folder} does not fit the recipe's model: {'; '.join(faults[:3])}{more}; take the "
+            f"{folder} does not fit the recipe's model: {listing(faults, 3, '; ')}; take the "
             "recipe that it was trained with"
         )
 
 
 def _kind(dtype: np.dtype, shape: tuple[int, ...]) -> str:
     return f"{dtype}{list(shape)}"
+
+
+def _silence_late_callbacks() -> None:
+    """Keeps a traceback off the screen for every array that was under way when another failed.
+
+    After the first failure orbax closes its event loop; tensorstore's callbacks for the rest find
+    it closed, and Python prints that, for it cannot be raised. The failure itself is raised.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "silences_late_callbacks", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    hook.silences_late_callbacks = True  # pyright: ignore[reportFunctionMemberAccess]
+    sys.unraisablehook = hook

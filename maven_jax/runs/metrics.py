@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maven_jax.errors import UserError, disk_refusal
+from maven_jax.files import write_file
 
 if TYPE_CHECKING:
     from maven_jax.runs.event_file import EventFile
@@ -35,9 +36,7 @@ class MetricWriter:
         path = workdir / "metrics.jsonl"
         kept = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
         with self._room():
-            temporary = path.with_name(path.name + ".incomplete")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            temporary.replace(path)
+            write_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
             self._file = path.open("a")
         self._resume_step = resume_step
         self._events: EventFile | None = None

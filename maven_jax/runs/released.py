@@ -190,7 +190,7 @@ def check_tensors(
     """
     wanted: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
-        wanted |= dict.fromkeys(piece.there, piece.shape_there(shapes[piece.here]))
+        wanted |= dict.fromkeys(piece.sources, piece.sources_shape(shapes[piece.target]))
     wanted |= {copy: wanted[name] for name, copy in table.duplicates}
     has = {name: tensors.shapes[there] for name, there in names.items()}
     known = table.names()
@@ -225,12 +225,12 @@ def fill(
     flat = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
     filled = set(table.start)
     for piece in table.pieces:
-        tensor = tensors.read(names[piece.there[0]])
-        for name in piece.there[1:]:
+        tensor = tensors.read(names[piece.sources[0]])
+        for name in piece.sources[1:]:
             tensor = tensor + tensors.read(names[name])
-        target = flat[piece.here] if piece.layer is None else flat[piece.here][piece.layer]
+        target = flat[piece.target] if piece.layer is None else flat[piece.target][piece.layer]
         target[...] = piece.conversion.convert(tensor, target.shape)
-        filled.add(piece.here)
+        filled.add(piece.target)
     assert filled == flat.keys(), sorted(filled ^ flat.keys())
     return flat
 

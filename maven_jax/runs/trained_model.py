@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from maven_jax import experiment
 from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
 from maven_jax.evaluation.step import predict_function
 from maven_jax.recipes import Config
@@ -147,8 +147,7 @@ class TrainedModel:
             elif np.issubdtype(there.dtype, np.floating) and not np.isfinite(there).all():
                 faults.append(f"has values in {name} that are not finite")
         if faults:
-            more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-            raise UserError(f"{self.source}: the weights: {'; '.join(faults[:3])}{more}")
+            raise UserError(f"{self.source}: the weights: {listing(faults, 3, '; ')}")
         return self
 
     def _abstract_weights(self) -> Weights:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from maven_jax import recipes
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.experiment import feature_kinds
 from maven_jax.files import write_json
 from maven_jax.models import registry
@@ -138,9 +138,8 @@ def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
         if old.get(key) != new.get(key) and not _free(key)
     ]
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(
-            f"{workdir} belongs to a run with another config: {'; '.join(changed[:3])}{more}; "
+            f"{workdir} belongs to a run with another config: {listing(changed, 3, '; ')}; "
             "take another --workdir"
         )
 

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that the same command starts faster the second time."""
+"""Keeps compiled programs on disk, so that the same command starts faster the second time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import jax
 
 
 def cache_folder() -> Path:
-    """Where this machine's programs are kept when nothing else is set.
+    """The default folder for this machine's compiled programs.
 
-    JAX's key for a program does not name the processor's instruction set, and a home folder may be
-    shared by unlike machines, so each kind of processor has a folder of its own.
+    Each kind of processor has its own: JAX's key for a program does not name the processor's
+    instruction set, and different machines may share a home folder.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
@@ -28,15 +28,15 @@ def cache_folder() -> Path:
 
 
 def keep_compiled() -> None:
-    """Turns JAX's compilation cache on, unless the user has chosen a folder or switched it off.
+    """Turns JAX's compilation cache on.
 
     `JAX_COMPILATION_CACHE_DIR` names another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns it
-    off. A folder that cannot be written only costs the time.
+    off. If the folder cannot be written, programs are compiled every time.
     """
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    # With the file and line of JAX, for every program.
+    # One for every program, with the file and line of JAX.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
-    # All of them: a start compiles dozens of small programs, and each takes longer than its file.
+    # Small programs too: a start compiles dozens of them, and reading one is faster than compiling.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

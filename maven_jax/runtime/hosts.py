@@ -1,6 +1,6 @@
-"""Several processes as one run: joining `jax.distributed`, who writes, what all have to agree on.
+"""Several processes as one run: how they join `jax.distributed`, agree, and stop together.
 
-Everything here also works in a process on its own, where it does nothing.
+All of this works in a single process too, where it does next to nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from maven_jax import progress
 from maven_jax.errors import UserError, explain
 from maven_jax.runtime.watchdog import SILENCE_S, Watchdog
 
-# The runtime's own limit for a process that says nothing: the last resort behind the watchdog, for
-# it ends the others with a stack trace. Half of it is how often it hears of a process, so that it
-# may strike half of it after the last sign of life.
+# The runtime's own limit for a silent process. A last resort after the watchdog, as it ends the
+# others with a stack trace. The runtime looks every half of this time, so the limit may be reached
+# half of it after the last sign of life.
 HEARTBEAT_TIMEOUT_S = 70
 JOIN_TIMEOUT_S = 300
-# In the errors of collectives and of the coordinator's services.
+# Parts of the errors that collectives and the coordinator's services raise.
 _SIGNS_OF_A_LOST_PEER = (
     "Gloo",
     "NCCL",
@@ -75,14 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def join_arguments(
     args: argparse.Namespace, environ: Mapping[str, str] = os.environ
 ) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is to be told; None for a process on its own.
+    """The arguments for `jax.distributed.initialize`; None for a single process.
 
     Args:
         args: the parsed flags of `add_arguments`.
         environ: variables that launchers set.
 
     Raises:
-        UserError: flags that contradict each other, or only some of them.
+        UserError: the flags contradict each other, or some are missing.
     """
     given = {name: getattr(args, name) for name in _FLAGS if getattr(args, name) is not None}
     if args.distributed == "off":
@@ -92,10 +92,10 @@ def join_arguments(
     _check_flags(given)
     if len(given) == len(_FLAGS):
         return given | {"cluster_detection_method": "deactivate"}
-    found = _from_environment(environ)
-    if found is None and args.distributed == "on":
+    launched = _from_environment(environ)
+    if launched is None and args.distributed == "on":
         return given
-    if found is None:
+    if launched is None:
         if given:
             missing = ", ".join(_flag(name) for name in _FLAGS if name not in given)
             raise UserError(
@@ -103,13 +103,12 @@ def join_arguments(
                 "three unless Slurm, Open MPI or a Cloud TPU slice started it"
             )
         return None
-    if "OMPI_COMM_WORLD_SIZE" in environ and "coordinator" not in found | given:
+    if "OMPI_COMM_WORLD_SIZE" in environ and "coordinator" not in launched | given:
         raise UserError(
             "this version of Open MPI does not tell its processes where process 0 is: "
             "add --coordinator HOST:PORT with its host and a free port"
         )
-    # What launchers leave to JAX to find is marked by None.
-    return {k: v for k, v in (found | given).items() if v is not None}
+    return {k: v for k, v in (launched | given).items() if v is not None}
 
 
 def _flag(name: str) -> str:
@@ -119,31 +118,31 @@ def _flag(name: str) -> str:
 def _check_flags(given: dict[str, Any]) -> None:
     count, index = given.get("num_processes"), given.get("process_id")
     if count is not None and count < 1:
-        raise UserError(f"--num-processes {count}: at least 1 is wanted")
+        raise UserError(f"--num-processes {count}: expected at least 1")
     if index is not None and (index < 0 or (count is not None and index >= count)):
-        raise UserError(f"--process-id {index}: 0 to --num-processes - 1 is wanted")
+        raise UserError(f"--process-id {index}: expected 0 to --num-processes - 1")
     if "coordinator" in given:
         host, _, port = given["coordinator"].rpartition(":")
         if not host or not port.isdigit():
-            raise UserError(f"--coordinator {given['coordinator']}: HOST:PORT is wanted")
+            raise UserError(f"--coordinator {given['coordinator']}: expected HOST:PORT")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """The same for what launchers announce; a key with None is for JAX to find."""
+    """The arguments that a launcher announces, None for one; JAX finds those that are None."""
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environ:
         alone_here = environ.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0] == "1"
         return {
             "coordinator": None,
             "num_processes": int(environ["SLURM_STEP_NUM_TASKS"]),
             "process_id": int(environ["SLURM_PROCID"]),
-            # JAX gives task i of a node its i-th GPU alone; a node's only task has all of them.
+            # JAX gives task i of a node only its i-th GPU; a node's only task takes all of them.
             "local_device_ids": () if alone_here else None,
         }
     if int(environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         alone_here = environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
-        # Gone since Open MPI 5.
-        where = {"coordinator": None} if "OMPI_MCA_orte_hnp_uri" in environ else {}
-        return where | {
+        # The variable that tells JAX the coordinator; gone since Open MPI 5.
+        coordinator = {"coordinator": None} if "OMPI_MCA_orte_hnp_uri" in environ else {}
+        return coordinator | {
             "num_processes": int(environ["OMPI_COMM_WORLD_SIZE"]),
             "process_id": int(environ["OMPI_COMM_WORLD_RANK"]),
             "local_device_ids": () if alone_here else None,
@@ -156,24 +155,24 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog]:
-    """Joins the other processes, if there are any; has to come before anything touches a device.
+    """Joins the other processes, if there are any; must come before anything touches a device.
 
-    Within it, every process but the first is silent. An error in one of several processes ends all
-    of them at once. At its end all wait for the first.
+    Within the block every process but the first is silent. With several processes an error in one
+    of them ends all at once, and does not leave this block. At the end all wait for the first.
 
     Args:
         args: the parsed flags of `add_arguments`.
         preemptible: whether the command asks `Preemption`; otherwise SIGTERM ends it.
 
     Yields:
-        A watchdog that is at work.
+        A watchdog that has started.
 
     Raises:
-        UserError: flags that cannot be. With several processes all later ones end here.
+        UserError: impossible flags, or the other processes were not found.
     """
     arguments = join_arguments(args)
     if args.stall_timeout < 0:
-        raise UserError(f"--stall-timeout {args.stall_timeout:g}: at least 0 is wanted")
+        raise UserError(f"--stall-timeout {args.stall_timeout:g}: expected at least 0")
     timeout_s = args.stall_timeout or math.inf
     if arguments is None:
         watchdog = Watchdog(timeout_s)
@@ -202,14 +201,14 @@ def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog
 def _join(arguments: dict[str, Any]) -> None:
     """`jax.distributed.initialize` with limits that suit a run that must not hang."""
     arguments = dict(arguments)
-    where = arguments["coordinator_address"] = arguments.pop("coordinator", None)
+    address = arguments["coordinator_address"] = arguments.pop("coordinator", None)
     count = arguments.get("num_processes")
 
     def give_up() -> None:
-        # The runtime's own end is a crash with a stack trace.
+        # Sooner than the runtime, which would crash with a stack trace.
         print(
-            f"maven-jax: not all {count or ''} processes have met at {where or 'process 0'} within "
-            f"{JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
+            f"maven-jax: not all {count or ''} processes have met at {address or 'process 0'} "
+            f"within {JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
             file=sys.stderr,
             flush=True,
         )
@@ -233,7 +232,7 @@ def _join(arguments: dict[str, Any]) -> None:
 
 
 def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
-    """Ends this process of several because of `error`, without the barriers of an orderly end."""
+    """Ends this process because of `error`, without the barriers of an orderly end."""
     line = explain(error)
     if line is not None:
         watchdog.leave(line, 2)
@@ -242,7 +241,7 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
     if isinstance(error, SystemExit):
         watchdog.leave("left early", error.code if isinstance(error.code, int) else 1)
     if any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):
-        # Another process is gone, or is leaving: the watchdog will know which, and why.
+        # Another process is gone or leaving: give the watchdog time to say which one, and why.
         time.sleep(SILENCE_S + 10)
     traceback.print_exception(error)
     first = (str(error).strip() or "no message").splitlines()[0]
@@ -250,7 +249,7 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
 
 
 def is_writer() -> bool:
-    """Whether this is the process that writes files and speaks: the first."""
+    """Whether this is the process that writes files and prints: the first."""
     return jax.process_index() == 0
 
 
@@ -275,7 +274,7 @@ def agree(value: int) -> int:
         try:
             return int(client.blocking_key_value_get(key, 10_000))
         except jax.errors.JaxRuntimeError as error:
-            # The first process may be busy for long; that it lives is the watchdog's concern.
+            # The first process may be busy for long; the watchdog knows whether it is alive.
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
 
@@ -283,42 +282,42 @@ def agree(value: int) -> int:
 class Preemption:
     """Lets a run save before a scheduler takes its machine: SIGTERM is a request to stop.
 
-    In several processes it is enough that one of them is told; the runtime carries it to the
-    others, and all stop at the same step. To be used as a context in the main thread.
+    One of several processes has to get the signal; the runtime tells the others, and all stop at
+    the same step. A context for the main thread.
     """
 
     def __init__(self):
-        self._told, self._before, self._asked = False, None, 0
+        self._signalled, self._earlier_handler, self._questions = False, None, 0
 
     def __enter__(self) -> Preemption:
         if distributed.global_state.client is None:  # else JAX has its own handler
-            self._before = signal.signal(signal.SIGTERM, self._tell)
+            self._earlier_handler = signal.signal(signal.SIGTERM, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._earlier_handler is not None:
+            signal.signal(signal.SIGTERM, self._earlier_handler)
 
-    def _tell(self, *_: object) -> None:
-        self._told = True
+    def _on_signal(self, *_: object) -> None:
+        self._signalled = True
 
     def reached(self) -> bool:
         """Whether to save and stop now; every process has to ask at the same places."""
-        self._asked += 1
+        self._questions += 1
         if distributed.global_state.preemption_sync_manager is not None:
-            return multihost_utils.reached_preemption_sync_point(self._asked)
-        return self._told
+            return multihost_utils.reached_preemption_sync_point(self._questions)
+        return self._signalled
 
 
 def describe(mesh: Mesh, batch_size: int) -> str:
-    """The start-up line: processes x devices, mesh, and how many rows of a batch each process has.
+    """The line at the start: processes x devices, mesh, and each process's rows of a batch.
 
     Args:
         mesh: the device mesh.
         batch_size: rows of the global batch.
     """
-    here = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
-    rows = int(here.any(axis=1).sum()) * batch_size // mesh.shape["data"]
+    ours = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
+    rows = int(ours.any(axis=1).sum()) * batch_size // mesh.shape["data"]
     count = jax.process_count()
     share = f" ({rows} per process)" if count > 1 else ""
     return (

@@ -1,4 +1,4 @@
-"""The device mesh, the rules that lay logical axes on it, and placing batches.
+"""The device mesh, the rules that map logical axes onto it, and the placing of batches.
 
 The mesh has two axes: `data` splits the windows of a batch (and, with FSDP, the parameters too),
 `model` splits heads and MLP widths inside a layer. Modules name the axes of their parameters
@@ -37,7 +37,7 @@ def make_mesh(data: int, model: int) -> Mesh:
         raise UserError(
             f"config.mesh: data={data} x model={model} does not make up the {count} device(s) here"
         )
-    # Linen modules know nothing of explicit axes: sharding is propagated by the compiler (Auto).
+    # Auto: the compiler propagates shardings. Linen modules do not support explicit axes.
     return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -62,7 +62,7 @@ def logical_rules(fsdp: bool) -> Rules:
 def _sharding(
     mesh: Mesh | AbstractMesh, spec: P, shape: tuple[int, ...], rules: dict[str, str | None]
 ):
-    """One leaf's sharding; an axis that a mesh axis does not divide stays whole."""
+    """One leaf's sharding; a dimension that its mesh axis does not divide stays whole."""
     axes: list[str | None] = []
     for size, name in zip(shape, tuple(spec) + (None,) * (len(shape) - len(spec))):
         if name is not None and name not in rules:
@@ -75,7 +75,7 @@ def _sharding(
 
 
 def tree_shardings(mesh: Mesh | AbstractMesh, abstract: Any, rules: Rules) -> Any:
-    """Shardings for a tree of (possibly Linen-boxed) abstract arrays, unboxed in form.
+    """Shardings for a tree of abstract arrays, which Linen may have boxed; the result is unboxed.
 
     Args:
         mesh: the device mesh.
@@ -97,15 +97,15 @@ def tree_shardings(mesh: Mesh | AbstractMesh, abstract: Any, rules: Rules) -> An
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis over `data`."""
+    """The sharding of a batch: its leading axis over `data`."""
     return NamedSharding(mesh, P("data"))
 
 
 def _data_shards(mesh: Mesh, process: int) -> list[int]:
     """Positions along `data` at which a process has devices, in order.
 
-    They need not follow each other: on a TPU slice the mesh follows the wiring, not the hosts. And
-    several processes have the same ones where the model axis goes from one to the next.
+    They need not be adjacent: on a TPU slice the mesh follows the wiring, not the hosts. Where the
+    model axis spans processes, several of them have the same positions.
     """
     along_data = np.moveaxis(mesh.devices, mesh.axis_names.index("data"), 0)
     owners = [{d.process_index for d in devices.flat} for devices in along_data]
@@ -113,12 +113,12 @@ def _data_shards(mesh: Mesh, process: int) -> list[int]:
 
 
 def process_rows(mesh: Mesh, batch_size: int, key: str) -> np.ndarray:
-    """Which rows of a global batch this process's devices take, in order.
+    """The rows of a global batch that this process's devices take, in order.
 
     Args:
         mesh: the device mesh.
         batch_size: rows of the global batch.
-        key: of the recipe, for the message.
+        key: the recipe's key of the batch size, for the message.
 
     Raises:
         UserError: the batch does not split evenly over the data axis.
@@ -136,7 +136,7 @@ def _rows_of(shards: list[int], shard_rows: int) -> np.ndarray:
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """The global batch, spread over the devices, from each process's `process_rows` of it."""
+    """The global batch, split over the devices, from each process's `process_rows` of it."""
     sharding, shards = batch_sharding(mesh), _data_shards(mesh, jax.process_index())
 
     def place(x: np.ndarray) -> jax.Array:
@@ -177,7 +177,7 @@ def gather_rows(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
 
     shards = [_data_shards(mesh, p) for p in range(jax.process_count())]
     shard_rows = rows.shape[1] // len(shards[jax.process_index()])
-    # The exchange wants the same shape of all; processes may differ in how many rows they have.
+    # All processes have to give the same shape, but may have different numbers of rows.
     padded = np.zeros((len(rows), max(map(len, shards)) * shard_rows, *rows.shape[2:]), rows.dtype)
     padded[:, : rows.shape[1]] = rows
     parts = np.asarray(multihost_utils.process_allgather(padded))

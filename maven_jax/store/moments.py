@@ -1,4 +1,4 @@
-"""Mean and spread of many rows, taken in blocks and merged in any grouping."""
+"""Mean and standard deviation of many rows, added in blocks and merged in any grouping."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ class RunningMoments:
     """Count, mean and sum of squares about the mean, merged by Chan's formula in float64.
 
     Sums of squares minus squared sums would lose the digits of a feature whose mean is large
-    against its spread.
+    compared with its standard deviation.
+
+    Attributes:
+        count: rows so far.
+        mean: (dim,) their mean.
+        m2: (dim,) their sum of squares about the mean.
     """
 
     def __init__(self, dim: int):
@@ -32,7 +37,7 @@ class RunningMoments:
         self.m2 = np.zeros(dim)
 
     def add(self, values: np.ndarray) -> None:
-        """Takes in rows (n, dim)."""
+        """Adds rows (n, dim)."""
         if len(values):
             values = values.astype(np.float64)
             mean = values.mean(axis=0)
@@ -48,11 +53,11 @@ class RunningMoments:
         self.count = total
 
     def merge_json(self, moments: Mapping[str, Any]) -> None:
-        """Takes in what another one's `to_json` returned."""
+        """Adds the rows that another one was given, from its `to_json`."""
         self._merge(moments["count"], np.array(moments["mean"]), np.array(moments["m2"]))
 
     def to_json(self) -> dict[str, Any]:
-        """As `merge_json` takes it; JSON keeps every bit of a float64."""
+        """For `merge_json`; JSON keeps every bit of a float64."""
         return {"count": self.count, "mean": self.mean.tolist(), "m2": self.m2.tolist()}
 
     def std(self) -> np.ndarray:
@@ -60,5 +65,5 @@ class RunningMoments:
         return np.sqrt(self.m2 / max(self.count, 1))
 
     def result(self) -> Moments:
-        """What has been taken in so far."""
+        """The moments of the rows so far."""
         return Moments(self.count, self.mean.copy(), self.std())

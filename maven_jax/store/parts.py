@@ -1,4 +1,4 @@
-"""One video on its way into a store: cut into records, checked, its sums taken."""
+"""The records of one video: checks its frames, cuts them into records, sums them up."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from maven_jax.store.schema import TARGETS, Frames, ModalitySpec, mask_field, re
 # One record per group, so that one can be read without its neighbours. zstd at level 1 takes
 # a third off (text vectors repeat within a segment) and still inflates at over 2 GB/s a core.
 SHARD_OPTIONS = "group_size:1,zstd:1"
-# Parts are read once, soon.
+# A part is read once, soon after it was written.
 PART_OPTIONS = "group_size:1,uncompressed"
 
 
 def record_features(
     chunk_frames: int, modalities: Mapping[str, ModalitySpec]
 ) -> tfds.features.FeaturesDict:
-    """TFDS description of a record (`maven_jax.store.reader` says what the fields mean)."""
+    """TFDS description of a record; `Frames` says what the fields mean."""
     fields: dict[str, Any] = {
         "video": tfds.features.Text(),
         "chunk": tfds.features.Scalar(np.int32),
@@ -46,8 +46,8 @@ def record_features(
 class RecordSerializer:
     """Turns records into bytes that depend on nothing but their content.
 
-    `FeaturesDict.serialize_example` leaves the order of a protobuf map to a hash that is seeded
-    anew in every process, and a store would differ from run to run.
+    `FeaturesDict.serialize_example` does not: it leaves the order of a protobuf map to a hash that
+    is seeded anew in every process.
     """
 
     def __init__(self, features: tfds.features.FeaturesDict):
@@ -62,44 +62,49 @@ class RecordSerializer:
 
 
 class RecordFile:
-    """ArrayRecord file under construction.
+    """An ArrayRecord file while it is written; the block's end completes it.
 
-    All methods but `abandon` raise OSError when the file cannot be written, for instance because
-    the disk is full; which write it is that fails is a matter of buffers.
+    Both `write` and the end raise OSError when the file cannot be written, for instance because
+    the disk is full; which of them fails is a matter of buffers.
     """
 
     def __init__(self, path: Path, options: str):
-        self.path = path
+        self._path = path
         self.records = 0
         with _write_errors(path):
             self._writer = ArrayRecordWriter(str(path), options)
 
+    def __enter__(self) -> RecordFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        if kind is None:
+            self._complete()
+        else:
+            with contextlib.suppress(OSError), _write_errors(self._path):
+                self._writer.close()
+
     def write(self, record: bytes) -> None:
         """Adds a record."""
-        with _write_errors(self.path):
+        with _write_errors(self._path):
             self._writer.write(record)
         self.records += 1
 
-    def close(self) -> None:
-        """Completes the file."""
-        with _write_errors(self.path):
+    def _complete(self) -> None:
+        with _write_errors(self._path):
             self._writer.close()
-            reader = ArrayRecordReader(str(self.path), "")
-            found = reader.num_records()
+            reader = ArrayRecordReader(str(self._path), "")
+            written = reader.num_records()
             reader.close()
-        if found != self.records:
-            raise OSError(errno.EIO, f"{found} of {self.records} records were written", self.path)
-
-    def abandon(self) -> None:
-        """Closes and removes the file."""
-        with contextlib.suppress(OSError), _write_errors(self.path):
-            self._writer.close()
-        self.path.unlink(missing_ok=True)
+        if written != self.records:
+            raise OSError(
+                errno.EIO, f"{written} of {self.records} records were written", str(self._path)
+            )
 
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """Makes array_record's errors the OSErrors that they were before it put them into words."""
+    """Turns the errors of array_record, which keep only the text, into OSErrors with their code."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -109,10 +114,10 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 
 class VideoWriter:
-    """Takes the frames of one video in blocks of any length.
+    """Writes the frames of one video, given in blocks of any length.
 
     Attributes:
-        num_frames: frames taken so far.
+        num_frames: frames so far.
         nonfinite: modality -> frames masked because they held NaN or infinity.
     """
 
@@ -134,7 +139,7 @@ class VideoWriter:
             for name, f in features.items()
             if f.shape
         }
-        self._fill = 0
+        self._filled = 0  # rows of the chunk
         self._last_time_s = -np.inf
         self._last_segment: int | None = None
         self._segment_starts: list[int] = []
@@ -150,26 +155,28 @@ class VideoWriter:
             UserError: values that cannot be stored; names video, modality and frame.
             ValueError: the block does not have the planned modalities or widths.
         """
-        fields = self._check(frames)
+        fields = self._checked(frames)
         self._note_segments(frames.segment_id)
-        taken = 0
-        while taken < len(frames):
-            step = min(self._chunk_frames - self._fill, len(frames) - taken)
+        start = 0
+        while start < len(frames):
+            count = min(self._chunk_frames - self._filled, len(frames) - start)
             for name, values in fields.items():
-                self._chunk[name][self._fill : self._fill + step] = values[taken : taken + step]
-            taken += step
-            self._fill += step
-            self.num_frames += step
-            if self._fill == self._chunk_frames:
+                self._chunk[name][self._filled : self._filled + count] = values[
+                    start : start + count
+                ]
+            start += count
+            self._filled += count
+            self.num_frames += count
+            if self._filled == self._chunk_frames:
                 self._flush()
 
     def finish(self) -> dict[str, Any]:
-        """Writes the last, padded record; returns what the store's index has to know.
+        """Writes the last, padded record; returns the video's entry in the store's index.
 
         Raises:
             ValueError: more or fewer frames than planned.
         """
-        if self._fill:
+        if self._filled:
             self._flush()
         if self.num_frames != self._video.num_frames:
             raise ValueError(
@@ -190,7 +197,7 @@ class VideoWriter:
         }
 
     def _note_segments(self, segment_id: np.ndarray) -> None:
-        """Keeps the frames at which another segment begins."""
+        """Notes the frames at which another segment begins."""
         if len(segment_id):
             changed = np.flatnonzero(np.diff(segment_id)) + 1
             begins = [] if segment_id[0] == self._last_segment else [0]
@@ -198,9 +205,10 @@ class VideoWriter:
             self._last_segment = int(segment_id[-1])
 
     def _flush(self) -> None:
+        """Writes the chunk as a record, padded, and adds it to the sums."""
         for values in self._chunk.values():
-            values[self._fill :] = 0
-        self._chunk["segment_id"][self._fill :] = -1
+            values[self._filled :] = 0
+        self._chunk["segment_id"][self._filled :] = -1
         for name in self._modalities:
             self._moments[name].add(self._chunk[name][self._chunk[mask_field(name)]])
         self._moments[TARGETS].add(self._chunk[TARGETS][self._chunk["target_mask"]])
@@ -211,22 +219,22 @@ class VideoWriter:
                     "video": self._video.video,
                     "chunk": index,
                     "start_frame": index * self._chunk_frames,
-                    "num_frames": self._fill,
+                    "num_frames": self._filled,
                     **self._chunk,
                 }
             )
         )
-        self._fill = 0
+        self._filled = 0
 
-    def _check(self, frames: Frames) -> dict[str, np.ndarray]:
+    def _checked(self, frames: Frames) -> dict[str, np.ndarray]:
         """The block's fields as they will be stored."""
-        given = {m: f.shape[1:] for m, f in frames.features.items()}
-        if given != {m: (s.dim,) for m, s in self._modalities.items()}:
-            raise ValueError(f"{self._video.video}: the block's modalities are {given}")
+        shapes = {m: f.shape[1:] for m, f in frames.features.items()}
+        if shapes != {m: (s.dim,) for m, s in self._modalities.items()}:
+            raise ValueError(f"{self._video.video}: the block's modalities are {shapes}")
         self._check_time(frames.time_s)
         fields = {
             "time_s": frames.time_s,
-            "targets": self._check_targets(frames),
+            TARGETS: self._check_targets(frames),
             "target_mask": frames.target_mask,
             "segment_id": frames.segment_id,
         }
@@ -250,12 +258,13 @@ class VideoWriter:
         if bad.any():
             i = int(bad.argmax())
             raise UserError(
-                f"{self._place('time', i)}: {time_s[i]} s does not lie behind the frame before it"
+                f"{self._place('time', i)}: {time_s[i]} s is not later than the frame before it"
             )
         if len(time_s):
             self._last_time_s = time_s[-1]
 
     def _check_targets(self, frames: Frames) -> np.ndarray:
+        """Targets as they are stored, 0 where not annotated."""
         targets = np.where(frames.target_mask[:, None], frames.targets, 0)
         bad = ~(np.abs(targets) <= 1).all(axis=1)
         if bad.any():
@@ -293,7 +302,7 @@ class VideoWriter:
         if over.any():
             i, j = (int(k[0]) for k in np.nonzero(over))
             raise UserError(
-                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} lies beyond what "
-                "float16 holds (65504); scale this modality"
+                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} exceeds what "
+                "float16 can hold (65504); scale this modality"
             )
         return stored, mask

@@ -1,4 +1,4 @@
-"""What a store will hold and in which shard each video lies, fixed before anything is written."""
+"""The plan of a store: which videos it will hold, and in which shard each of them lies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_NAME = "maven_features"
 
 @dataclass(frozen=True)
 class PlannedVideo:
-    """A video that is to be stored; `num_frames` is what its writer has to deliver."""
+    """A video to store; its writer has to deliver `num_frames` frames."""
 
     video: str
     split: str
@@ -32,8 +32,11 @@ class Plan:
     """Videos in store order and their distribution over shards.
 
     Attributes:
-        name: TFDS dataset name, the beginning of the shards' file names.
-        shards: split -> shards -> names of its videos in order; splits in store order.
+        name: TFDS dataset name, with which the shards' file names begin.
+        chunk_frames: frames per record.
+        modalities: name -> spec.
+        videos: name -> video, in store order.
+        shards: split -> for each shard, the names of its videos; all in store order.
     """
 
     name: str
@@ -47,7 +50,7 @@ class Plan:
         return f"{self.name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
     def shard_of(self, video: str) -> tuple[str, int]:
-        """(split, index) of the shard that holds the video."""
+        """Split and index of the shard that holds the video."""
         split = self.videos[video].split
         return split, next(i for i, v in enumerate(self.shards[split]) if video in v)
 
@@ -67,11 +70,7 @@ class Plan:
 
 
 def check_modality_name(name: str, where: str = "modality") -> None:
-    """Refuses names that cannot be a record's field or would clash with one.
-
-    Raises:
-        UserError: says which rule is broken.
-    """
+    """Raises UserError if a name cannot be a record's field, or clashes with one."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise UserError(
             f"{where} {name!r}: a modality's name is a letter followed by letters, digits and _"
@@ -102,7 +101,7 @@ def make_plan(
     for video in videos:
         _check_video(video)
         if video.video in named:
-            raise UserError(f"video {video.video!r} is there twice")
+            raise UserError(f"video {video.video!r} is given twice")
         named[video.video] = video
     splits = sorted({v.split for v in videos}, key=_split_rank)
     # Features, their masks, time, targets and their mask, segment.
@@ -140,9 +139,10 @@ def _check_video(video: PlannedVideo) -> None:
 
 
 def dataset_identity(out: Path) -> tuple[str, str]:
-    """TFDS name and version: of `.../NAME/1.0.0`, where `tfds.builder(NAME, data_dir=...)` looks.
+    """TFDS name and version of a store.
 
-    In any other folder they are fixed, and the store can be opened by its path alone.
+    A store in `.../NAME/1.0.0` has these, and `tfds.builder(NAME, data_dir=...)` finds it. In any
+    other folder they are fixed, and the store can be opened by its path alone.
     """
     out = out.absolute()
     parent = out.parent.name
@@ -152,7 +152,7 @@ def dataset_identity(out: Path) -> tuple[str, str]:
 
 
 def _distribute(videos: Sequence[PlannedVideo], shard_frames: int) -> tuple[tuple[str, ...], ...]:
-    """Cuts the list where it comes nearest to shards of equal length."""
+    """Cuts the list of videos into shards that are as equal in frames as whole videos allow."""
     total = sum(v.num_frames for v in videos)
     count = max(1, min(len(videos), round(total / max(shard_frames, 1))))
     shards: list[list[str]] = [[] for _ in range(count)]
@@ -165,17 +165,13 @@ def _distribute(videos: Sequence[PlannedVideo], shard_frames: int) -> tuple[tupl
 
 
 def check_same_plan(out: Path, plan: Plan) -> None:
-    """Refuses to continue a store that was begun with something else.
-
-    Raises:
-        UserError: says the first thing that differs.
-    """
+    """Raises UserError if the store in `out` was begun with another plan; names a difference."""
     file = out / PLAN_FILE
     try:
-        there = json.loads(file.read_bytes())
+        begun = json.loads(file.read_bytes())
     except (ValueError, OSError) as error:
         raise UserError(f"{file}: cannot be read ({error}); choose another --out") from None
-    difference = _first_difference(there, json.loads(json.dumps(plan.to_json())), "")
+    difference = _first_difference(begun, json.loads(json.dumps(plan.to_json())), "")
     if difference:
         raise UserError(
             f"{out}: holds a store begun with other input: {difference}; "
@@ -183,21 +179,22 @@ def check_same_plan(out: Path, plan: Plan) -> None:
         )
 
 
-def _first_difference(there: Any, now: Any, place: str) -> str:
-    if isinstance(there, dict) and isinstance(now, dict):
-        for key in [*there, *(k for k in now if k not in there)]:
-            inner = f"{place}.{key}" if place else str(key)
+def _first_difference(begun: Any, now: Any, path: str) -> str:
+    """Where two plans differ, in words; empty if they do not."""
+    if isinstance(begun, dict) and isinstance(now, dict):
+        for key in [*begun, *(k for k in now if k not in begun)]:
+            inner = f"{path}.{key}" if path else str(key)
             if key not in now:
-                return f"{inner} is there, but not in this run"
-            if key not in there:
-                return f"{inner} is not there, but in this run"
-            if difference := _first_difference(there[key], now[key], inner):
+                return f"{inner} is in the store, but not in this run"
+            if key not in begun:
+                return f"{inner} is in this run, but not in the store"
+            if difference := _first_difference(begun[key], now[key], inner):
                 return difference
-        if list(there) != list(now):
-            return f"the order of {place or 'its parts'}"
+        if list(begun) != list(now):
+            return f"the order of {path or 'its parts'}"
         return ""
-    if there != now:
-        if isinstance(there, list) or isinstance(now, list):
-            return f"{place} differ"
-        return f"{place} is {there!r} there, {now!r} in this run"
+    if begun != now:
+        if isinstance(begun, list) or isinstance(now, list):
+            return f"{path} differ"
+        return f"{path} is {begun!r} in the store, {now!r} in this run"
     return ""

@@ -3,10 +3,7 @@
 A store is a TFDS folder (`tfds.builder_from_directory(path).as_data_source(split)` opens it too)
 with `store.json` beside TFDS's own metadata. If it was written to `ROOT/NAME/1.0.0`, TFDS finds it
 by name as well: `tfds.data_source(NAME, split=..., data_dir=ROOT)`, or `tfds.load` where TensorFlow
-is installed. `maven_jax.store.writer` writes it.
-
-One record is one chunk of `chunk_frames` consecutive frames of one video, the last one padded with
-zeros. A video's records follow each other, so a window costs exactly the records it overlaps.
+is installed. `store.schema` describes the format, `store.writer` writes it.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 from maven_jax.store.moments import Moments
 from maven_jax.store.records import decode
 from maven_jax.store.schema import (
@@ -40,21 +37,21 @@ from maven_jax.store.schema import (
     video_file,
 )
 
-# Records are fetched in one call up to this size; a batch of windows over long stretches of video
-# can want gigabytes of records, of which it keeps little.
+# Records are fetched in one call up to this size: windows over long stretches of video may overlap
+# gigabytes of records, of which they need few frames.
 FETCH_BYTES = 2**28
 
 
-class _Wanted(NamedTuple):
-    """A record, and where its frames go: fields, which places of theirs, which of its rows."""
+class _Request(NamedTuple):
+    """A record to read, and its copies: the output arrays, rows of these, rows of the record."""
 
     entry: VideoEntry
     chunk: int
-    places: list[tuple[Mapping[str, np.ndarray], slice, slice]]
+    copies: list[tuple[Mapping[str, np.ndarray], slice, slice]]
 
 
-class _File(NamedTuple):
-    """A shard as ArrayRecord wants to be told of it, which need not count its records then."""
+class _ShardFile(NamedTuple):
+    """A shard for ArrayRecord, with what it would otherwise find out by opening every file."""
 
     filename: str
     skip: int
@@ -70,21 +67,22 @@ class Store:
     Attributes:
         path: the folder.
         chunk_frames: frames per record.
-        modalities: name -> spec, in the order they were written in.
+        modalities: name -> spec, in the order in which they were written.
         splits: names, in the order train, validation, test, others.
-        statistics: modality name or `targets` -> moments of the *training* split, over observed
-            (annotated) frames, of the values as stored.
-        dropped: (video, reason) of the videos that were to be stored but could not be.
-        provenance: what the writer was told about the store's making.
+        statistics: modality or `targets` -> moments of the values as stored, over the observed
+            (annotated) frames of the *training* split.
+        dropped: (video, reason) of the videos that could not be stored.
+        provenance: how the store was made, as the writer was told.
+        fingerprint: sha256 of `store.json`, which names all of the store's content.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         """Opens `path`.
 
         Raises:
-            UserError: not a store, an unfinished one, another format version, a kind of values
-                that this version does not know, or a shard is missing or has another size than
-                when it was written.
+            UserError: not a store, an unfinished one, another version of the format, a dtype that
+                this version does not know, or a shard that is missing or of another size than when
+                it was written.
         """
         self.path = Path(path)
         self._meta, self.fingerprint = _read_meta(self.path)
@@ -128,21 +126,34 @@ class Store:
         """The split's videos in the order of their records.
 
         Raises:
-            ValueError: no such split.
+            UserError: no such split.
         """
-        if split not in self._videos:
-            raise ValueError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits)}")
+        self.check_split(split)
         return self._videos[split]
+
+    def check_split(self, split: str, asked_by: str = "") -> None:
+        """Raises UserError if the store has no such split; `asked_by` begins the message."""
+        self._check_name("split", split, self.splits, asked_by)
+
+    def check_modality(self, name: str, asked_by: str = "") -> None:
+        """Raises UserError if the store has no such modality; `asked_by` begins the message."""
+        self._check_name("modality", name, tuple(self.modalities), asked_by)
+
+    def _check_name(self, what: str, name: str, names: Sequence[str], asked_by: str) -> None:
+        if name not in names:
+            raise UserError(
+                f"{asked_by}{self.path} has no {what} {name!r}{did_you_mean(name, names)}"
+            )
 
     def shards(self, split: str) -> list[dict[str, Any]]:
         """The split's files in order: dicts of `file`, `records`, `bytes`."""
         return self._meta["splits"][split]["shards"]
 
     def video_sums(self, entry: VideoEntry) -> dict[str, Any]:
-        """Modality name or `targets` -> sums over the video's observed (annotated) frames.
+        """Modality or `targets` -> sums over the video's observed (annotated) frames.
 
-        They lie beside the shards, one file per video, and are only read when asked for: those of
-        wide features would make every opening of the store slow.
+        Each call reads the video's own file: the sums of wide features in `store.json` would make
+        every opening of the store slow.
 
         Returns:
             Dicts as `RunningMoments.merge_json` takes them.
@@ -199,98 +210,98 @@ class Store:
     def read_into(
         self,
         spans: Sequence[tuple[VideoEntry, slice]],
-        places: Sequence[Mapping[str, np.ndarray]],
+        outputs: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        """Reads frames of several videos at once to where they are wanted.
+        """Reads frames of several videos at once into given arrays.
 
-        Fetches the records that hold one of them, each once, in one batch per split (in several,
-        if they are larger than `FETCH_BYTES` together); of a record, only what is asked for is
-        looked at, and copied once.
+        Fetches each record that holds one of the frames once, all of a split in one call (in
+        several, if they are larger than `FETCH_BYTES` together). Of a record, only the requested
+        fields are decoded, and copied once.
 
         Args:
             spans: videos (from `videos`) and which of their frames: start, stop and step.
-            places: for each span, field (see `record_arrays`) -> array (n, …) that its frames are
+            outputs: for each span, field (see `record_arrays`) -> array (n, …) that its frames are
                 written to; the same fields for all spans.
 
         Raises:
-            ValueError: frames outside their video, or an unknown modality.
+            ValueError: frames outside their video.
             UserError: a shard is damaged; names the file and the video.
         """
         if not spans:
             return
-        known = record_arrays(self.chunk_frames, self.modalities)
-        arrays = {field: known[field] for field in places[0]}
-        wanted: dict[str, dict[int, _Wanted]] = {}
-        for (entry, span), out in zip(spans, places):
+        all_arrays = record_arrays(self.chunk_frames, self.modalities)
+        arrays = {field: all_arrays[field] for field in outputs[0]}
+        requests: dict[str, dict[int, _Request]] = {}
+        for (entry, span), out in zip(spans, outputs):
             frames = _frame_numbers(entry, span)
             chunks, begins = np.unique(frames // self.chunk_frames, return_index=True)
-            for chunk, first, behind in zip(chunks, begins, [*begins[1:], len(frames)]):
+            for chunk, begin, end in zip(chunks, begins, [*begins[1:], len(frames)]):
                 origin = chunk * self.chunk_frames
-                row = slice(frames[first] - origin, frames[behind - 1] - origin + 1, span.step)
-                record = wanted.setdefault(entry.split, {}).setdefault(
-                    entry.first_record + int(chunk), _Wanted(entry, int(chunk), [])
+                rows = slice(frames[begin] - origin, frames[end - 1] - origin + 1, span.step)
+                request = requests.setdefault(entry.split, {}).setdefault(
+                    entry.first_record + int(chunk), _Request(entry, int(chunk), [])
                 )
-                record.places.append((out, slice(first, behind), row))
-        for split, records in wanted.items():
-            keys = sorted(records)
+                request.copies.append((out, slice(begin, end), rows))
+        for split, of_split in requests.items():
+            keys = sorted(of_split)
             for i in range(0, len(keys), self._fetched_at_once):
                 block = keys[i : i + self._fetched_at_once]
-                for key, serialized in zip(block, self._fetch(split, block, records)):
-                    self._copy(split, key, serialized, records[key], arrays)
+                for key, serialized in zip(block, self._fetch(split, block, of_split)):
+                    self._copy(split, key, serialized, of_split[key], arrays)
 
     def _specs(self, modalities: Sequence[str] | None) -> dict[str, ModalitySpec]:
         names = tuple(self.modalities) if modalities is None else tuple(modalities)
         for name in names:
-            if name not in self.modalities:
-                raise ValueError(
-                    f"{self.path}: no modality {name!r}; it has {', '.join(self.modalities)}"
-                )
+            self.check_modality(name)
         return {name: self.modalities[name] for name in names}
 
     @property
     def _fetched_at_once(self) -> int:
+        """How many records may be fetched in one call."""
         frame_bytes = sum(m.frame_bytes for m in self.modalities.values())
         return max(1, FETCH_BYTES // (self.chunk_frames * max(frame_bytes, 1)))
 
     def _fetch(
-        self, split: str, keys: Sequence[int], records: Mapping[int, _Wanted]
+        self, split: str, keys: Sequence[int], requests: Mapping[int, _Request]
     ) -> Sequence[bytes]:
+        """The serialized records; UserError names the one that is damaged."""
         try:
             return self._source(split).__getitems__(keys)
-        except Exception as error:  # whatever riegeli, array_record or TFDS make of it
-            for key in keys:  # which of them is it?
+        except Exception as error:  # of any type: riegeli and array_record have their own
+            for key in keys:  # alone, to tell which of them it is
                 try:
                     self._source(split).__getitems__([key])
                 except Exception as one:
-                    raise self._damaged(split, key, records[key], one) from one
-            raise self._damaged(split, keys[0], records[keys[0]], error) from error
+                    raise self._damaged(split, key, requests[key], one) from one
+            raise self._damaged(split, keys[0], requests[keys[0]], error) from error
 
     def _copy(
         self,
         split: str,
         key: int,
         serialized: bytes,
-        wanted: _Wanted,
+        request: _Request,
         arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     ) -> None:
-        """Puts a record's frames where they are wanted."""
+        """Copies the requested frames of a record into the output arrays."""
         try:
             record = decode(serialized, arrays)
         except ValueError as error:
-            raise self._damaged(split, key, wanted, error) from error
-        if record["video"] != wanted.entry.video or record["chunk"] != wanted.chunk:
+            raise self._damaged(split, key, request, error) from error
+        video, chunk = request.entry.video, request.chunk
+        if record["video"] != video or record["chunk"] != chunk:
             raise UserError(
                 f"{self._shard_of(split, key)}: record {key} of split {split} is not chunk "
-                f"{wanted.chunk} of {wanted.entry.video!r}; the file does not belong to this store"
+                f"{chunk} of {video!r}; the file does not belong to this store"
             )
-        for out, place, row in wanted.places:
+        for out, out_rows, record_rows in request.copies:
             for field in arrays:
-                out[field][place] = record[field][row]
+                out[field][out_rows] = record[field][record_rows]
 
-    def _damaged(self, split: str, key: int, wanted: _Wanted, error: Exception) -> UserError:
+    def _damaged(self, split: str, key: int, request: _Request, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200]
         return UserError(
-            f"{self._shard_of(split, key)}: damaged, cannot read {wanted.entry.video!r} "
+            f"{self._shard_of(split, key)}: damaged, cannot read {request.entry.video!r} "
             f"(record {key} of split {split}): {reason}"
         )
 
@@ -310,7 +321,7 @@ class Store:
         """
         if split not in self._sources:
             files = [
-                _File(str(self.path / s["file"]), 0, s["records"], s["records"])
+                _ShardFile(str(self.path / s["file"]), 0, s["records"], s["records"])
                 for s in self.shards(split)
             ]
             self._sources[split] = ArrayRecordDataSource(files)  # type: ignore
@@ -328,6 +339,7 @@ class Store:
 
 
 def _frame_numbers(entry: VideoEntry, span: slice) -> np.ndarray:
+    """The frames of a span; ValueError if they are not all within the video."""
     if not 0 <= span.start < span.stop <= entry.num_frames or span.step < 1:
         by = f" by {span.step}" if span.step != 1 else ""
         raise ValueError(
@@ -376,10 +388,10 @@ def _read_meta(path: Path) -> tuple[dict[str, Any], str]:
 
 def _check_shard_size(file: Path, num_bytes: int) -> None:
     try:
-        found = file.stat().st_size
+        size = file.stat().st_size
     except FileNotFoundError:
         raise UserError(f"{file}: this shard of the store is missing") from None
-    if found != num_bytes:
+    if size != num_bytes:
         raise UserError(
-            f"{file}: damaged, the file has {found:,} bytes and should have {num_bytes:,}"
+            f"{file}: damaged, the file has {size:,} bytes and should have {num_bytes:,}"
         )

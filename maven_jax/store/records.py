@@ -1,8 +1,8 @@
-"""Finding the arrays of a record in its bytes, without a copy of them.
+"""Decodes a record without copying its arrays.
 
 A record is a TensorFlow `Example`, as TFDS stores it: a map from a field's name to a list of
 strings or of integers. Protobuf's own parser copies everything twice, which costs as much as
-reading the file does; here only the tags and lengths are looked at, and arrays are views.
+reading the file does. This one reads only tags and lengths, and its arrays are views.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _FEATURE, _INTEGERS = 0x12, 0x1A
 
 
 def decode(record: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, Any]:
-    """The video and chunk of a record and views of these of its arrays.
+    """Returns a record's `video` and `chunk`, and views of its arrays.
 
     Args:
         record: as `maven_jax.store.parts.RecordSerializer` makes it.
-        arrays: field -> dtype and shape.
+        arrays: the fields to return -> their dtype and shape.
 
     Raises:
         ValueError: not such a record, or a field is missing or of another size.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, begin, stop in _entries(record):
         if name in arrays:
             dtype, shape = arrays[name]
@@ -38,49 +38,49 @@ def decode(record: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
             count = math.prod(shape)
             if end - at != count * dtype.itemsize:
                 raise ValueError(f"{name} has {end - at} bytes, not {count * dtype.itemsize}")
-            found[name] = np.frombuffer(record, dtype, count, at).reshape(shape)
+            fields[name] = np.frombuffer(record, dtype, count, at).reshape(shape)
         elif name == "video":
             at, end = _inside(record, begin, _BYTES, stop)
             at, end = _inside(record, at, _VALUE, end)
-            found[name] = record[at:end].decode()
+            fields[name] = record[at:end].decode()
         elif name == "chunk":
             at, end = _inside(record, begin, _INTEGERS, stop)
             at, end = _inside(record, at, _VALUE, end)
-            found[name] = _integer(record, at, end)[0]
-    missing = {"video", "chunk", *arrays} - found.keys()
+            fields[name] = _integer(record, at, end)[0]
+    missing = {"video", "chunk", *arrays} - fields.keys()
     if missing:
         raise ValueError(f"the record has no {', '.join(sorted(missing))}")
-    return found
+    return fields
 
 
 def _entries(record: bytes) -> Iterator[tuple[str, int, int]]:
-    """Name and place of every field."""
+    """Name of every field, and the first byte and end of its value."""
     at, end = _inside(record, 0, _FEATURES, len(record))
     if end != len(record):
         raise ValueError("the record is not one Example")
     while at < end:
         begin, stop = _inside(record, at, _ENTRY, end)
-        key, behind = _inside(record, begin, _KEY, stop)
-        yield record[key:behind].decode(), *_inside(record, behind, _FEATURE, stop)
+        key, key_end = _inside(record, begin, _KEY, stop)
+        yield record[key:key_end].decode(), *_inside(record, key_end, _FEATURE, stop)
         at = stop
 
 
 def _inside(record: bytes, at: int, tag: int, end: int) -> tuple[int, int]:
-    """Where the content of the message that begins at `at` begins and ends.
+    """First byte and end of the content of the message that begins at `at`.
 
     Raises:
-        ValueError: it has another tag, or would end behind `end`.
+        ValueError: it has another tag, or does not end before `end`.
     """
     if at >= end or record[at] != tag:
-        raise ValueError(f"the record has another form than a store's at byte {at}")
+        raise ValueError(f"the record is not of the store's form at byte {at}")
     size, at = _integer(record, at + 1, end)
     if at + size > end:
-        raise ValueError(f"the record is cut off behind byte {at}")
+        raise ValueError(f"the record is cut off after byte {at}")
     return at, at + size
 
 
 def _integer(record: bytes, at: int, end: int) -> tuple[int, int]:
-    """The integer (base 128, lowest first) at `at`, and where the next thing is."""
+    """The integer at `at` (base 128, lowest digit first), and the byte after it."""
     value = shift = 0
     while at < end:
         byte = record[at]

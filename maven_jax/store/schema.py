@@ -1,4 +1,8 @@
-"""The feature store on disk: names of files, fields of records, what is known of each video."""
+"""The format of a feature store: its files, the fields of its records, its entry of each video.
+
+One record is one chunk of `chunk_frames` consecutive frames of one video, the last one padded with
+zeros. A video's records follow each other, so a window costs exactly the records it overlaps.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +14,38 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 
+# In `STORE_FILE`, for whoever opens it.
 FORMAT = "maven_jax feature store"
 FORMAT_VERSION = 1
+
+# Written last: a folder with it is a finished store.
 STORE_FILE = "store.json"
+# Written first: a folder with it alone is a store under construction.
 PLAN_FILE = "plan.json"
+# One file for each video, with its counts and sums.
 INDEX_FOLDER = "index"
+
 TARGETS = "targets"
-# What a modality's values are stored as: vectors of encoders, or pixels.
-STORED_DTYPES = ("float16", "uint8")
-# Record fields that are not modalities.
-FRAME_FIELDS = ("time_s", "targets", "target_mask", "segment_id")
+# Record fields that are not modalities; the first hold a value for every frame.
+FRAME_FIELDS = ("time_s", TARGETS, "target_mask", "segment_id")
 RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
-
-
-def mask_field(modality: str) -> str:
-    """Record field that says in which frames `modality` was observed."""
-    return f"{modality}_mask"
+# What a modality's values are stored as: float16 for features of encoders, uint8 for pixels.
+STORED_DTYPES = ("float16", "uint8")
 
 
 def file_key(video: str) -> str:
-    """Name for a video's files that is safe whatever the video is called."""
+    """A name for a video's files that is safe whatever the video is called."""
     return hashlib.sha256(video.encode()).hexdigest()[:32]
 
 
 def video_file(video: str) -> str:
-    """Name, within the index folder, of the file that holds a video's counts and sums."""
+    """The file within the index folder that holds a video's counts and sums."""
     return f"video-{file_key(video)}.json"
+
+
+def mask_field(modality: str) -> str:
+    """The record field that says in which frames `modality` was observed."""
+    return f"{modality}_mask"
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,10 @@ class ModalitySpec:
         dim: width of its feature vectors.
         spec: how they were made (JSON): encoder, source, weights sha256, untrained,
             preprocessing, versions.
-        dtype: of the stored values, one of `STORED_DTYPES`; `uint8` for raw material such as
-            pixels, which comes back as it is.
+        dtype: of the stored values, one of `STORED_DTYPES`.
+
+    Raises:
+        ValueError: another dtype.
     """
 
     name: str
@@ -59,7 +71,7 @@ class ModalitySpec:
     def __post_init__(self):
         if self.dtype not in STORED_DTYPES:
             raise ValueError(
-                f"modality {self.name!r}: dtype {self.dtype!r}; it is one of "
+                f"modality {self.name!r}: dtype {self.dtype!r}, expected one of "
                 + ", ".join(STORED_DTYPES)
             )
 
@@ -69,7 +81,8 @@ class ModalitySpec:
         return cls(name, content["dim"], content["spec"], content.get("dtype", "float16"))
 
     def to_json(self) -> dict[str, Any]:
-        """All but the name. Stores and plans older than `dtype` hold float16 and do not say so."""
+        """All but the name; JSON."""
+        # Stores and plans older than `dtype` hold float16 and do not say so.
         content: dict[str, Any] = {"dim": self.dim, "spec": self.spec}
         return content if self.dtype == "float16" else content | {"dtype": self.dtype}
 
@@ -87,7 +100,7 @@ class ModalitySpec:
 def record_arrays(
     chunk_frames: int, modalities: Mapping[str, ModalitySpec]
 ) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Field -> dtype and shape of the arrays of a record, whose bytes it holds as they are."""
+    """Field -> dtype and shape of a record's arrays; the record holds their bytes as they are."""
     arrays: dict[str, tuple[Any, tuple[int, ...]]] = {
         "time_s": (np.float64, ()),
         TARGETS: (np.float32, (2,)),
@@ -102,6 +115,31 @@ def record_arrays(
     }
 
 
+@dataclass
+class Frames:
+    """Frames of one video, each later than the one before.
+
+    Attributes:
+        time_s: (n,) seconds on the video's clock.
+        targets: (n, 2) valence and arousal; 0 where `target_mask` is False.
+        target_mask: (n,) False for frames without annotation.
+        segment_id: (n,) transcript segment, -1 for none.
+        features: modality -> (n, c). The reader gives the stored dtype, float16 or uint8; the
+            writer takes any float for float16.
+        masks: modality -> (n,), False where nothing was observed (features are 0 there).
+    """
+
+    time_s: Float64[np.ndarray, "n"]
+    targets: Float32[np.ndarray, "n 2"]
+    target_mask: Bool[np.ndarray, "n"]
+    segment_id: Int32[np.ndarray, "n"]
+    features: dict[str, Float[np.ndarray, "n _"] | UInt8[np.ndarray, "n _"]]
+    masks: dict[str, Bool[np.ndarray, "n"]]
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+
 @dataclass(frozen=True)
 class VideoEntry:
     """One video of a split.
@@ -109,11 +147,11 @@ class VideoEntry:
     Attributes:
         first_record: index of its first chunk within the split's data source.
         num_annotated: frames with valence and arousal.
-        stem: name of the media file it comes from; two faces of one video share it.
+        stem: name of the media file that it comes from; two faces in one file share it.
         observed: modality -> frames in which it was observed.
         nonfinite: modality -> frames that held NaN or infinity and were masked for that.
-        segments: (start, stop) frames of each run of one `segment_id`, gaps between transcript
-            segments included, in order: together they are the whole video.
+        segments: (start, stop) frames of each run of one `segment_id`, in order. Gaps between
+            transcript segments are runs too, so together they are the whole video.
     """
 
     video: str
@@ -127,27 +165,3 @@ class VideoEntry:
     observed: dict[str, int]
     nonfinite: dict[str, int]
     segments: tuple[tuple[int, int], ...]
-
-
-@dataclass
-class Frames:
-    """Frames of one video, each later than the one before.
-
-    Attributes:
-        time_s: seconds on the video's clock.
-        targets: valence and arousal; 0 where `target_mask` is False.
-        segment_id: transcript segment, -1 for none.
-        features: modality -> (n, c); as read float16 or uint8, whichever is stored; as given to
-            the writer any float, or uint8.
-        masks: modality -> (n,), False where nothing was observed (features are 0 there).
-    """
-
-    time_s: Float64[np.ndarray, "n"]
-    targets: Float32[np.ndarray, "n 2"]
-    target_mask: Bool[np.ndarray, "n"]
-    segment_id: Int32[np.ndarray, "n"]
-    features: dict[str, Float[np.ndarray, "n _"] | UInt8[np.ndarray, "n _"]]
-    masks: dict[str, Bool[np.ndarray, "n"]]
-
-    def __len__(self) -> int:
-        return len(self.time_s)

@@ -1,4 +1,4 @@
-"""Writes a feature store so that nothing finished is ever lost or written twice.
+"""Writes a feature store so that no finished part is ever lost or written twice.
 
     writer = StoreWriter(out, videos=planned, modalities=specs, provenance={...})
     for v in planned:
@@ -10,16 +10,16 @@
 On disk, while it is written:
 
     plan.json               what goes where; a run with another plan is refused
-    parts/KEY.array_record  the records of one video; renamed to this when whole
+    parts/KEY.array_record  the records of one video
     index/video-KEY.json    its sums and counts: the video is done (readers take the sums from here)
     index/dropped-KEY.json  the video could not be stored, and why
     index/shard-FILE.json   what the shard holds, written just before the shard gets its name
     NAME-SPLIT.array_record-00000-of-00003   a whole shard; its parts are gone
     store.json              written last: the store is complete
 
-Every file is written under another name and renamed, and every step can be repeated, so a process
-may be killed anywhere and the same calls then lead to the same bytes. Different processes may
-write different videos of one store at the same time.
+Every file appears whole, and every step can be repeated: a process may be killed anywhere, and the
+same calls then lead to the same bytes. Different processes may write different videos of one store
+at the same time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from maven_jax.errors import UserError
-from maven_jax.files import publish, sync_directory, temporary_beside, write_file
+from maven_jax.errors import UserError, listing
+from maven_jax.files import publish, sync_directory, whole_file, write_file
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.parts import (
     PART_OPTIONS,
@@ -70,10 +70,10 @@ from maven_jax.store.schema import (
 
 __all__ = ["PlannedVideo", "StoreWriter"]
 
-# Files of this size are quick to copy and to hash, and few enough to open all at once.
+# Quick to copy and to hash, and few enough files to open all at once.
 SHARD_BYTES = 256 * 2**20
-# What `write_file` may leave behind when it is killed.
-TEMPORARY_JSON = "*.json.*.tmp"
+# What `write_file` may leave behind when the process is killed.
+_LEFTOVERS = "*.json.*.tmp"
 
 
 class StoreWriter:
@@ -115,17 +115,17 @@ class StoreWriter:
             if not _is_free(self._out):
                 raise UserError(f"{self._out}: exists and is not a feature store; choose another")
             self._out.mkdir(parents=True, exist_ok=True)
-            # Begins with the plan: an empty folder with a plan is a store, one without is not.
+            # First of all: an empty folder with a plan is a store, one without is not.
             write_file(self._out / PLAN_FILE, _json_bytes(self.plan.to_json()))
         self._index.mkdir(exist_ok=True)
 
     def scratch(self) -> Path:
-        """A folder in the store for helpers' files; `finish` removes it."""
+        """A folder in the store for the caller's own files; `finish` removes it."""
         self._parts.mkdir(exist_ok=True)
         return self._parts
 
     def is_done(self, video: str) -> bool:
-        """True if the video's frames are stored; dropped ones are not, they may be tried again."""
+        """Whether the video's frames are stored; a dropped one is not done, it may be retried."""
         if not self._video_file(video).exists():
             return False
         if self._part(video).exists():
@@ -139,7 +139,7 @@ class StoreWriter:
     ) -> Iterator[VideoWriter]:
         """Stores one video: `append` its frames to what this yields, all of them, in order.
 
-        When the block ends the video is done; when it raises nothing of it is kept.
+        When the block ends the video is done; if it raises, nothing of the video is kept.
 
         Args:
             video: its name in the plan.
@@ -153,9 +153,10 @@ class StoreWriter:
         """
         if video not in self.plan.videos:
             raise ValueError(f"{video!r} is not a planned video")
-        self._parts.mkdir(exist_ok=True)
-        file = RecordFile(temporary_beside(self._part(video), self._parts), PART_OPTIONS)
-        try:
+        with (
+            whole_file(self._part(video)) as temporary,
+            RecordFile(temporary, PART_OPTIONS) as file,
+        ):
             writer = VideoWriter(
                 self.plan.videos[video],
                 file,
@@ -165,11 +166,6 @@ class StoreWriter:
             )
             yield writer
             facts = writer.finish() | {"fps": float(fps), "duration_s": float(duration_s)}
-            file.close()
-        except BaseException:
-            file.abandon()
-            raise
-        publish(file.path, self._part(video))
         split, index = self.plan.shard_of(video)
         self._unpack(split, index)
         write_file(self._video_file(video), _json_bytes(facts))
@@ -180,7 +176,7 @@ class StoreWriter:
     def drop(self, video: str, reason: str) -> None:
         """Notes that a video cannot be stored; `finish` lists it in the store.
 
-        Also for videos that are not in the plan; those have to be noted in every run anew.
+        Also for videos that are not in the plan; those have to be noted again in every run.
         """
         if video in self.plan.videos:
             write_file(self._dropped_file(video), _json_bytes({"video": video, "reason": reason}))
@@ -188,7 +184,7 @@ class StoreWriter:
             self._unplanned[video] = reason
 
     def dropped(self) -> dict[str, str]:
-        """Videos that could not be stored and why."""
+        """Videos that could not be stored -> why."""
         planned = {
             v: json.loads(self._dropped_file(v).read_bytes())["reason"]
             for v in self.plan.videos
@@ -210,13 +206,13 @@ class StoreWriter:
         if open_videos:
             raise UserError(
                 f"{self._out}: {len(open_videos)} of {len(self.plan.videos)} videos are not stored "
-                f"yet: {_listing(open_videos)}; the same command continues"
+                f"yet: {listing(open_videos, 20)}; the same command continues"
             )
         if len(dropped) > allow_missing:
             raise UserError(
                 f"{self._out}: {len(dropped)} videos could not be stored and {allow_missing} may "
                 f"be missing (--allow-missing): "
-                + _listing([f"{v} ({reason})" for v, reason in dropped.items()])
+                + listing([f"{v} ({reason})" for v, reason in dropped.items()], 20)
             )
         if all(v in dropped for v in self.plan.videos):
             raise UserError(f"{self._out}: not one video could be stored")
@@ -226,7 +222,7 @@ class StoreWriter:
         sync_directory(self._out)
         shutil.rmtree(self._parts, ignore_errors=True)
         for folder in (self._out, self._index):
-            for leftover in folder.glob(TEMPORARY_JSON):
+            for leftover in folder.glob(_LEFTOVERS):
                 leftover.unlink(missing_ok=True)
         return Store(self._out)
 
@@ -246,7 +242,7 @@ class StoreWriter:
         return self._index / f"shard-{self.plan.shard_file(split, index)}.json"
 
     def _whole_shard(self, split: str, index: int) -> dict[str, Any] | None:
-        """The shard's index if it and the shard are there, otherwise None."""
+        """The shard's index, if both it and the shard are on disk; otherwise None."""
         with contextlib.suppress(FileNotFoundError):
             shard = json.loads(self._shard_index(split, index).read_bytes())
             if self._shard_path(split, index).stat().st_size == shard["bytes"]:
@@ -255,14 +251,14 @@ class StoreWriter:
 
     @contextmanager
     def _shard_lock(self, split: str, index: int) -> Iterator[None]:
-        """One process at a time; the lock goes with the process that holds it."""
+        """Lets one process at a time into the block; the lock ends with the process."""
         self._parts.mkdir(exist_ok=True)
         with open(self._parts / f"{self.plan.shard_file(split, index)}.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _assemble(self, split: str, index: int) -> dict[str, Any]:
-        """Makes the shard from its parts unless it is whole; returns its index."""
+        """Makes the shard from its parts, unless it is whole already; returns its index."""
         with self._shard_lock(split, index):
             shard = self._whole_shard(split, index)
             if shard is None:
@@ -276,10 +272,11 @@ class StoreWriter:
             return shard
 
     def _join(self, split: str, index: int) -> dict[str, Any]:
+        """Writes the shard from the parts of the videos that are done; returns its index."""
         final = self._shard_path(split, index)
         joined = self._parts / f"{final.name}.whole"
         videos = [v for v in self.plan.shards[split][index] if self.is_done(v)]
-        records = self._publish_records(
+        records = _write_records(
             itertools.chain.from_iterable(_records(self._part(v)) for v in videos),
             joined,
             SHARD_OPTIONS,
@@ -305,28 +302,15 @@ class StoreWriter:
             for video in shard["videos"]:
                 count = json.loads(self._video_file(video).read_bytes())["num_records"]
                 own = list(itertools.islice(records, count))
-                # A part that is there is newer, or was unpacked before an interruption.
+                # An existing part is newer, or was unpacked before an interruption.
                 if not self._part(video).exists():
-                    self._publish_records(own, self._part(video), PART_OPTIONS)
+                    _write_records(own, self._part(video), PART_OPTIONS)
             sync_directory(self._parts)
             self._shard_path(split, index).unlink()
             self._shard_index(split, index).unlink()
 
-    def _publish_records(self, records: Iterable[bytes], final: Path, options: str) -> int:
-        """Writes a whole file of records, or none; returns how many there were."""
-        file = RecordFile(temporary_beside(final, self._parts), options)
-        try:
-            for record in records:
-                file.write(record)
-            file.close()
-        except BaseException:
-            file.abandon()
-            raise
-        publish(file.path, final)
-        return file.records
-
     def _meta(self, dropped: Mapping[str, str]) -> dict[str, Any]:
-        """Contents of `store.json`; assembles what is not assembled yet."""
+        """Contents of `store.json`; assembles the shards that are not assembled yet."""
         moments = {m: RunningMoments(spec.dim) for m, spec in self.plan.modalities.items()}
         moments[TARGETS] = RunningMoments(2)
         splits: dict[str, Any] = {}
@@ -405,14 +389,14 @@ class StoreWriter:
 
 
 def _is_free(out: Path) -> bool:
-    """True if a store may be begun here: nothing, an empty folder, or an attempt cut short."""
+    """Whether a store may be begun in `out`: absent, empty, or left by a killed first attempt."""
     if not out.exists():
         return True
-    return out.is_dir() and all(file.match(TEMPORARY_JSON) for file in out.iterdir())
+    return out.is_dir() and all(file.match(_LEFTOVERS) for file in out.iterdir())
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The file's records one after the other."""
+    """The records of a file, one after the other."""
     reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
     try:
         for i in range(reader.num_records()):
@@ -421,10 +405,13 @@ def _records(path: Path) -> Iterator[bytes]:
         reader.close()
 
 
+def _write_records(records: Iterable[bytes], path: Path, options: str) -> int:
+    """Writes a whole file of records, or none; returns how many there were."""
+    with whole_file(path) as temporary, RecordFile(temporary, options) as file:
+        for record in records:
+            file.write(record)
+    return file.records
+
+
 def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _listing(items: Sequence[str], most: int = 20) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from maven_jax.data.pipeline import Source, WindowSource, number_iterator, to_batch, train_iterator
-from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout, room
+from maven_jax.data.resident import ResidentWindows, device_bytes, free_bytes, make_layout
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import say
@@ -180,7 +180,7 @@ def make_feed(
     process_rows(mesh, config.train.batch_size, "train.batch_size")
     modalities, single = tuple(config.data.modalities), dict(config.data.single_vector)
     layout = make_layout(windows, mesh.shape["data"])
-    needed, free = device_bytes(store, layout, modalities, single), room()
+    needed, free = device_bytes(store, layout, modalities, single), free_bytes()
     sizes = f"{needed / 2**30:.2f} GiB of features per device"
     if free is not None and needed > free:
         say(f"{sizes}, but there is room for {free / 2**30:.2f} GiB: they are streamed instead")

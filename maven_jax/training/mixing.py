@@ -8,7 +8,7 @@ from maven_jax import experiment, recipes
 from maven_jax.data.mixture import PARTS, Mixture
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows, make_windows
-from maven_jax.errors import UserError, did_you_mean
+from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.store.reader import Store
@@ -43,16 +43,14 @@ def _open_one(
             f"multiple of {1 / PARTS} up to {MAX_WEIGHT}"
         )
     mixed = Store(store)
-    if split not in mixed.splits:
-        raise UserError(f"{key}: {store} has no split {split!r}{did_you_mean(split, mixed.splits)}")
+    mixed.check_split(split, f"{key}: ")
     # The validation videos of a fold lie in both splits.
     held_out = split == config.data.eval_split or bool(config.data.fold)
     if mixed.fingerprint == main.fingerprint and held_out:
         raise UserError(f"{key}: split {split} of {store} is what the run is evaluated on")
     modalities = tuple(config.data.modalities)
     for modality in modalities:
-        if modality not in mixed.modalities:
-            raise UserError(f"{key}: {store} has no modality {modality!r}")
+        mixed.check_modality(modality, f"{key}: ")
         kinds = [s.modalities[modality].dtype for s in (mixed, main)]
         if kinds[0] != kinds[1]:
             raise UserError(f"{key}: {store} holds {modality} as {kinds[0]}, not as {kinds[1]}")

@@ -1,4 +1,4 @@
-"""What `predict` finds out about one face of one video, and its forms for programs and people."""
+"""The prediction of one face in one video, as CSV, JSON, pandas and text."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
 from maven_jax.errors import UserError
-from maven_jax.files import publish, temporary_beside
+from maven_jax.files import whole_file
 from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
 
 __all__ = ["VideoPrediction", "Word"]
 
-# Rows of a table that are made at a time: an hour's would be hundreds of megabytes.
+# Rows of the table made at a time: those of an hour would take hundreds of megabytes.
 _ROWS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoPrediction:
-    """Valence and arousal of every picture of a video, and what they rest on.
+    """Valence and arousal of every picture of a video, and what they are based on.
 
     Attributes:
         name: of the media, without its folder.
@@ -34,18 +34,18 @@ class VideoPrediction:
         track: "" or the face's ID, when several faces of a video are predicted.
         frame: (n,) number of the picture in the container, from 0.
         time_s: (n,) the container's timestamp of each picture, seconds from the container's start.
-        va: (n, 2) raw valence and arousal in [-1, 1]; NaN where nothing at all was observed.
-        smoothed: (n, 2) the same through the box filters asked for; None without any.
+        va: (n, 2) raw valence and arousal in [-1, 1]; NaN where no modality was observed.
+        smoothed: (n, 2) the same after smoothing; None without.
         face_found: (n,).
         face_confidence: (n,) of the detector, in [0, 1]; 0 where no face was found.
         boxes: (n, 4) x, y, width, height in pixels of the picture as it is shown (upright, square
-            pixels); NaN where not found.
-        observed: modality -> (n,) the frames at which it was there.
+            pixels); NaN where no face was found.
+        observed: modality -> (n,) the frames in which it was observed.
         words: what was said, by start time.
         contributions: modality -> (n, 2) `va` minus what is predicted without that modality; NaN
             where that leaves nothing. None if it was not asked for.
         label: "" or why the numbers mean nothing ("untrained weights"); every output shows it.
-        notes: what was missing, in sentences for people.
+        notes: what was missing, in sentences.
         facts: numbers about the run: duration_s, real_time_factor, peak_memory_mib, …
     """
 
@@ -76,22 +76,22 @@ class VideoPrediction:
 
     @property
     def modalities(self) -> list[str]:
-        """Of each frame: those observed, joined by `+` (`visual+audio`); "" for none."""
+        """The modalities observed in each frame, joined by `+` (`visual+audio`); "" for none."""
         return self._modalities(slice(None))
 
     def _modalities(self, rows: slice) -> list[str]:
         names = list(self.observed)
-        kinds = np.array([self.observed[name][rows] for name in names], bool)
-        kinds = kinds.reshape(len(names), -1)
-        return ["+".join(n for n, there in zip(names, at) if there) for at in kinds.T]
+        masks = np.array([self.observed[name][rows] for name in names], bool)
+        masks = masks.reshape(len(names), -1)
+        return ["+".join(n for n, seen in zip(names, frame) if seen) for frame in masks.T]
 
     def columns(self, rows: slice = slice(None)) -> dict[str, list[Any]]:
         """The table that CSV and pandas show: column -> a value per frame, in order.
 
-        A last column `label` is there only if `label` is not empty.
+        The last column, `label`, exists only if `label` is not empty.
 
         Args:
-            rows: the frames that are wanted.
+            rows: which frames.
         """
         va = self.va[rows]
         table: dict[str, list[Any]] = {
@@ -154,11 +154,11 @@ class VideoPrediction:
         return pd.DataFrame(self.columns())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as values that JSON has; None where nothing was observed or found."""
+        """Everything as JSON values; None where nothing was observed or no face was found."""
         return dict(self._json_fields())
 
     def _json_fields(self) -> Iterator[tuple[str, Any]]:
-        """The names and values of `to_json`, each made when it is asked for."""
+        """The names and values of `to_json`, each made when it is its turn."""
         yield "name", self.name
         yield "source", str(self.source)
         yield "track", self.track
@@ -175,41 +175,40 @@ class VideoPrediction:
         yield "boxes", _rows(self.boxes)
         yield "observed", {m: mask.tolist() for m, mask in self.observed.items()}
         yield "words", [dataclasses.asdict(word) for word in self.words]
-        ways = self.contributions
-        yield "contributions", None if ways is None else {m: _rows(v) for m, v in ways.items()}
+        shares = self.contributions
+        shares = None if shares is None else {m: _rows(v) for m, v in shares.items()}
+        yield "contributions", shares
 
     def statistics(self) -> dict[str, Any]:
         """The numbers of `summary`: frames, predicted frames, and of each dimension mean, standard
         deviation, least and most (None if nothing was predicted); share of frames per modality.
         """
-        known = self.va[~np.isnan(self.va).any(axis=1)].astype(np.float64)
-        found: dict[str, Any] = {"num_frames": len(self), "num_predicted": len(known)}
+        predicted = self.va[~np.isnan(self.va).any(axis=1)].astype(np.float64)
+        numbers: dict[str, Any] = {"num_frames": len(self), "num_predicted": len(predicted)}
         for name, column in (("valence", VALENCE), ("arousal", AROUSAL)):
-            v = known[:, column]
-            found[name] = (
-                {"mean": v.mean(), "std": v.std(), "min": v.min(), "max": v.max()}
+            v = predicted[:, column]
+            numbers[name] = (
+                {n: float(getattr(v, n)()) for n in ("mean", "std", "min", "max")}
                 if len(v)
                 else None
             )
-            if len(v):
-                found[name] = {key: float(value) for key, value in found[name].items()}
-        found["observed"] = {
+        numbers["observed"] = {
             m: float(a.mean()) if len(a) else 0.0 for m, a in self.observed.items()
         }
-        return found
+        return numbers
 
     def summary(self) -> str:
-        """Some lines for people: how long, what was there, the numbers; the label first of all."""
-        found = self.statistics()
+        """Some lines to read: the label, the length, the modalities, the numbers, the notes."""
+        numbers = self.statistics()
         lines = [self.title]
         if self.label:
             lines.append(f"  MEANINGLESS NUMBERS: {self.label}")
         duration = self.facts.get("duration_s")
         length = "" if duration is None else f", {duration:.1f} s"
-        shares = ", ".join(f"{m} in {s:.0%}" for m, s in found["observed"].items())
+        shares = ", ".join(f"{m} in {s:.0%}" for m, s in numbers["observed"].items())
         lines.append(f"  {len(self):,} frames{length}; {shares} of them")
         for name in ("valence", "arousal"):
-            if (v := found[name]) is None:
+            if (v := numbers[name]) is None:
                 lines.append(f"  {name} not predicted")
             else:
                 spread = f"from {v['min']:+.2f} to {v['max']:+.2f}"
@@ -219,15 +218,8 @@ class VideoPrediction:
 
 def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
     """Makes the file, and its folder, by what `write` puts into it; it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path, path.parent)
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write(file)
 
 
 def _cell(column: str, value: Any) -> str:
@@ -240,5 +232,5 @@ def _cell(column: str, value: Any) -> str:
 
 
 def _rows(values: Float32[np.ndarray, "n _"]) -> list[list[float] | None]:
-    """Rows as lists, None for those that are not known."""
+    """Rows as lists, None for rows of NaN."""
     return [None if math.isnan(row[0]) else row for row in values.tolist()]

@@ -1,8 +1,8 @@
 """A trained model on a user's own media: decode, crop, encode, predict window by window, blend.
 
-Features come from the same code as those of training (`features.reader.VideoReader`) and meet the
-same windows, so a video that is predicted here scores as it would from a feature store. Everything
-streams: face crops go through a folder on disk, features are forgotten once their windows are done.
+Features come from the code that makes those of training (`features.reader.RecordingReader`) and
+are cut into the same windows, so a video scores here as it would from a feature store. Everything
+streams: face crops go through a folder on disk, features are dropped once their windows are done.
 """
 
 from __future__ import annotations
@@ -21,28 +21,26 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from ml_collections import ConfigDict
 
-from data_prep.corpus.check_video import VideoCheck
-from data_prep.corpus.layout import Video
 from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
 from maven_jax.features.device import Clock, peak_memory_mib
-from maven_jax.features.reader import Encoders, VideoReader, open_encoders
+from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.media.align import segment_ids
-from maven_jax.media.container import open_audio
 from maven_jax.media.crops import Crops
 from maven_jax.media.cut_faces import cut_faces
 from maven_jax.media.find_faces import open_detector
-from maven_jax.media.recording import Material, open_material
+from maven_jax.media.recording import Recording, open_recording
+from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import transcribe
 from maven_jax.media.track_faces import ChosenFace
 from maven_jax.media.transcripts import Segment, Word, read_transcript
 from maven_jax.progress import meter, say
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
+from maven_jax.video.live_frames import LiveFrames
 from maven_jax.video.prediction import VideoPrediction
-from maven_jax.video.reel import Reel
 from maven_jax.video.window_mean import WindowedModel
 
 # What makes the features of two encoders the same; their versions and places do not.
@@ -50,14 +48,14 @@ _IDENTITY = ("encoder", "sha256", "feature", "dtype", "preprocessing")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Track:
-    """A face that is to be predicted and its crops; without pictures, neither."""
+class FaceCrops:
+    """A face to predict and the folder of its crops; None where there are no pictures."""
 
     face: ChosenFace
     crops: Path | None
 
 
-class Predictor:
+class VideoPredictor:
     """Predicts media with one trained model; made by `load`.
 
     Attributes:
@@ -117,20 +115,21 @@ class Predictor:
         """
         began, folder = time.monotonic(), None if crops is None else Path(crops)
         widths = self._widths(smooth)
-        material = open_material(Path(media), crops=folder, fps=fps)
+        recording = open_recording(Path(media), crops=folder, fps=fps)
         with tempfile.TemporaryDirectory(prefix="maven_jax-") as scratch:
-            words = self._transcript(material, transcript, asr, Path(scratch))
+            words = self._transcript(recording, transcript, asr, Path(scratch))
+            recording = dataclasses.replace(recording, transcript=words)
             segments = () if words is None else read_transcript(words)
-            self._check_something(material, words)
-            tracks = self._tracks(material, face, face_model, Path(scratch))
-            shared = time.monotonic() - began
-            results = []
-            for track in tracks:
+            self._check_usable(recording)
+            faces = self._faces(recording, face, face_model, Path(scratch))
+            shared_s = (time.monotonic() - began) / len(faces)
+            predictions = []
+            for face_crops in faces:
                 began = time.monotonic()
-                found = self._predict_track(material, track, words, segments, contributions)
-                seconds = shared / len(tracks) + time.monotonic() - began
-                results.append(_finished(found, material, widths, seconds))
-            return results
+                raw = self._predict_face(recording, face_crops, segments, contributions)
+                seconds = shared_s + time.monotonic() - began
+                predictions.append(_finished(raw, recording, widths, seconds))
+            return predictions
 
     def _widths(self, smooth: bool | tuple[int, int] | None) -> tuple[int, int] | None:
         if smooth is None:
@@ -151,138 +150,101 @@ class Predictor:
 
     def _transcript(
         self,
-        material: Material,
+        recording: Recording,
         transcript: str | os.PathLike[str] | None,
         asr: str | os.PathLike[str] | None,
         scratch: Path,
     ) -> Path | None:
         if transcript is not None and asr is not None:
-            raise UserError("a transcript and a speech recogniser: one of both is wanted")
+            raise UserError("give a transcript or a speech recogniser, not both")
         if transcript is not None:
             return Path(transcript)
         if asr is None:
             return None
-        if material.audio is None:
-            say(f"{material.source.name}: no sound, so nothing for the speech recogniser")
+        if recording.audio is None:
+            say(f"{recording.source.name}: no sound, so nothing for the speech recogniser")
             return None
-        segments = transcribe(open_audio(material.audio), Path(asr))
+        segments = transcribe(open_audio(recording.audio), Path(asr))
         path = scratch / "transcript.json"
         path.write_text(json.dumps([dataclasses.asdict(s) for s in segments]))
         return path
 
-    def _check_something(self, material: Material, words: Path | None) -> None:
-        """Raises UserError if the material has nothing that the model takes."""
-        there = {
-            "visual": material.info is not None or material.crops is not None,
-            "audio": material.audio is not None,
-            "text": words is not None,
+    def _check_usable(self, recording: Recording) -> None:
+        """Raises UserError if the recording has no modality that the model takes."""
+        present = {
+            "visual": recording.has_pictures,
+            "audio": recording.audio is not None,
+            "text": recording.transcript is not None,
         }
-        if not any(there.get(name) for name in self.modalities):
-            has = ", ".join(name for name, present in there.items() if present) or "nothing"
+        if not any(present.get(name) for name in self.modalities):
+            has = ", ".join(name for name in present if present[name]) or "nothing"
             raise UserError(
-                f"{material.source}: has {has}, and the model of {self.model.source} takes "
+                f"{recording.source}: has {has}, and the model of {self.model.source} takes "
                 f"{', '.join(self.modalities)}"
             )
 
-    def _tracks(
+    def _faces(
         self,
-        material: Material,
+        recording: Recording,
         choice: str,
         face_model: str | os.PathLike[str] | None,
         scratch: Path,
-    ) -> list[_Track]:
-        n = len(material.times_s)
-        if material.crops is not None:
-            return [_Track(_given_crops(material.crops, n), material.crops)]
-        if material.info is None or "visual" not in self.modalities:
-            return [_Track(_nobody(n), None)]
+    ) -> list[FaceCrops]:
+        n = recording.num_frames
+        if recording.crops is not None:
+            return [FaceCrops(_given_crops(recording.crops, n), recording.crops)]
+        if recording.info is None or "visual" not in self.modalities:
+            return [FaceCrops(_nobody(n), None)]
         detector = open_detector(None if face_model is None else Path(face_model))
-        with meter(f"{material.source.name}: finding faces", n, "frames") as m:
-            found = cut_faces(
-                material.source,
-                material.info,
+        with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
+            faces = cut_faces(
+                recording.source,
+                recording.info,
                 scratch,
                 detector=detector,
                 choice=choice,
                 advance=m.advance,
             )
-        return [_Track(face, crops) for face, crops in found]
+        return [FaceCrops(face, crops) for face, crops in faces]
 
-    def _predict_track(
+    def _predict_face(
         self,
-        material: Material,
-        track: _Track,
-        words: Path | None,
+        recording: Recording,
+        face_crops: FaceCrops,
         segments: Sequence[Segment],
         contributions: bool,
     ) -> VideoPrediction:
-        """One face; facts, smoothing and what that needs are left to `_finished`."""
-        n, name = len(material.times_s), material.source.name
-        video = Video(
-            name=name,
-            stem=material.source.stem,
-            split="test",
-            crops=track.crops,
-            media=material.source,
-            audio=material.audio,
-            transcript=words,
-        )
-        check = VideoCheck(video, num_frames=n, times_s=material.times_s, fps=material.fps)
-        reader = VideoReader(check, self.encoders, Clock())
+        """One face; `_finished` adds what depends on the whole of it: smoothing and facts."""
+        name, face = recording.source.name, face_crops.face
+        cropped = dataclasses.replace(recording, crops=face_crops.crops)
+        reader = RecordingReader(cropped, self.encoders, Clock())
         specs = {m: self.encoders.specs()[m] for m in self.modalities}
-        reel = Reel(material.source, specs, reader.blocks())
-        entry = _entry(name, material, segments if "text" in self.modalities else ())
-        label = f"{name}{f', face {track.face.name}' if track.face.name else ''}: predicting"
-        ways = contributions and len(self.modalities) > 1
-        outputs = self._windowed(reel, entry, ways, label)
-        observed = {m: np.concatenate(masks) for m, masks in reel.observed.items()}
-        nothing = ~np.any(list(observed.values()), axis=0)
-        va = np.where(nothing[:, None], np.float32(np.nan), outputs[:, 0])
+        frames = LiveFrames(recording.source, specs, reader.blocks())
+        entry = _entry(recording, segments if "text" in self.modalities else ())
+        label = f"{name}{f', face {face.name}' if face.name else ''}: predicting"
+        without_each = contributions and len(self.modalities) > 1
+        outputs = self._windowed(frames, entry, without_each, label)
+        observed = {m: np.concatenate(masks) for m, masks in frames.observed.items()}
+        unobserved = ~np.any(list(observed.values()), axis=0)
+        va = np.where(unobserved[:, None], np.float32(np.nan), outputs[:, 0])
         return VideoPrediction(
             name=name,
-            source=material.source,
-            track=track.face.name,
-            frame=np.arange(n),
-            time_s=np.asarray(material.times_s, np.float64),
+            source=recording.source,
+            track=face.name,
+            frame=np.arange(recording.num_frames),
+            time_s=np.asarray(recording.times_s, np.float64),
             va=va,
             smoothed=None,
-            face_found=track.face.found,
-            face_confidence=track.face.confidence,
-            boxes=track.face.boxes,
+            face_found=face.found,
+            face_confidence=face.confidence,
+            boxes=face.boxes,
             observed=observed,
             words=_words(segments),
-            contributions=_contributions(outputs, observed) if ways else None,
+            contributions=_contributions(outputs, observed) if without_each else None,
             label=self.model.label,
-            notes=(*material.notes, *reader.notes, *self._absent(material, words, observed)),
+            notes=(*recording.notes, *reader.notes, *_absent(recording, observed)),
             facts={},
         )
-
-    def _absent(
-        self,
-        material: Material,
-        words: Path | None,
-        observed: Mapping[str, Bool[np.ndarray, "n"]],
-    ) -> list[str]:
-        """What the model would have taken and was not there, in sentences."""
-        pictures = material.info is not None or material.crops is not None
-        hints = {
-            "visual": "no face was found" if pictures else "no pictures",
-            "audio": "no sound" if material.audio is None else "the sound gave no features",
-            "text": "no words (--transcript FILE or --asr DIR give some)"
-            if words is None
-            else "the transcript has no words",
-        }
-        told = []
-        for name, mask in observed.items():
-            if not mask.any():
-                told.append(f"{hints.get(name, name)}: predicted without {name}")
-            elif name == "visual" and not mask.all():
-                told.append(f"a face in {mask.sum():,} of {len(mask):,} frames")
-        nothing = int((~np.any(list(observed.values()), axis=0)).sum())
-        if nothing:
-            show = "frame shows" if nothing == 1 else "frames show"
-            told.append(f"{nothing:,} {show} nothing that the model takes: no value there")
-        return told
 
 
 def load(
@@ -291,7 +253,7 @@ def load(
     which: str = "best",
     encoders: Sequence[str] = (),
     workers: int | None = None,
-) -> Predictor:
+) -> VideoPredictor:
     """A predictor of the model in a workdir or a bundle.
 
     Args:
@@ -302,40 +264,40 @@ def load(
         workers: threads that decode crops; None for one per core.
 
     Raises:
-        UserError: no model there, encoders that are not here, or other ones than in training.
+        UserError: no model in `path`, or encoders that are missing or not those of training.
     """
     model = open_model(Path(path), which)
     if model.label:
         say(f"MEANINGLESS NUMBERS: {model.label}")
-    known = model.trained_on
-    missing = [m for m in known.modalities if m not in known.encoders]
+    trained_on = model.trained_on
+    missing = [m for m in trained_on.modalities if m not in trained_on.encoders]
     if missing:
         raise UserError(
             f"{path}: the features of {', '.join(missing)} were made elsewhere and imported; "
             "only `maven-jax evaluate` on a store of such features can predict"
         )
-    sections = ConfigDict(recipes.from_json(known.encoders).to_dict())
+    sections = ConfigDict(recipes.from_json(trained_on.encoders).to_dict())
     recipes.override(sections, encoders, prefix="encoders")
-    opened = open_encoders(sections, tuple(known.modalities), workers or os.cpu_count() or 1)
-    _check_encoders(opened.specs(), known.modalities, Path(path))
-    return Predictor(model, opened)
+    opened = open_encoders(sections, tuple(trained_on.modalities), workers or os.cpu_count() or 1)
+    _check_encoders(opened.specs(), trained_on.modalities, Path(path))
+    return VideoPredictor(model, opened)
 
 
 def _check_encoders(
-    here: Mapping[str, ModalitySpec], trained: Mapping[str, ModalitySpec], path: Path
+    opened: Mapping[str, ModalitySpec], trained: Mapping[str, ModalitySpec], path: Path
 ) -> None:
     """Raises UserError unless these encoders make the features that the model was trained on."""
     for name, spec in trained.items():
         for key in ("dim", *_IDENTITY):
             old, new = (
                 s.dim if key == "dim" else json.loads(json.dumps(s.spec.get(key)))
-                for s in (spec, here[name])
+                for s in (spec, opened[name])
             )
             if old != new:
                 raise UserError(
                     f"{path}: the encoder of {name} is not the one of training: {key} is "
-                    f"{str(new)[:60]}, not {str(old)[:60]}; --encoders.{name}.source=FOLDER says "
-                    "where the right one is"
+                    f"{str(new)[:60]}, not {str(old)[:60]}; name the right one by "
+                    f"--encoders.{name}.source=FOLDER"
                 )
 
 
@@ -357,27 +319,49 @@ def _given_crops(folder: Path, num_frames: int) -> ChosenFace:
     return face
 
 
-def _entry(name: str, material: Material, segments: Sequence[Segment]) -> VideoEntry:
-    """The video as windows are cut from it."""
+def _entry(recording: Recording, segments: Sequence[Segment]) -> VideoEntry:
+    """The recording as a store would list it; windows are cut from that."""
     ids = segment_ids(
         np.array([s.start_s for s in segments]),
         np.array([s.end_s for s in segments]),
-        material.times_s,
+        recording.times_s,
     )
     borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
     return VideoEntry(
-        video=name,
+        video=recording.source.name,
         split="test",
         num_frames=len(ids),
         first_record=0,
-        fps=material.fps,
-        duration_s=material.duration_s,
+        fps=recording.fps,
+        duration_s=recording.duration_s,
         num_annotated=0,
-        stem=material.source.stem,
+        stem=recording.source.stem,
         observed={},
         nonfinite={},
         segments=tuple(itertools.pairwise(borders)),
     )
+
+
+def _absent(recording: Recording, observed: Mapping[str, Bool[np.ndarray, "n"]]) -> list[str]:
+    """What the model takes and the recording does not show, in sentences."""
+    hints = {
+        "visual": "no face was found" if recording.has_pictures else "no pictures",
+        "audio": "no sound" if recording.audio is None else "the sound gave no features",
+        "text": "no words (--transcript FILE or --asr DIR give some)"
+        if recording.transcript is None
+        else "the transcript has no words",
+    }
+    notes = []
+    for name, mask in observed.items():
+        if not mask.any():
+            notes.append(f"{hints.get(name, name)}: predicted without {name}")
+        elif name == "visual" and not mask.all():
+            notes.append(f"a face in {mask.sum():,} of {len(mask):,} frames")
+    blank = int((~np.any(list(observed.values()), axis=0)).sum())
+    if blank:
+        show = "frame shows" if blank == 1 else "frames show"
+        notes.append(f"{blank:,} {show} nothing that the model takes: no value there")
+    return notes
 
 
 def _words(segments: Sequence[Segment]) -> tuple[Word, ...]:
@@ -392,37 +376,39 @@ def _words(segments: Sequence[Segment]) -> tuple[Word, ...]:
 def _contributions(
     outputs: Float32[np.ndarray, "n k 2"], observed: Mapping[str, Bool[np.ndarray, "n"]]
 ) -> dict[str, Float32[np.ndarray, "n 2"]]:
-    """Modality -> what it adds; NaN where nothing else was observed."""
-    found = {}
+    """Modality -> what it adds; NaN where no other modality was observed."""
+    contributions = {}
     for i, name in enumerate(observed, 1):
         others = np.any([mask for m, mask in observed.items() if m != name], axis=0)
-        found[name] = np.where(others[:, None], outputs[:, 0] - outputs[:, i], np.float32(np.nan))
-    return found
+        contributions[name] = np.where(
+            others[:, None], outputs[:, 0] - outputs[:, i], np.float32(np.nan)
+        )
+    return contributions
 
 
 def _finished(
-    found: VideoPrediction, material: Material, widths: tuple[int, int] | None, seconds: float
+    raw: VideoPrediction, recording: Recording, widths: tuple[int, int] | None, seconds: float
 ) -> VideoPrediction:
-    """With smoothed tracks and the facts of the run."""
+    """With the smoothed values and the facts of the run."""
     facts = {
-        "duration_s": material.duration_s,
-        "fps": material.fps,
+        "duration_s": recording.duration_s,
+        "fps": recording.fps,
         "seconds": seconds,
         # Seconds of video per second of work: above 1 is faster than it plays.
-        "real_time_factor": material.duration_s / max(seconds, 1e-9),
+        "real_time_factor": recording.duration_s / max(seconds, 1e-9),
         "peak_memory_mib": peak_memory_mib(),
     }
-    smoothed = None if widths is None else _smoothed(found.va, widths)
-    return dataclasses.replace(found, smoothed=smoothed, facts=facts)
+    smoothed = None if widths is None else _smoothed(raw.va, widths)
+    return dataclasses.replace(raw, smoothed=smoothed, facts=facts)
 
 
 def _smoothed(
     va: Float32[np.ndarray, "n 2"], widths: tuple[int, int]
 ) -> Float32[np.ndarray, "n 2"]:
-    """The box filter's mean over those frames that have a value; NaN stays where it is."""
-    known = ~np.isnan(va)
-    if known.all():
+    """The box filter's mean over the frames that have a value; NaN stays where it is."""
+    has_value = ~np.isnan(va)
+    if has_value.all():
         return box_filter(va, widths)
-    weight = box_filter(known.astype(np.float32), widths)
-    mean = box_filter(np.where(known, va, np.float32(0)), widths) / np.maximum(weight, 1e-9)
-    return np.where(known, mean, np.float32(np.nan))
+    weight = box_filter(has_value.astype(np.float32), widths)
+    mean = box_filter(np.where(has_value, va, np.float32(0)), widths) / np.maximum(weight, 1e-9)
+    return np.where(has_value, mean, np.float32(np.nan))

@@ -28,7 +28,7 @@ FACELESS = (0, 7, 8)
 
 def portraits(seed: int) -> list[np.ndarray]:
     """Pictures of 320 x 240 of a drawn face that moves; nobody is in those of `FACELESS`."""
-    media = [m for m in plan_corpus(8, 0) if len(m.tracks) == 1][seed]
+    media = [m for m in plan_corpus(8, 0) if len(m.cast) == 1][seed]
     scene = direct(media, FRAMES / FPS, seed)
     shots = scene.shots(np.arange(FRAMES) / FPS)
     images = [draw_frame(scene, shots, i, np.zeros(1, bool))[:, :, ::-1] for i in range(FRAMES)]

@@ -24,7 +24,7 @@ def names_of(kind, prefix, config=None):
     """Name -> shape of the tensors that the tables want, and the counters beside them."""
     shapes = variable_shapes(kind, config or {})
     there = {
-        prefix + e.there: e.shape_there(shapes[e.here].shape)
+        prefix + e.source: e.source_shape(shapes[e.target].shape)
         for e in entries(kind, kind_of(kind).read(config or {}))
     }
     counters = [n.replace("running_var", "num_batches_tracked") for n in there if "_var" in n]
@@ -93,7 +93,7 @@ def test_another_models_file_is_one_short_line(vggish, tsav, tmp_path):
     )
     with pytest.raises(UserError, match="it has nothing"):
         convert_encoder("tsav", Tensors({}, unread, ""), tmp_path, source="t.pth")
-    with pytest.raises(UserError, match="no encoder file is called 'vgg'; known: iresnet50, vggi"):
+    with pytest.raises(UserError, match="no encoder file 'vgg'; expected one of iresnet50, vgg"):
         convert_encoder("vgg", vggish, tmp_path, source="v.pth")
     assert ENCODER_FILES == ("iresnet50", "vggish", "tsav")
 

@@ -114,7 +114,7 @@ def test_every_parameter_has_its_place_in_the_table(kind):
     about = encoder.module if kind == "beit" else encoder.module.config
     filled = {}
     for entry in entries(kind, about):
-        filled.setdefault(entry.here, []).append(entry.layer)
+        filled.setdefault(entry.target, []).append(entry.layer)
     parameters = flatten_dict(encoder.params | encoder.state, sep="/")
     assert filled.keys() == parameters.keys()
     for path, layers in filled.items():

@@ -92,7 +92,7 @@ def test_variables_of_another_config_are_not_written(written, tmp_path):
         save(tmp_path / "a", encoder, config=IRESNET | {"embed_dim": 7})
     with pytest.raises(UserError, match=r"no iresnet50 .* batch_stats/stem_norm/mean is missing"):
         save(tmp_path / "a", encoder, state={})
-    with pytest.raises(UserError, match="extra/kernel is none of its variables"):
+    with pytest.raises(UserError, match="extra/kernel is not one of its variables"):
         save(tmp_path / "a", encoder, params=encoder.params | {"extra": {"kernel": np.ones(2)}})
     assert not (tmp_path / "a").exists()
 
@@ -101,13 +101,13 @@ def test_variables_of_another_config_are_not_written(written, tmp_path):
     ("change", "message"),
     [
         ({"kind": "vggish"}, "kind is 'vggish', not 'iresnet50'"),
-        ({"kind": None}, "kind is missing or no str"),
-        ({"sha256": 3}, "sha256 is missing or no str"),
-        ({"config": []}, "config is missing or no dict"),
+        ({"kind": None}, "kind is missing or not a str"),
+        ({"sha256": 3}, "sha256 is missing or not a str"),
+        ({"config": []}, "config is missing or not a dict"),
         ({"config": {"sides": 3}}, "unknown key 'sides'"),
         ({"config": IRESNET | {"stem_dim": 3}}, r"stem_norm/mean has shape \(4,\), not \(3,\)"),
         ({"config": IRESNET | {"depths": [1, 2]}}, "unit2/conv1/kernel is missing"),
-        ({"config": IRESNET | {"depths": [1, 1], "widths": [4, 4]}}, "is none of its variables"),
+        ({"config": IRESNET | {"depths": [1, 1], "widths": [4, 4]}}, "is not one of its variables"),
     ],
 )
 def test_records_that_do_not_fit_are_named(folder, change, message):

@@ -60,7 +60,7 @@ def test_ratings_outside_the_video_are_counted_and_those_of_another_refused(tmp_
     assert (found[:, 0] == 0).all()  # up to the last frame, between rows at 0.5 and 1.2 s
     assert notes == [
         "line 1: byte order mark (BOM) ignored",
-        "line 1: columns left aside: note",
+        "line 1: columns ignored: note",
         "2 of 4 ratings lie outside the video, which ends at 1.00 s",
     ]
     path.write_text("time_s,valence,arousal\n0,0,0\n250,.1,.1\n500,.2,.2\n")
@@ -112,7 +112,7 @@ def test_the_same_command_adds_what_is_new_and_leaves_the_rest(tmp_path, capsys)
     capsys.readouterr()
     make_corpus(mine, root, face="largest", detector=everywhere)
     printed = capsys.readouterr().out
-    assert "one (train): 30 frames, faces are there already, 26 annotated" in printed
+    assert "one (train): 30 frames, faces cut before, 26 annotated" in printed
     assert "three (train): 30 frames" in printed
     assert os.stat(root / "cropped_aligned" / "one" / "00030.jpg").st_mtime_ns == before
     assert not list(root.glob(".faces-*"))

@@ -12,18 +12,17 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import soundfile
 
-from data_prep import encode as extract_module
+from data_prep import encode as encode_module
 from data_prep import prepare
 from data_prep.corpus.check import check
 from data_prep.corpus.layout import scan
-from data_prep.encode import FrameCount, encode_videos, extract
+from data_prep.encode import FrameCount, encode_corpus, encode_videos
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
@@ -121,17 +120,19 @@ def test_what_ends_the_writing_ends_the_reading_ahead(root, monkeypatch):
         for c in check(scan(root)).checks
     ]
 
-    class FullDisk:
+    class FullDisk(StoreWriter):
+        def __init__(self) -> None:
+            pass
+
         def is_done(self, name: str) -> bool:
             return False
 
-        def video(self, *_: object) -> None:
+        def video(self, *_: object, **__: object):
             raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(extract_module, "_cores_to_spare", lambda: True)
-    writer: Any = FullDisk()
+    monkeypatch.setattr(encode_module, "_cores_to_spare", lambda: True)
     with pytest.raises(UserError, match="no space left; the same command continues") as caught:
-        encode_videos(checks, Encoders(None, None, None), writer, Clock(), FrameCount())
+        encode_videos(checks, Encoders(None, None, None), FullDisk(), Clock(), FrameCount())
     assert caught.tb  # which refers to both videos: nothing has stopped for want of reference
     assert not [t.name for t in threading.enumerate() if t.name.startswith("encode ")]
 
@@ -244,7 +245,7 @@ def test_a_file_that_breaks_while_encoding_costs_its_video_only(root, tmp_path, 
     sound = copy / "audio" / "train_a.wav"
     whole = sound.read_bytes()
     sound.write_bytes(whole[:20])
-    failed = extract(checks, encoders, writer)
+    failed = encode_corpus(checks, encoders, writer)
     assert list(failed) == ["train_a"]
     assert "train_a.wav" in failed["train_a"]
     assert "FAILED train_a" in capsys.readouterr().out
@@ -253,7 +254,7 @@ def test_a_file_that_breaks_while_encoding_costs_its_video_only(root, tmp_path, 
     assert writer.finish(allow_missing=1).dropped[0][0] == "train_a"
     # Mended, only that one is encoded.
     sound.write_bytes(whole)
-    assert extract(checks, encoders, writer) == {}
+    assert encode_corpus(checks, encoders, writer) == {}
     assert "120 of 160 frames are in the store already" in capsys.readouterr().out
     assert {v.video for v in writer.finish().videos("train")} == {"train_a", "train_b"}
 

@@ -174,16 +174,16 @@ def test_gradients_of_iresnet(difference, rng):
     x = torch.tensor(np.array(images)).permute(0, 3, 1, 2).contiguous()
     trained(model, lambda: model(x))
     taken = take_encoder("iresnet50", IRESNET, tensors_of(model))
-    wanted = rng.standard_normal((3, 6)).astype(np.float32)
+    weights = rng.standard_normal((3, 6)).astype(np.float32)
 
     x.requires_grad_()
     with torch.backends.mkldnn.flags(enabled=False):
-        (model(x) * torch.tensor(wanted)).sum().backward()
+        (model(x) * torch.tensor(weights)).sum().backward()
 
     module = make_encoder("iresnet50", IRESNET)
 
     def loss(params, images):
-        return (module.apply({"params": params, **taken.state}, images) * wanted).sum()
+        return (module.apply({"params": params, **taken.state}, images) * weights).sum()
 
     gradients = jax.jit(jax.grad(loss, (0, 1)), compiler_options=FAST_COMPILE)
     of_params, of_images = gradients(taken.params, images)
@@ -288,10 +288,10 @@ def test_inputs_of_other_sizes_are_refused(kind, shape, message):
     [
         ("iresnet50", {"width": 3}, "unknown key 'width'; did you mean 'widths'"),
         ("iresnet50", {"depths": [1, 2]}, r"widths .* and depths .* differ in length"),
-        ("iresnet50", {"depths": [1, 0, 1]}, r"depths is \(1, 0, 1\), at least 1 is wanted"),
+        ("iresnet50", {"depths": [1, 0, 1]}, r"depths is \(1, 0, 1\), expected at least 1"),
         ("iresnet50", {"normalize": 1}, "normalize is 1, expected true or false"),
         ("vggish", {"num_bands": 3}, "2 poolings leave nothing of 12×3"),
-        ("r2plus1d", {"stem_dims": [3]}, r"stem_dims \(3,\) has not 2 values"),
+        ("r2plus1d", {"stem_dims": [3]}, r"stem_dims is \(3,\), expected 2 values"),
         ("audio_resnet18", {"num_bands": "64"}, "num_bands is '64', expected a whole number"),
     ],
 )

@@ -34,12 +34,6 @@ def run(encoder, waveform, *args):
     return np.asarray(apply({"params": encoder.params}, waveform, *args))
 
 
-def moments_of(encoder, *args):
-    args = [jnp.asarray(arg) for arg in args]
-    variables = {"params": encoder.params}
-    return encoder.module.apply(variables, *args, method="first_norm_moments")
-
-
 def waves(rng, *shape):
     return rng.normal(size=shape).astype(np.float32)
 
@@ -102,38 +96,18 @@ def test_padding_changes_nothing_and_comes_out_as_zeros(rng, changes):
     assert (padded[1, frames:] == 0).all()
 
 
-def test_first_norm_of_chunks_equals_one_pass(rng):
+def test_the_first_norm_takes_statistics_of_the_whole_recording(rng):
     encoder = random_encoder("hubert", TINY, 0)
-    config = encoder.module.config
     # Louder towards the end, and off centre: a chunk's own statistics would be others.
     waveform = (waves(rng, 1, 5003) * np.linspace(0.1, 3, 5003) + 1).astype(np.float32)
-    moments = [
-        moments_of(encoder, waveform[:, start:stop])
-        for start, stop in config.first_norm_chunks(5003, 777)
-    ]
-    assert len(moments) == 7
-    merged = moments[0]
-    for other in moments[1:]:
-        merged = merged.merge(other)
-    whole = moments_of(encoder, waveform)
-    assert merged.count == whole.count == (5003 - 10) // 5 + 1
-    for ours, expected in zip(merged.statistics(), whole.statistics(), strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        run(encoder, waveform, None, merged.statistics()), run(encoder, waveform), atol=1e-4
-    )
-    assert np.abs(run(encoder, waveform, None, moments[0].statistics())
-                  - run(encoder, waveform)).max() > 0.1  # fmt: skip
-
-
-def test_moments_of_padded_chunks_count_real_samples_only(rng):
-    encoder = random_encoder("hubert", TINY, 0)
-    waveform, mask = waves(rng, 2, 300), np.arange(300) < [[300], [123]]
-    padded = moments_of(encoder, waveform, mask)
-    alone = moments_of(encoder, waveform[1:, :123])
-    assert padded.count[1] == alone.count[0] == 23
-    np.testing.assert_allclose(padded.mean[1], alone.mean[0], atol=1e-6)
-    np.testing.assert_allclose(padded.m2[1], alone.m2[0], rtol=1e-5)
+    kernel = np.asarray(encoder.params["conv_0"]["kernel"])[:, 0]
+    patches = np.lib.stride_tricks.sliding_window_view(waveform[0], len(kernel))
+    first = patches[:: encoder.module.config.conv_stride[0]] @ kernel
+    statistics = first.mean(0, keepdims=True), first.var(0, keepdims=True)
+    whole = run(encoder, waveform)
+    np.testing.assert_allclose(run(encoder, waveform, None, statistics), whole, atol=1e-4)
+    halved = statistics[0], statistics[1] / 2
+    assert np.abs(run(encoder, waveform, None, halved) - whole).max() > 0.01
 
 
 def test_frames_and_their_times():

@@ -9,7 +9,7 @@ from data_prep.corpus.check import check
 from data_prep.corpus.layout import scan
 from maven_jax import recipes
 from maven_jax.features.device import Clock
-from maven_jax.features.reader import Encoders, VideoReader, open_encoders
+from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import TextEncoder
 from maven_jax.media.transcripts import Segment
 from tests.support import corpora
@@ -26,7 +26,7 @@ def encoders() -> Encoders:
 
 def frames_of(encoders: Encoders, root) -> int:
     (found,) = check(scan(root)).checks
-    return sum(len(block) for block in VideoReader(found, encoders, Clock()).blocks())
+    return sum(len(block) for block in RecordingReader(found.recording, encoders, Clock()).blocks())
 
 
 def test_videos_of_other_lengths_compile_nothing_more(encoders, tmp_path):

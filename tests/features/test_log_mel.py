@@ -139,7 +139,7 @@ def test_only_columns_that_are_needed_are_held():
     most = 0
     for first in range(0, 59_000, 97):
         stream.read(first, first + 96)
-        most = max(most, sum(len(group) for group in stream._held))
+        most = max(most, sum(len(group) for group in stream._kept))
     assert most <= 3 * 256
 
 
@@ -169,18 +169,18 @@ def test_frames_outside_of_the_sound_are_masked(align):
     raw = RawMel(columns=96, align=align)
     times = np.arange(60) / 20  # 0 … 2.95 s; sound from 0.5 to 2.0 s
     sound = Samples(voice(1.5, 16000), start_s=0.5)
-    values, mask = raw.track(sound, times, Clock()).at(times)
+    values, mask = raw.stream(sound, times, Clock()).at(times)
     expected = (times >= 0.5) & (times <= 2.0)
     np.testing.assert_array_equal(mask, expected)
     assert values.shape == (60, 96 * 64)
     assert (values[~mask] == 0).all()
     assert np.isfinite(values).all()
     for silent in (None, Samples(np.zeros(0, np.float32))):
-        values, mask = raw.track(silent, times, Clock()).at(times)
+        values, mask = raw.stream(silent, times, Clock()).at(times)
         assert values.shape == (60, 96 * 64)
         assert not mask.any()
     # Silence was heard, it is not missing.
-    values, mask = raw.track(Samples(np.zeros(16000 * 4, "f4")), times, Clock()).at(times)
+    values, mask = raw.stream(Samples(np.zeros(16000 * 4, "f4")), times, Clock()).at(times)
     assert mask.all()
     np.testing.assert_allclose(values, math.log(0.01), atol=1e-5)
 
@@ -189,9 +189,9 @@ def test_features_are_read_in_any_portions_and_no_further_than_the_video():
     raw = RawMel(columns=96, align="start")
     times = np.arange(200) / 25
     samples = voice(30, 16000)
-    whole, _ = raw.track(Samples(samples), times, Clock()).at(times)
+    whole, _ = raw.stream(Samples(samples), times, Clock()).at(times)
     sound = Samples(samples, block=16000)
-    track = raw.track(sound, times, Clock())
+    track = raw.stream(sound, times, Clock())
     parts, at = [], 0
     for count in (1, 70, 2, 100, 27):
         parts.append(track.at(times[at : at + count])[0])
@@ -209,8 +209,8 @@ def test_a_second_changes_only_the_frames_that_hear_it():
     other[3 * 16000 : 4 * 16000] *= 0.2
     times = np.arange(7 * 25) / 25
     raw = RawMel(columns=96, align="start")
-    a, _ = raw.track(Samples(samples), times, Clock()).at(times)
-    b, _ = raw.track(Samples(other), times, Clock()).at(times)
+    a, _ = raw.stream(Samples(samples), times, Clock()).at(times)
+    b, _ = raw.stream(Samples(other), times, Clock()).at(times)
     changed = (a != b).any(1)
     # Columns of t … t + 0.95 s, each of which sees 25 ms.
     expected = (times + 0.95 + 0.025 > 3.0) & (times < 4.0)

@@ -208,12 +208,12 @@ def test_what_is_missing_beside_the_weights_is_named(tmp_path):
         transformers.SwinConfig(image_size=28, embed_dim=8, depths=[1], num_heads=[2])
     )
     save(model, tmp_path)
-    wanted = {"dtype": "float32", "batch_size": 1, "batch_buckets": 1, "workers": 1}
+    settings = {"dtype": "float32", "batch_size": 1, "batch_buckets": 1, "workers": 1}
     with pytest.raises(UserError, match=r"preprocessor_config\.json: missing"):
-        VisualEncoder(source=str(tmp_path), **wanted)
+        VisualEncoder(source=str(tmp_path), **settings)
     (tmp_path / "preprocessor_config.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="an object is wanted"):
-        VisualEncoder(source=str(tmp_path), **wanted)
+    with pytest.raises(UserError, match="expected a JSON object"):
+        VisualEncoder(source=str(tmp_path), **settings)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 28}))
     with pytest.raises(UserError, match="float16"):
-        VisualEncoder(source=str(tmp_path), **(wanted | {"dtype": "float16"}))
+        VisualEncoder(source=str(tmp_path), **(settings | {"dtype": "float16"}))

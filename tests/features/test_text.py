@@ -8,7 +8,7 @@ from data_prep.synth.words import LEXICON
 from maven_jax import recipes
 from maven_jax.features.device import Clock
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
-from maven_jax.features.text import TextEncoder, words_of
+from maven_jax.features.text import TextEncoder, timed_words
 from maven_jax.media.transcripts import Segment, Word
 
 
@@ -42,12 +42,18 @@ def test_lexicon_is_one_token_a_word_and_nothing_is_unknown():
     assert lexicon_tokenizer(LEXICON).to_str() == tokenizer.to_str()
 
 
+def centred_words(words: Segment) -> tuple[list[str], np.ndarray]:
+    """The words of a segment and the middle of each in seconds."""
+    texts, spans_s = timed_words(words)
+    return texts, spans_s.mean(axis=1)
+
+
 def test_words_without_times_are_spread_and_timed_ones_are_ordered():
-    texts, centres = words_of(segment(10.0, 16.0, "  ab c  def "))
+    texts, centres = centred_words(segment(10.0, 16.0, "  ab c  def "))
     assert texts == ["ab", "c", "def"]
     np.testing.assert_allclose(centres, [11.0, 12.5, 14.5])
     timed = [Word(2.0, 3.0, " late "), Word(1.0, 1.5, "early"), Word(1.5, 2.0, " ")]
-    texts, centres = words_of(segment(0.0, 4.0, "early late", timed))
+    texts, centres = centred_words(segment(0.0, 4.0, "early late", timed))
     assert texts == ["early", "late"]
     np.testing.assert_allclose(centres, [1.25, 2.5])
 
@@ -62,7 +68,7 @@ def test_sub_words_are_averaged_per_word(encoder):
     track = encoder.encode([segment(0.0, 4.0, " ".join(texts))], Clock())
     (hidden,) = encoder._hidden([ids], Clock())
     expected = np.stack([hidden[owner == w].mean(0) for w in range(4)])
-    found, _, _ = track.at(words_of(segment(0.0, 4.0, " ".join(texts)))[1])
+    found, _, _ = track.at(centred_words(segment(0.0, 4.0, " ".join(texts)))[1])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

@@ -53,7 +53,7 @@ def test_preprocessing_equals_the_hugging_face_processor_bit_for_bit(resample, s
 def test_preprocessing_that_is_not_understood_is_refused():
     with pytest.raises(UserError, match="crop"):
         ImagePreprocessor({"size": 56, "do_center_crop": True, "crop_size": 48})
-    with pytest.raises(UserError, match="height, width"):
+    with pytest.raises(UserError, match="expected height and width"):
         ImagePreprocessor({"size": {"shortest_edge": 56}})
 
 

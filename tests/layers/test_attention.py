@@ -1,4 +1,4 @@
-"""Attention against torch, its short cut for one context frame, and its masks."""
+"""Attention against torch, and its masks."""
 
 import jax
 import jax.numpy as jnp
@@ -19,95 +19,26 @@ def setup(b=3, q=5, s=7, d=12, heads=3, rate=0.0, **attributes):
     return model, params, queries, context, mask
 
 
-def torch_attention(params, heads):
-    """Returns torch's own layer with our parameters."""
-    torch = pytest.importorskip("torch")
-    p = {name: np.asarray(value) for name, value in params["params"].items()}
-    d = p["out_bias"].size
-    layer = torch.nn.MultiheadAttention(d, heads, batch_first=True)
-    kernels = [p[f"{name}_kernel"].reshape(d, d).T for name in ("query", "key", "value")]
-    biases = [p[f"{name}_bias"].reshape(d) for name in ("query", "key", "value")]
-    state = {
-        "in_proj_weight": np.concatenate(kernels),
-        "in_proj_bias": np.concatenate(biases),
-        "out_proj.weight": p["out_kernel"].reshape(d, d).T,
-        "out_proj.bias": p["out_bias"],
-    }
-    layer.load_state_dict({name: torch.tensor(value.copy()) for name, value in state.items()})
-    return layer.eval()
-
-
 def test_parity_with_torch():
     torch = pytest.importorskip("torch")
+    from tests.support.reference_attention import torch_attention
+
     model, params, queries, context, mask = setup()
-    found = model.apply(params, queries, context, mask, deterministic=True)
+    attended = model.apply(params, queries, context, mask, deterministic=True)
     q, c = torch.tensor(np.array(queries)), torch.tensor(np.array(context))
     with torch.no_grad():
         expected, _ = torch_attention(params, 3)(
             q, c, c, key_padding_mask=torch.tensor(~np.array(mask))
         )
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.4])
-@pytest.mark.parametrize("single", ["s", "q"])
-def test_the_closed_forms_for_one_context_frame_and_one_query_are_exact(rate, single):
-    """In value and gradient, with the same dropout, and for a window without context."""
-    _, params, queries, context, mask = setup(**{single: 1})
-    mask = mask.at[1].set(False)
-    results = []
-    for closed_form in (True, False):
-        model = MultiHeadAttention(3, rate, closed_form=closed_form)
-
-        @jax.jit
-        def run(params, queries, context, model=model):
-            out = model.apply(
-                params,
-                queries,
-                context,
-                mask,
-                deterministic=rate == 0,
-                rngs={"dropout": jax.random.key(7)},
-            )
-            return (jnp.sin(out) * jnp.arange(1.0, 1 + out.shape[1])[:, None]).sum(), out
-
-        (_, out), gradients = jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True)(
-            params, queries, context
-        )
-        results.append((out, gradients))
-    for a, b in zip(*(jax.tree.leaves(result) for result in results), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    out = results[0][0]
-    np.testing.assert_array_equal(out[1], 0)
-    if single == "s":
-        spread = float(jnp.abs(out[0] - out[0, :1]).max())
-        assert (spread > 1e-3) == (rate > 0)
-
-
-def test_the_short_cut_forms_no_scores():
-    model, params, queries, context, mask = setup(s=1)
-    program = str(
-        jax.make_jaxpr(lambda p: model.apply(p, queries, context, mask, deterministic=True))(params)
-    )
-    assert "exp" not in program
-
-
-def test_the_short_cut_for_one_query_projects_no_context_frame():
-    """The folded query and the mean are (b, h, d); keys and values would be (b, s, h, k)."""
-    model, params, queries, context, mask = setup(q=1)
-    program = str(
-        jax.make_jaxpr(lambda p: model.apply(p, queries, context, mask, deterministic=True))(params)
-    )
-    assert "[3,7,3,4]" not in program
-    assert "[3,3,12]" in program
+    np.testing.assert_allclose(attended, expected.numpy(), atol=1e-5)
 
 
 def test_a_window_without_valid_context_gives_zeros():
     model, params, queries, context, mask = setup()
     mask = mask.at[2].set(False)
-    found = model.apply(params, queries, context, mask, deterministic=True)
-    np.testing.assert_array_equal(found[2], 0)
-    assert (np.abs(found[:2]).max(axis=(1, 2)) > 0).all()
+    attended = model.apply(params, queries, context, mask, deterministic=True)
+    np.testing.assert_array_equal(attended[2], 0)
+    assert (np.abs(attended[:2]).max(axis=(1, 2)) > 0).all()
 
 
 def test_bfloat16_stays_close_to_float32():

@@ -13,10 +13,10 @@ import pytest
 from data_prep.synth.plan import plan_corpus
 from data_prep.synth.scene import direct, draw_frame
 from maven_jax.errors import UserError
-from maven_jax.media.container import probe
 from maven_jax.media.crops import Crops
 from maven_jax.media.cut_faces import cut_faces
 from maven_jax.media.find_faces import TEMPLATE, Face, HaarDetector, YuNetDetector, alignment, cut
+from maven_jax.media.frame_times import probe
 from maven_jax.media.pictures import pictures
 from maven_jax.media.track_faces import Tracker, choose
 from tests.support import corpora
@@ -27,7 +27,7 @@ GREY = np.zeros((90, 160, 3), np.uint8)
 @pytest.fixture(scope="module")
 def portrait():
     """A drawn face, seen from the front, in a picture of 320 x 240."""
-    media = next(m for m in plan_corpus(8, 0) if len(m.tracks) == 1)
+    media = next(m for m in plan_corpus(8, 0) if len(m.cast) == 1)
     scene = direct(media, 2.0, 0)
     times = np.arange(10) / 5
     bgr = draw_frame(scene, scene.shots(times), 5, np.zeros(1, bool))

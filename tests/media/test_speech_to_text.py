@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from maven_jax.errors import UserError
-from maven_jax.media.container import open_audio
+from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import in_windows, transcribe
 from maven_jax.media.transcripts import Segment
 from tests.support import corpora

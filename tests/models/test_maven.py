@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maven_jax.layers.heads import RegressionHead
 from maven_jax.layers.linear import dense
 from maven_jax.layers.modalities import DenseOverModalities, over_frames
 from maven_jax.models.fusion.six_pathway import SixPathwayFusion
 from maven_jax.models.registry import create
 from tests.support.rounding import assert_close, float64
-from tests.support.small_models import FAST_COMPILE, random_batch, random_params, small_model
+from tests.support.small_models import random_batch, random_params, small_model
 
 FULL = {"visual": 1024, "audio": 768, "text": 768}
 
@@ -134,7 +135,7 @@ def test_the_released_parameters_fit_ours_one_to_one():
 def test_parity_of_the_released_mlp_with_torch():
     """The formulas of the release, put together from torch's own layers."""
     torch = pytest.importorskip("torch")
-    from tests.layers.test_attention import torch_attention
+    from tests.support.reference_attention import torch_attention
 
     model = small_model("maven_released_mlp")
     features, masks, frame_mask = random_batch(single=("audio", "text"))
@@ -270,33 +271,31 @@ def test_batches_that_do_not_fit_are_named():
         model.init(jax.random.key(0), short, masks, frame_mask, train=False)
 
 
-def test_the_released_closed_forms_and_split_head_are_exact():
-    """The whole network against the plain one: value, gradient, dropout; one window is silent."""
-    batch = random_batch(single=("audio", "text"))
-    batch[1]["audio"] = batch[1]["audio"].at[0].set(False)
-    params = random_params(small_model("maven_released_mlp"), *batch, train=False)
+def test_the_split_head_of_modalities_is_exact():
+    """Of the released network: value, gradient and dropout are those of modalities side by side."""
+    head = RegressionHead((16, 8), (0.5, 0.3), "polar_angle_first")
+    keys = iter(jax.random.split(jax.random.key(0), 3))
+    lengths = {"visual": 8, "audio": 1, "text": 1}
+    parts = {m: jax.random.normal(next(keys), (3, t, 16)) for m, t in lengths.items()}
+    params = random_params(head, parts, deterministic=True)
 
-    def value_and_gradients(closed_form, params, features, masks, frame_mask):
-        dtypes = dict(dtype=jnp.float32, param_dtype=jnp.float32)
-        model = small_model("maven_released_mlp", closed_form=closed_form, **dtypes)
-
-        def loss(params, features):
-            rngs = {"dropout": jax.random.key(4)}
-            va = model.apply(params, features, masks, frame_mask, train=True, rngs=rngs).va
-            return jnp.where(frame_mask[..., None], jnp.sin(3 * va), 0).sum(), va
-
-        run = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-        return jax.jit(run, compiler_options=FAST_COMPILE)(params, features)
+    def run(whole, params, parts):
+        x = over_frames(parts, 8) if whole else parts
+        va = head.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(4)}).va
+        return jnp.sin(3 * va).sum(), va
 
     with float64():
-        params, features = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, batch[0]))
-        short, plain = (
-            value_and_gradients(closed_form, params, features, *batch[1:])
-            for closed_form in (True, False)
+        head = head.clone(dtype=jnp.float64, param_dtype=jnp.float64)
+        params, parts = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, parts))
+        split, plain = (
+            jax.tree.leaves_with_path(
+                jax.jit(jax.value_and_grad(run, (1, 2), has_aux=True), static_argnums=0)(
+                    whole, params, parts
+                )
+            )
+            for whole in (False, True)
         )
-    assert jax.tree.structure(short) == jax.tree.structure(plain)
-    for (path, a), b in zip(jax.tree.leaves_with_path(short), jax.tree.leaves(plain)):
-        assert a.dtype == np.float64
+    for (path, a), (_, b) in zip(split, plain, strict=True):
         tolerance = 1e-12 * max(1.0, np.abs(b).max())
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 

@@ -19,11 +19,12 @@ from maven_jax.commands import export as export_module
 from maven_jax.commands.export import export
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing
-from maven_jax.files import SEAL, _digest, find_fault, seal, write_json
+from maven_jax.files import write_json
 from maven_jax.runs.bundle import PARTS, arrays_of, digests
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.program import open_program
 from maven_jax.runs.released import write_workdir
+from maven_jax.runs.seal import SEAL, digest_of_list, find_fault, seal
 from maven_jax.runs.trained_model import open_model
 from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
@@ -163,7 +164,7 @@ def outside(folder: Path) -> None:
     """A seal, itself whole, that names a file elsewhere."""
     path = folder / SEAL
     files = json.loads(path.read_text())["files"] | {"../../secret": {"bytes": 0, "sha256": ""}}
-    digest = _digest(files)
+    digest = digest_of_list(files)
     path.write_text(json.dumps({"files": files, "sha256": digest}))
 
 

@@ -20,9 +20,9 @@ import pytest
 from maven_jax import errors
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
-from maven_jax.files import find_fault
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
+from maven_jax.runs.seal import find_fault
 from maven_jax.state import TrainState, Weights
 from maven_jax.store.reader import Store
 from maven_jax.training.train import train
@@ -278,18 +278,17 @@ DIES = {
         "atomicity.AtomicRenameTemporaryPath.finalize = die\n"
     ),
     "between commit and seal": (
-        "from maven_jax import integrity\n"
+        "from maven_jax.runs import seal as module\n"
         "def die(folder):\n"
         "    if folder.name == '4': os.kill(os.getpid(), signal.SIGKILL)\n"
         "    seal(folder)\n"
-        "seal, seal = seal, die\n"
+        "seal, module.seal = module.seal, die\n"
     ),
     "while sealing": (
-        "import pathlib\n"
-        "def die(self, target):\n"
-        "    if target.parent.name == '4': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return replace(self, target)\n"
-        "replace, pathlib.PosixPath.replace = pathlib.PosixPath.replace, die\n"
+        "def die(source, target):\n"
+        "    if str(target).endswith('/4/seal.json'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    replace(source, target)\n"
+        "replace, os.replace = os.replace, die\n"
     ),
 }
 MAIN = "from maven_jax.__main__ import main\nsys.exit(main(sys.argv[1:]))"

@@ -99,10 +99,10 @@ def test_jax_finds_what_is_left_to_it(monkeypatch):
             for name, value in environ.items():
                 m.setenv(name, value)
             given = hosts.join_arguments(parsed())
-            found = ClusterEnv.auto_detect_unset_distributed_params(
+            detected = ClusterEnv.auto_detect_unset_distributed_params(
                 None, given["num_processes"], given["process_id"], None, None, 1
             )
-        assert found == (address, given["num_processes"], given["process_id"], [1])
+        assert detected == (address, given["num_processes"], given["process_id"], [1])
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,13 @@ def test_jax_finds_what_is_left_to_it(monkeypatch):
         (FLAGS[:2], {}, "not --num-processes, --process-id; each process needs all three"),
         (FLAGS[2:], {}, "not --coordinator"),
         (("--distributed", "off", *FLAGS), {}, "--distributed off contradicts --coordinator"),
-        ((*FLAGS[:4], "--process-id", "3"), {}, "--process-id 3: 0 to --num-processes - 1"),
-        (("--num-processes", "0"), {}, "--num-processes 0: at least 1"),
-        (("--coordinator", "a", *FLAGS[2:]), {}, "--coordinator a: HOST:PORT"),
+        (
+            (*FLAGS[:4], "--process-id", "3"),
+            {},
+            "3: expected 0 to --num-processes - 1",
+        ),
+        (("--num-processes", "0"), {}, "--num-processes 0: expected at least 1"),
+        (("--coordinator", "a", *FLAGS[2:]), {}, "--coordinator a: expected HOST:PORT"),
         ((), OPEN_MPI, "add --coordinator HOST:PORT"),
     ],
 )

@@ -15,9 +15,9 @@ TIMEOUT_S = 10.0
 
 
 def verdict(*said: tuple[Status, float], now: float, step_s: float | None = 1.0) -> str | None:
-    """Of a court that process i told `said[i]`: its status and since when it has it.
+    """Of a court that heard from process i its status, and the time at which it took it.
 
-    All are alive, and who is behind has been so ever since; the first was heard only now.
+    All are alive, and a process that is behind has been so since then.
     """
     court = Court(TIMEOUT_S, len(said))
     times = sorted({since for _, since in said} | {now})
@@ -25,8 +25,8 @@ def verdict(*said: tuple[Status, float], now: float, step_s: float | None = 1.0)
         for i, (status, since) in enumerate(said):
             earlier = Status(status.beats - 1, status.step, "before", False)
             court.hear(i, status if at >= since else earlier, at)
-        found = court.verdict(step_s, at)
-    return found
+        text = court.verdict(step_s, at)
+    return text
 
 
 READING, COMPUTING = (8, 5, "reading its batch", False), (9, 5, "computing", False)
@@ -35,10 +35,10 @@ READING, COMPUTING = (8, 5, "reading its batch", False), (9, 5, "computing", Fal
 def test_who_keeps_the_others_waiting_is_named():
     said = [(Status(*COMPUTING), 0.0), (Status(*READING), 0.0)]
     assert verdict(*said, now=TIMEOUT_S) is None
-    found = verdict(*said, now=TIMEOUT_S + 1)
-    assert found is not None
-    assert "process 1 is behind" in found
-    assert "at step 5, reading its batch" in found
+    text = verdict(*said, now=TIMEOUT_S + 1)
+    assert text is not None
+    assert "process 1 is behind" in text
+    assert "at step 5, reading its batch" in text
 
 
 def test_only_those_that_are_last_are_named():
@@ -48,9 +48,9 @@ def test_only_those_that_are_last_are_named():
         (Status(*COMPUTING), 0.0),
         (Status(*READING), 0.0),
     ]
-    found = verdict(*said, now=TIMEOUT_S + 1)
-    assert found is not None
-    assert "processes 1, 3 are behind" in found
+    text = verdict(*said, now=TIMEOUT_S + 1)
+    assert text is not None
+    assert "processes 1, 3 are behind" in text
 
 
 def test_steps_that_take_long_and_compilation_have_more_time():
@@ -66,9 +66,9 @@ def test_nobody_is_behind_where_all_stand_still():
     said = [(Status(*COMPUTING), 0.0), (Status(*COMPUTING), 0.0)]
     assert verdict(*said, now=TIMEOUT_S) is None
     assert verdict(*said, now=TIMEOUT_S + 1, step_s=None) is None  # the first step may take longer
-    found = verdict(*said, now=TIMEOUT_S + 1)
-    assert found is not None
-    assert "in any of 2 processes, none is behind: at step 5, computing" in found
+    text = verdict(*said, now=TIMEOUT_S + 1)
+    assert text is not None
+    assert "in any of 2 processes, none is behind: at step 5, computing" in text
     compiling = [(Status(1, 0, "compiling", True), 0.0)] * 2
     assert verdict(*compiling, now=59 * TIMEOUT_S) is None
 
@@ -83,25 +83,25 @@ def test_progress_starts_the_clock_anew():
 def test_a_process_on_its_own_is_given_more_time():
     alone = [(Status(*COMPUTING), 0.0)]
     assert verdict(*alone, now=10 * TIMEOUT_S) is None
-    found = verdict(*alone, now=10 * TIMEOUT_S + 1)
-    assert found is not None
-    assert found.startswith("no progress for 100 s at step 5, computing;")
+    text = verdict(*alone, now=10 * TIMEOUT_S + 1)
+    assert text is not None
+    assert text.startswith("no progress for 100 s at step 5, computing;")
 
 
-def test_who_says_nothing_is_dead_and_old_news_do_not_count():
+def test_a_silent_process_is_named_and_old_reports_do_not_count():
     court = Court(TIMEOUT_S, 2)
     court.hear(1, Status(*READING), 0.0)
     court.hear(0, Status(*READING), SILENCE_S + 1)
-    found = court.verdict(1.0, SILENCE_S + 1)
-    assert found is not None
-    assert found.startswith(f"process 1 is silent for {SILENCE_S:.0f} s")
+    text = court.verdict(1.0, SILENCE_S + 1)
+    assert text is not None
+    assert text.startswith(f"process 1 is silent for {SILENCE_S:.0f} s")
     court.forget()
-    news = {"told": 3, "status": vars(Status(*READING))}
-    court.read(1, news)
+    report = {"number": 3, "status": vars(Status(*READING))}
+    court.read(1, report)
     heard = court._heard[1]
-    court.read(1, news)
+    court.read(1, report)
     assert court._heard[1] == heard
-    court.read(1, news | {"told": 4})
+    court.read(1, report | {"number": 4})
     assert court._heard[1] > heard
 
 

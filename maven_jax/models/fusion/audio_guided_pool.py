@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from maven_jax.kernels.by_window import by_window, keep
-from maven_jax.layers.linear import XAVIER, dense
+from maven_jax.layers.linear import Linear, dense
 
 
 def split_positions(
@@ -98,15 +96,14 @@ class AudioGuidedPool(nn.Module):
         alpha = jax.nn.softmax(score.astype(jnp.float32), axis=-1).astype(self.dtype)
         return jnp.einsum("btp,btpc->btc", alpha, maps)
 
-    def _dense(self, name: str, axes: tuple[str, str]) -> nn.Dense:
+    def _dense(self, name: str, axes: tuple[str, str]) -> Linear:
         return dense(self.dim, axes, name=name, dtype=self.dtype, param_dtype=self.param_dtype)
 
-    def _without_bias(self, name: str, features: int) -> nn.Dense:
-        kernel_init: Any = nn.with_logical_partitioning(XAVIER, ("mlp", None))
-        return nn.Dense(
+    def _without_bias(self, name: str, features: int) -> Linear:
+        return dense(
             features,
+            ("mlp", None),
             use_bias=False,
-            kernel_init=kernel_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,

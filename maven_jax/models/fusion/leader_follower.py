@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.layers.linear import dense, uniform_by_fan_in
+from maven_jax.layers.linear import LayerNorm, dense, uniform_by_fan_in
 
 
 class LeaderFollowerAttention(nn.Module):
@@ -69,17 +69,7 @@ class LeaderFollowerAttention(nn.Module):
         scores = jnp.where(observed, scores / self.attention_dim**0.5, -1e30)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         followers = jnp.einsum("btmn,btnk->btmk", weights, value) + value
-        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), (None, "norm"))
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), (None, "norm"))
-        followers = nn.LayerNorm(
-            epsilon=1e-5,
-            reduction_axes=(-2, -1),
-            feature_axes=(-2, -1),
-            scale_init=ones,
-            bias_init=zeros,
-            dtype=jnp.float32,
-            param_dtype=self.param_dtype,
-            name="norm",
-        )(followers)
+        norm = LayerNorm(param_dtype=self.param_dtype, axes=(None, "norm"), name="norm")
+        followers = norm(followers)
         flat = followers.reshape(*followers.shape[:2], -1).astype(self.dtype)
         return jnp.concatenate([x[self.leader].astype(self.dtype), flat], axis=-1)

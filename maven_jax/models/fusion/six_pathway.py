@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -9,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.layers.attention import MultiHeadAttention
 from maven_jax.layers.dropout import Dropout
-from maven_jax.layers.linear import layer_norm
+from maven_jax.layers.linear import LayerNorm
 
 
 class SixPathwayFusion(nn.Module):
@@ -25,7 +27,6 @@ class SixPathwayFusion(nn.Module):
         num_heads: of each pathway.
         dropout_rate: on attention weights and on the sum.
         shared_norm: one LayerNorm for all modalities (as released), or one each.
-        closed_form: see MultiHeadAttention.
         dtype: of the matrix products and of the result.
         param_dtype: of the parameters.
     """
@@ -34,7 +35,6 @@ class SixPathwayFusion(nn.Module):
     num_heads: int
     dropout_rate: float | int
     shared_norm: bool
-    closed_form: bool = True
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -47,7 +47,8 @@ class SixPathwayFusion(nn.Module):
         deterministic: bool,
     ) -> dict[str, Float[Array, "b _ d"]]:
         """Returns the enhanced modalities, of the shapes they came in."""
-        shared = layer_norm(name="norm", param_dtype=self.param_dtype) if self.shared_norm else None
+        norm = partial(LayerNorm, param_dtype=self.param_dtype)
+        shared = norm(name="norm") if self.shared_norm else None
         dropout = Dropout(self.dropout_rate, deterministic)
         enhanced = {}
         for m in self.modalities:
@@ -58,7 +59,6 @@ class SixPathwayFusion(nn.Module):
                 pathway = MultiHeadAttention(
                     self.num_heads,
                     self.dropout_rate,
-                    closed_form=self.closed_form,
                     dtype=self.dtype,
                     param_dtype=self.param_dtype,
                     name=f"{m}_from_{n}",
@@ -66,8 +66,8 @@ class SixPathwayFusion(nn.Module):
                 total += pathway(
                     embeddings[m], embeddings[n], masks[n], deterministic=deterministic
                 )
-            norm = shared or layer_norm(name=f"norm_{m}", param_dtype=self.param_dtype)
-            result = norm(dropout(total / len(self.modalities))).astype(self.dtype)
+            norm_m = shared or norm(name=f"norm_{m}")
+            result = norm_m(dropout(total / len(self.modalities))).astype(self.dtype)
             enhanced[m] = nn.with_logical_constraint(
                 result, ("batch", "frames", "activation_embed")
             )

@@ -1,4 +1,4 @@
-"""The way through the emotion circle as a picture."""
+"""The path of valence and arousal through the emotion circle as a picture."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COLOURS = "viridis"
 
 @look.all_letters()
 def plot_path(prediction: VideoPrediction, path: Path) -> None:
-    """Writes a PNG: the track in the plane of valence and arousal, coloured by time.
+    """Writes a PNG: the path through the plane of valence and arousal, coloured by time.
 
-    Bold is the smoothed track, if there is one, over the thin raw one. A hollow dot marks the
-    first frame that was predicted, a filled one the last. A label is a banner.
+    A bold smoothed path, if there is one, lies over the thin raw one. A hollow dot marks the first
+    predicted frame, a filled one the last. A label becomes a banner.
 
     Args:
         prediction: of one face of one video.
@@ -34,8 +34,8 @@ def plot_path(prediction: VideoPrediction, path: Path) -> None:
     if prediction.smoothed is not None:
         axis.plot(*prediction.va.T, color=look.MUTED, lw=0.4, alpha=0.5, zorder=2)
     track = look.shown_track(prediction)
-    known = np.flatnonzero(np.isfinite(track).all(axis=1))
-    if len(known):
+    predicted = np.flatnonzero(np.isfinite(track).all(axis=1))
+    if len(predicted):
         time_s = prediction.time_s
         norm = Normalize(float(time_s[0]), float(max(time_s[-1], time_s[0] + 1e-3)))
         pieces = np.stack([track[:-1], track[1:]], axis=1)
@@ -44,8 +44,8 @@ def plot_path(prediction: VideoPrediction, path: Path) -> None:
         )
         lines.set_array((time_s[:-1] + time_s[1:]) / 2)
         axis.add_collection(lines)
-        _draw_end(axis, track[known[0]], "white", look.INK, "start")
-        _draw_end(axis, track[known[-1]], look.INK, "white", "end")
+        _draw_end(axis, track[predicted[0]], "white", look.INK, "start")
+        _draw_end(axis, track[predicted[-1]], look.INK, "white", "end")
         bar = figure.colorbar(lines, cax=figure.add_axes((0.88, 0.2, 0.022, 0.5)))
         bar.set_label("time (s)", color=look.INK, fontsize=9)
         bar.ax.tick_params(labelsize=8, colors=look.INK, length=0)
@@ -76,7 +76,7 @@ def _draw_circle(axis: Axes) -> None:
         axis.plot(*zip(start, end), color=look.SHADE, lw=1.2, zorder=0)
     for degrees, word in look.CONCEPTS:
         angle = np.deg2rad(degrees)
-        # Each word lies along the circle, with its head up.
+        # Each word follows the circle, upright.
         turned = degrees + 90 if 180 <= degrees < 360 else degrees - 90
         axis.text(
             1.07 * np.cos(angle),

@@ -24,8 +24,8 @@ _DIMENSION_IN, _ROW_IN = 1.75, 0.2
 def plot_prediction(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: valence above arousal, words below them if there are any.
 
-    The smoothed curve lies boldly over the thin raw one; frames without a face are shaded, frames
-    of which nothing was observed leave a gap. A prediction with a label bears it as a banner.
+    A bold smoothed curve lies over the thin raw one. Frames without a face are shaded; frames in
+    which nothing was observed leave a gap. A label becomes a banner.
 
     Args:
         prediction: of one face of one video.
@@ -95,7 +95,7 @@ def _draw_words(rows: list[list[Word]], left_out: int, axis: Axes) -> None:
 
 
 def _draw_time(axis: Axes, length_s: float | int) -> None:
-    """Names the axis of time, which counts minutes where there are more than two."""
+    """Labels the axis of time, in minutes if there are more than two."""
     if length_s > 120:
         steps_s = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
         step_s = next((s for s in steps_s if 12 * s > length_s), length_s / 6)

@@ -1,4 +1,4 @@
-"""What of a media file goes into a page: the file itself if browsers play it, or thumbnails."""
+"""The part of a media file that a page holds: all of it if browsers play it, or thumbnails."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from maven_jax.media.container import DECODER_ERRORS, container_start_s, opened, video_stream
+from maven_jax.media.container import (
+    DECODER_ERRORS,
+    container_start_s,
+    opened,
+    video_stream,
+)
 from maven_jax.media.crops import CROP_SIZE, Crops
 from maven_jax.media.pictures import upright
 from maven_jax.media.problems import InputError
 from maven_jax.video.prediction import VideoPrediction
 
-# A third more in the page, and as much again in the browser's memory.
+# In the page it takes a third more, and the browser's memory holds it once more.
 EMBEDDED_BYTES = 32 << 20
 _THUMBNAILS, _THUMBNAIL_HEIGHT, _JPEG_QUALITY = 100, 240, 80
 
@@ -36,8 +41,8 @@ class Embedded:
     """What a page shows of the media.
 
     Attributes:
-        kind: "video", "audio", or "" for what browsers do not play.
-        mime: of the file that they play.
+        kind: "video", "audio", or "" if browsers do not play it.
+        mime: of the file, if browsers play it.
         content: its bytes; empty if the file is too large to be embedded.
         size: width and height of the upright picture in pixels; zeros without pictures.
         thumbnails: (seconds, JPEG), by time; empty where the video itself is embedded.
@@ -54,7 +59,7 @@ def embeddable(media: Path, prediction: VideoPrediction) -> Embedded:
     """What a page of `prediction` holds of `media`, a file or a folder of crops.
 
     Raises:
-        UserError: it is no file or folder, or cannot be opened.
+        UserError: it is not a file or folder, or cannot be opened.
     """
     media = Path(media)
     if media.is_dir():
@@ -100,7 +105,7 @@ def _codecs(streams: Sequence) -> set[str]:
 
 
 def _video_mime(container: av.container.InputContainer) -> str:
-    """The type of a file that browsers play; "" for another."""
+    """The type of a file that browsers play; "" for any other."""
     formats = container.format.name.split(",")
     mime = "video/mp4" if "mp4" in formats else "video/webm" if "webm" in formats else ""
     if not mime:
@@ -117,7 +122,7 @@ def _sound_mime(container: av.container.InputContainer) -> str:
 
 
 def _spread_out(values: np.ndarray) -> np.ndarray:
-    """At most `_THUMBNAILS` of the values, evenly spread."""
+    """At most `_THUMBNAILS` of the values, evenly spaced."""
     count = min(_THUMBNAILS, len(values))
     return values[np.linspace(0, len(values) - 1, count).round().astype(int)] if count else values
 
@@ -125,19 +130,19 @@ def _spread_out(values: np.ndarray) -> np.ndarray:
 def _pictures_at(
     media: Path, times_s: Float64[np.ndarray, "n"]
 ) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
-    """The pictures shown at some times; seeks, so that a long video costs little more than a short.
+    """The pictures shown at some times, without those that do not decode.
 
-    What does not decode is passed over.
+    It seeks, so a long video costs little more than a short one.
     """
     with opened(media) as container:
         video = video_stream(media, container)
         zero_s = container_start_s(container)
         video.thread_type = "AUTO"
-        for wanted_s in times_s:
+        for at_s in times_s:
             try:
-                container.seek(round((float(wanted_s) + zero_s) * av.time_base), backward=True)
+                container.seek(round((float(at_s) + zero_s) * av.time_base), backward=True)
                 frames = (f for f in container.decode(video) if f.time is not None)
-                frame = next((f for f in frames if f.time - zero_s > wanted_s - 1e-3), None)
+                frame = next((f for f in frames if f.time - zero_s > at_s - 1e-3), None)
             except DECODER_ERRORS:
                 continue
             if frame is not None:

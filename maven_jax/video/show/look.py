@@ -1,4 +1,4 @@
-"""What all pictures of a prediction share: colours, the words round the circle, what to draw."""
+"""What all pictures of a prediction share: colours, concepts on the circle, spans, banner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONCEPTS = (
     (315, "contentment"),
 )
 
-# For what DejaVu Sans, which comes with matplotlib, has no letters: where one is installed.
+# For letters that DejaVu Sans (it comes with matplotlib) does not have; used where installed.
 _OTHER_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -49,22 +49,22 @@ _OTHER_FONTS = (
 
 @contextlib.contextmanager
 def all_letters() -> Iterator[None]:
-    """Within it pictures are drawn with whatever letters this machine has, boxes for others."""
+    """Draws text with all fonts that this machine has; boxes stand for other letters."""
     installed = set(fontManager.get_font_names())
     fonts = ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
     with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
-        # It would warn of each letter by itself.
+        # It would warn about every letter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def shown_track(prediction: VideoPrediction) -> Float32[np.ndarray, "n 2"]:
-    """What is drawn boldly: the smoothed track if there is one, otherwise the raw one."""
+    """The values drawn in bold: smoothed if there are such, otherwise raw."""
     return prediction.va if prediction.smoothed is None else prediction.smoothed
 
 
 def frame_ends(time_s: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """Until when each picture is shown: until the next one, the last one for the usual time."""
+    """When each picture ends: when the next one begins; the last one lasts the median time."""
     if len(time_s) < 2:
         return time_s + 1 / 30
     return np.append(time_s[1:], time_s[-1] + np.median(np.diff(time_s)))
@@ -86,12 +86,12 @@ def meaningless(prediction: VideoPrediction) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as matplotlib draws it literally: without mathematics, line breaks and controls."""
+    """A text that matplotlib draws literally: no mathematics, line breaks or control characters."""
     return "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
 
 
 def shortened(text: str, letters: int) -> str:
-    """The same, cut at the end where it is longer than a heading has room for."""
+    """As `plain`, cut at the end if it is longer than `letters`."""
     return plain(text if len(text) <= letters else text[: letters - 1] + "…")
 
 
@@ -102,12 +102,12 @@ def fitting_rows(
 
     Args:
         words: by start time.
-        letter_s: seconds of the axis that a letter takes.
+        letter_s: width of a letter, in seconds of the axis.
         end_s: where the axis ends.
         rows: how many rows there may be.
 
     Returns:
-        The rows that are needed, and how many words fit in none.
+        The rows in use, and how many words fit in none.
     """
     placed: list[list[Word]] = [[] for _ in range(rows)]
     free = [-np.inf] * rows
@@ -124,11 +124,11 @@ def fitting_rows(
 
 
 def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
-    """A prediction's label across the top of its picture, whole; nothing for one without."""
+    """Draws a prediction's whole label across the top of its picture, if it has one."""
     if prediction.label:
         text, letters = meaningless(prediction), round(11 * figure.get_figwidth())
         lines = textwrap.wrap(text, letters)
-        # As narrow as so many lines allow, so that none holds a single word.
+        # The narrowest wrapping with as many lines, so that no line holds a single word.
         wraps = (textwrap.wrap(text, k) for k in range(len(text) // len(lines), letters))
         lines = next((wrap for wrap in wraps if len(wrap) == len(lines)), lines)
         figure.text(
@@ -145,7 +145,7 @@ def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG; its folder is made. Equal pictures are equal files."""
+    """Writes a PNG and makes its folder. Equal pictures give equal files."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

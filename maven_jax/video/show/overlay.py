@@ -12,20 +12,15 @@ import av.container
 import av.stream
 
 from maven_jax.errors import UserError
-from maven_jax.files import publish, temporary_beside
-from maven_jax.media.container import (
-    DECODER_ERRORS,
-    MediaInfo,
-    container_start_s,
-    opened,
-    probe,
-)
+from maven_jax.files import whole_file
+from maven_jax.media.container import DECODER_ERRORS, container_start_s, opened
+from maven_jax.media.frame_times import MediaInfo, probe
 from maven_jax.media.pictures import pictures
 from maven_jax.media.problems import InputError
 from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.show.panel import Panel
 
-# Of the picture: visually near lossless, files of about the original's size.
+# Visually near lossless, with files of about the original's size.
 _QUALITY = {"crf": "20", "preset": "veryfast"}
 # 90 kHz, the usual clock of video: times are kept to 11 microseconds.
 _CLOCK = Fraction(1, 90_000)
@@ -35,11 +30,11 @@ _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 
 
 
 def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
-    """Writes an MP4: each picture of the video with what was predicted of it, and the sound.
+    """Writes an MP4: each picture of the video with its prediction, and the sound.
 
-    Below the picture stands a strip with values, circle and curves; a label is a banner across the
-    picture. Times of pictures and sound are those of the video's container, counted from its
-    start. One picture is held in memory at a time.
+    Below the picture is a strip with values, circle and curves; a label becomes a banner across the
+    picture. Pictures and sound have the times of the video's container, counted from its start.
+    Memory holds one picture at a time.
 
     Args:
         prediction: of one face of the video.
@@ -56,15 +51,8 @@ def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
         info = probe(media)
     except InputError as error:
         raise UserError(f"{error} (an overlay needs a video)") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path, path.parent)
-    try:
-        with av.open(str(temporary), "w", format="mp4") as out:
-            _write(prediction, media, info, out)
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as out:
+        _write(prediction, media, info, out)
 
 
 def _write(
@@ -121,7 +109,7 @@ class _Sound:
             self._packets = self._encoded(source, streams[0])
 
     def until(self, time_s: float) -> Iterator[av.Packet]:
-        """The packets that begin up to `time_s` and have not been given yet."""
+        """The next packets that begin up to `time_s`."""
         while True:
             packet = self._waiting or next(self._packets, None)
             self._waiting = packet
@@ -141,7 +129,7 @@ class _Sound:
                     packet.stream = self._out
                     yield packet
         except DECODER_ERRORS:
-            return  # what is behind a broken place stays silent
+            return  # silence follows a broken place
 
     def _encoded(
         self, source: av.container.InputContainer, stream: av.audio.AudioStream

@@ -24,19 +24,19 @@ _SCRIPTS = ("data.js", "stage.js", "curves.js", "circle.js", "texts.js", "page.j
 def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
     """Writes the page: video or thumbnails, curves with a playhead, circle, words, contributions.
 
-    Everything is inside the file, every frame's values too. A video or sound that browsers play and
-    that is small enough (`embed.EMBEDDED_BYTES`) is embedded as it is; of another video thumbnails
-    are, and one that is only too large plays once the reader gives the page the file. The page
-    forbids itself (by its content security policy) any script but its own and any request; names,
-    words and notes reach it as data only.
+    Everything is inside the file, including every frame's values. A video or sound that browsers
+    play and that is small enough (`embed.EMBEDDED_BYTES`) is embedded as it is; any other video as
+    thumbnails. One that is only too large plays once the reader gives the page the file. The page's
+    content security policy forbids all scripts but its own and all requests; names, words and notes
+    reach it as data only.
 
     Args:
         prediction: of one face of one video.
-        path: HTML file to write; its folder is made. It is whole or absent.
+        path: HTML file to write, whole or not at all; its folder is made.
         media: the video, the sound or the folder of crops that was predicted.
 
     Raises:
-        UserError: the media file cannot be read any more.
+        UserError: the media file cannot be read.
     """
     seen = embed.embeddable(media, prediction)
     style, script = _template("page.css"), "\n".join(map(_template, _SCRIPTS))
@@ -55,7 +55,7 @@ def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
         media=base64.b64encode(seen.content).decode(),
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # Names of files that are no valid Unicode are shown with question marks.
+    # File names that are not valid Unicode are shown with question marks.
     write_file(Path(path), page.encode(errors="replace"))
 
 
@@ -68,7 +68,7 @@ def _digest(text: str) -> str:
 
 
 def _as_data(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or begins a tag."""
+    """JSON for a script element: nothing in it ends the element or begins a tag."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 
@@ -90,7 +90,7 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
         "boxes": _packed(prediction.boxes),
         "size": list(seen.size),
         "faceless": look.spans(~prediction.face_found, time_s),
-        "observed": {m: look.spans(there, time_s) for m, there in prediction.observed.items()},
+        "observed": {m: look.spans(mask, time_s) for m, mask in prediction.observed.items()},
         "contributions": {m: _packed(v) for m, v in (prediction.contributions or {}).items()},
         "words": [[w.start_s, w.end_s, w.text] for w in prediction.words],
         "concepts": look.CONCEPTS,
@@ -108,11 +108,11 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
 
 def _summary(prediction: VideoPrediction) -> list[tuple[str, str]]:
     """(name, value) of the line below the title."""
-    found = prediction.statistics()
+    statistics = prediction.statistics()
     shown = [("frames", f"{len(prediction):,}")]
     if len(prediction):
         shown.append(("with a face", f"{prediction.face_found.mean():.0%}"))
     for name in ("valence", "arousal"):
-        if v := found[name]:
+        if v := statistics[name]:
             shown.append((f"mean {name}", f"{v['mean']:+.2f} ({v['min']:+.2f} to {v['max']:+.2f})"))
     return [(name, value.replace("-", "−")) for name, value in shown]

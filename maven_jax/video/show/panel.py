@@ -1,4 +1,4 @@
-"""What an overlay draws into one picture of a video: box, values, circle, curves, banner."""
+"""What an overlay draws into each picture of a video: box, values, circle, curves, banner."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class Panel:
     def drawn(
         self, image: UInt8[np.ndarray, "h w 3"], number: int, time_s: float | int
     ) -> UInt8[np.ndarray, "_ _ 3"]:
-        """The picture with what is known of it; (height, width, 3) of `size`.
+        """The picture with its prediction: (height, width, 3) of `size`.
 
         Args:
             image: upright, RGB.
-            number: of the picture, from 0; one that was not predicted shows no values.
+            number: of the picture, from 0; if it was not predicted, no values are shown.
             time_s: when it is shown.
         """
         if self._scale > 1:
@@ -148,10 +148,10 @@ class Panel:
     def _draw_line(
         self, pixels: np.ndarray, points: np.ndarray, colour: tuple[int, ...], thick: int
     ) -> None:
-        """A line through points (n, 2) in pixels, with gaps where they are not known."""
-        known = np.asarray(np.isfinite(points).all(axis=1))
-        for part in np.split(np.arange(len(points)), np.flatnonzero(np.diff(known)) + 1):
-            if len(part) > 1 and known[part[0]]:
+        """A line through points (n, 2) in pixels, with gaps where they are not finite."""
+        finite = np.asarray(np.isfinite(points).all(axis=1))
+        for part in np.split(np.arange(len(points)), np.flatnonzero(np.diff(finite)) + 1):
+            if len(part) > 1 and finite[part[0]]:
                 fixed = (points[part] * 2**_FRACTION).round().astype(np.int32)
                 cv2.polylines(pixels, [fixed], False, colour, thick, cv2.LINE_AA, _FRACTION)
 
@@ -166,7 +166,7 @@ class Panel:
             cv2.circle(pixels, (x, y), radius, _HEAD, -1, cv2.LINE_AA, _FRACTION)
 
     def _draw_curves(self, pixels: np.ndarray, time_s: float) -> None:
-        """Both curves around the present, which stands in the middle except near the ends."""
+        """Both curves around the present time, which is in the middle except near the ends."""
         length = min(_VIEW_S, self._end_s) or 1.0
         first = min(max(time_s - length / 2, 0.0), max(self._end_s - length, 0.0))
         right = self.size[0] - 6 * self._unit

@@ -247,7 +247,7 @@ def test_what_ends_every_video_ends_the_run_in_one_line(place, tmp_path, monkeyp
 
     monkeypatch.setattr(beam_prepare, "begin", begin_and_spoil)
     encoders = recipes.load(str(place / "recipe.py"), group="encoders")
-    with pytest.raises(UserError, match=r"num_frames is 41 there, 40 in this run") as error:
+    with pytest.raises(UserError, match=r"num_frames is 41 in the store, 40 in this run") as error:
         beam_prepare.prepare(
             place / "corpus", tmp_path / "store", encoders, TWO_WORKERS, modalities=("text",)
         )

@@ -11,7 +11,8 @@ import pytest
 
 from data_prep.corpus import check as check_module
 from data_prep.corpus import check_video as check_video_module
-from data_prep.corpus.check import _check_safely, check, check_video
+from data_prep.corpus.check import _check_safely, check
+from data_prep.corpus.check_video import check_video
 from data_prep.corpus.layout import scan
 from maven_jax.errors import UserError
 from maven_jax.media.problems import NOTE, REPAIRED, UNUSABLE

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from data_prep.corpus.check import check_video
+from data_prep.corpus.check_video import check_video
 from data_prep.corpus.layout import name_fault, scan
 from maven_jax.errors import UserError
 from maven_jax.media.problems import NOTE, UNUSABLE

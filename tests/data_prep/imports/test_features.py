@@ -152,7 +152,7 @@ def test_one_percent_is_a_small_difference(tmp_path):
 def test_other_lengths_need_a_rate(folders, rows):
     features, root, out = folders
     save(features / "m" / "a.npy", np.arange(0.0, rows)[:, None])
-    with pytest.raises(UserError, match=rf"m/a.npy: {rows} rows for 40 frames: --rate m=HZ"):
+    with pytest.raises(UserError, match=rf"m/a.npy: {rows} rows for 40 frames: needs --rate m=HZ"):
         import_features.run(features, root, out)
     assert not out.exists()
     store = import_features.run(features, root, out, rates={"m": rows / 4})
@@ -274,8 +274,8 @@ def write_pickle(path: Path) -> None:
     [
         (write_pickle, "a.npy: not a NumPy array of numbers: .*Python objects"),
         (lambda p: save(p, np.array([["x"]])), "holds <U1, not an array of numbers"),
-        (lambda p: save(p, np.ones(40)), r"shape \(40,\); \(rows, features\) is expected"),
-        (lambda p: save(p, np.ones((0, 3))), r"shape \(0, 3\)"),
+        (lambda p: save(p, np.ones(40)), r"expected shape \(rows, features\), found \(40,\)"),
+        (lambda p: save(p, np.ones((0, 3))), r"found \(0, 3\)"),
         (lambda p: save_text(p, "hello"), "a.npy: not a NumPy array of numbers"),
         (lambda p: save_text(p, ""), "a.npy: not a NumPy array of numbers"),
         (
@@ -299,8 +299,8 @@ def test_files_that_hold_no_features_are_named(folders, content, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("time_s,v\n0,1\n0,1\n", "line 3: time 0 s is not behind"),
-        ("time_s,v\n0,1\nnan,1\n", "line 3: time nan s is not behind"),
+        ("time_s,v\n0,1\n0,1\n", "line 3: time 0 s is not later"),
+        ("time_s,v\n0,1\nnan,1\n", "line 3: time nan s is not later"),
         ("time_s,v\n0,1\n1,1,1\n", "line 3: 3 columns instead of 2"),
         ("time_s,v\n", "no rows behind the header"),
     ],
@@ -325,7 +325,7 @@ def test_faults_in_csv_features_are_named(folders, text, message):
         ("time_s,valence,arousal\n0,0,0\n1,x,0\n", "line 3: 'x' is not a number"),
         ("time_s,valence,arousal\n0,0,0\n1,nan,0\n", "line 3: 'nan' is not a number"),
         ("time_s,valence,arousal\n0,0,0\n,0,0\n", "line 3: '' is not a number"),
-        ("time_s,valence,arousal\n1,0,0\n1,0,0\n", "line 3: time 1 s is not behind"),
+        ("time_s,valence,arousal\n1,0,0\n1,0,0\n", "line 3: time 1 s is not later"),
         ("time_s,valence,arousal\n1,0,1.1\n", r"line 2: 1.1 is outside \[-1, 1\]"),
     ],
 )
@@ -394,5 +394,5 @@ def test_values_beyond_float16_are_named(folders):
     values = np.zeros((40, 2))
     values[3, 1] = 1e9
     save(features / "m" / "a.npy", values)
-    with pytest.raises(UserError, match=r"m, frame 3, feature 1: 1e\+09 lies beyond"):
+    with pytest.raises(UserError, match=r"m, frame 3, feature 1: 1e\+09 exceeds"):
         import_features.run(features, root, out)

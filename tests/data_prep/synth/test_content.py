@@ -55,7 +55,7 @@ def test_splits_have_their_shares():
         assert (sizes["test"] > 0) == (videos >= 8)
         planned = plan_corpus(videos, videos)
         for split, size in sizes.items():
-            assert sum(len(m.tracks) for m in planned if m.split == split) == size
+            assert sum(len(m.cast) for m in planned if m.split == split) == size
         assert len({m.stem for m in planned}) == len(planned)
 
 

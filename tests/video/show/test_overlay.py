@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.media.container import open_audio, probe
+from maven_jax.media.frame_times import probe
+from maven_jax.media.sound import open_audio
 from maven_jax.video.show.overlay import write_overlay
 from maven_jax.video.show.panel import Panel
 from tests.support.clips import TAIL_S, write_clip

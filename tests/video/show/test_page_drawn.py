@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from maven_jax.media.container import probe
+from maven_jax.media.frame_times import probe
 from maven_jax.video.prediction import VideoPrediction, Word
 from maven_jax.video.show import embed
 from maven_jax.video.show.page import write_page

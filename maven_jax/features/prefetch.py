@@ -1,4 +1,4 @@
-"""Work that a thread of its own does ahead of the thread that needs its results."""
+"""Iterators that a thread of their own runs ahead of the thread that needs the results."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
-    """Iterates over `items` in a thread, which waits when `most` of them have not been taken.
+class Prefetch(Generic[T]):
+    """Iterates over `items` in a thread, which waits while `most` of them have not been taken.
 
-    An error of `items` is raised, with its traceback, where the next of them would have come. As a
-    context manager it stops the thread at the end of the block, and what was not taken is lost;
-    so it does when nobody refers to it any more, and when the process ends.
+    An error of `items` is raised, with its traceback, where the next item would have come. As a
+    context manager it stops the thread at the end of the block, and items not yet taken are lost.
+    The thread also stops when nobody refers to this object any more, and when the process ends.
     """
 
     def __init__(self, items: Iterable[T], most: int, name: str) -> None:
         """Begins at once.
 
         Args:
-            items: iterated over in the thread, where it is also closed if it is a generator.
-            most: held at a time; one more may be in the making.
+            items: iterated over in the thread, which also closes it if it is a generator.
+            most: items that wait at a time; one more may be in the making.
             name: of the thread.
         """
-        self._held: _Held[T] = _Held(most)
-        # A daemon, because a process waits for other threads before it tells anyone to stop.
-        thread = threading.Thread(target=_run, args=(items, self._held), name=name, daemon=True)
-        self._stop = weakref.finalize(self, _stop, self._held, thread)
+        self._queue: _Queue[T] = _Queue(most)
+        # A daemon: an exiting process waits for all other threads before finalizers run.
+        thread = threading.Thread(target=_run, args=(items, self._queue), name=name, daemon=True)
+        self._stop = weakref.finalize(self, _stop, self._queue, thread)
         thread.start()
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        return self._held.take()
+        return self._queue.take()
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetch[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,8 +51,8 @@ class Ahead(Generic[T]):
         self._stop()
 
 
-class _Held(Generic[T]):
-    """What has been made and not been taken; the thread knows this and not its `Ahead`."""
+class _Queue(Generic[T]):
+    """Items made and not yet taken; the thread refers to this and not to its `Prefetch`."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -62,7 +62,7 @@ class _Held(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> bool:
-        """Takes an item in when there is room; False if nobody wants it any more."""
+        """Adds an item as soon as there is room; False once the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._items) < self._most)
             if not self._closed:
@@ -93,21 +93,23 @@ class _Held(Generic[T]):
             self._changed.notify_all()
 
 
-def _run(items: Iterable[T], held: _Held[T]) -> None:
+def _run(items: Iterable[T], queue: _Queue[T]) -> None:
     error = None
     try:
         for item in items:
-            if not held.put(item):
+            if not queue.put(item):
                 break
-            del item  # nothing here keeps what has been taken
+            del item  # do not keep alive what the other side has taken
     except BaseException as raised:
         error = raised
-    with contextlib.suppress(BaseException):  # it was told to stop: nobody asks how that went
+    with contextlib.suppress(
+        BaseException
+    ):  # it was told to stop: errors on the way interest nobody
         getattr(items, "close", lambda: None)()
-    held.end(error)
+    queue.end(error)
 
 
-def _stop(held: _Held, thread: threading.Thread) -> None:
-    held.close()
-    if thread is not threading.current_thread():  # where garbage may be collected, too
+def _stop(queue: _Queue, thread: threading.Thread) -> None:
+    queue.close()
+    if thread is not threading.current_thread():  # garbage may be collected in the thread itself
         thread.join()

@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from maven_jax.features.ahead import Ahead
+from maven_jax.features.prefetch import Prefetch
 
 
 def test_items_come_in_order_and_from_another_thread():
@@ -19,7 +19,7 @@ def test_items_come_in_order_and_from_another_thread():
             threads.add(threading.current_thread().name)
             yield i
 
-    assert list(Ahead(items(), 3, "ahead")) == list(range(50))
+    assert list(Prefetch(items(), 3, "ahead")) == list(range(50))
     assert threads == {"ahead"}
 
 
@@ -34,7 +34,7 @@ def test_it_runs_ahead_as_far_as_it_may_and_waits_there():
             made.release()
             yield i
 
-    with Ahead(items(), 3, "ahead") as ahead:
+    with Prefetch(items(), 3, "ahead") as ahead:
         for _ in range(3 + 1):  # held, and one in the making
             assert made.acquire(timeout=10)
         assert not made.acquire(timeout=0.1)
@@ -50,7 +50,7 @@ def test_an_error_comes_where_the_next_item_would_have_and_tells_its_place():
         yield 2
         raise ValueError("broken")
 
-    ahead = Ahead(items(), 5, "ahead")
+    ahead = Prefetch(items(), 5, "ahead")
     assert [next(ahead), next(ahead)] == [1, 2]
     with pytest.raises(ValueError, match="broken") as caught:
         next(ahead)
@@ -70,7 +70,7 @@ def test_closing_stops_the_thread_and_closes_what_it_iterates_over():
             closed_in.append(threading.current_thread().name)
 
     made = items()  # kept, or it would be closed for nobody refers to it
-    with Ahead(made, 2, "ahead") as ahead:
+    with Prefetch(made, 2, "ahead") as ahead:
         assert next(ahead) == 1
     assert closed_in == ["ahead"]
     assert "ahead" not in [thread.name for thread in threading.enumerate()]
@@ -82,7 +82,7 @@ def test_what_nobody_refers_to_stops():
         while True:
             yield 1
 
-    ahead = Ahead(items(), 2, "forgotten")
+    ahead = Prefetch(items(), 2, "forgotten")
     assert next(ahead) == 1
     del ahead
     gc.collect()
@@ -93,7 +93,7 @@ def test_a_process_that_ends_waits_until_the_thread_has_stopped():
     """Else the interpreter goes while the thread is in a library's code, and the process aborts."""
     program = """
 import time
-from maven_jax.features.ahead import Ahead
+from maven_jax.features.prefetch import Prefetch
 
 def items():
     try:
@@ -104,7 +104,7 @@ def items():
         time.sleep(0.2)
         print("closed", flush=True)
 
-ahead = Ahead(items(), 1, "ahead")
+ahead = Prefetch(items(), 1, "ahead")
 print(next(ahead), flush=True)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

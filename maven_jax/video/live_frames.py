@@ -1,4 +1,4 @@
-"""Frames of a video that is still being encoded, read by windows as those of a store are."""
+"""Frames of a video that is still being encoded, read window by window as from a store."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from maven_jax.errors import UserError
 from maven_jax.store.schema import Frames, ModalitySpec, VideoEntry, mask_field
 
 
-class Reel:
-    """The newest frames of one video, in the precision of a store; older ones are forgotten.
+class LiveFrames:
+    """The newest frames of one video, in the precision of a store; older ones are dropped.
 
-    Windows are read in the order of their first frames: those of one call may begin no earlier
-    than those of the call before, which holds for every kind of window.
+    Windows are read in the order of their first frames: those of one call begin no earlier than
+    those of the call before. Every kind of window keeps to that.
 
     Attributes:
         path: of the video, for messages.
@@ -39,9 +39,9 @@ class Reel:
     def read_into(
         self,
         spans: Sequence[tuple[VideoEntry, slice]],
-        places: Sequence[Mapping[str, np.ndarray]],
+        outputs: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        """Reads frames to where they are wanted; see `Store.read_into`.
+        """Copies frames into the given arrays; see `Store.read_into`.
 
         Raises:
             UserError: an encoder made values that are not finite.
@@ -49,7 +49,7 @@ class Reel:
         if not spans:
             return
         self._read_until(max(span.stop for _, span in spans), min(s.start for _, s in spans))
-        for (_, span), out in zip(spans, places):
+        for (_, span), out in zip(spans, outputs):
             rows = slice(span.start - self._first, span.stop - self._first, span.step)
             for field, array in out.items():
                 array[:] = self._held[field][rows]
@@ -57,20 +57,20 @@ class Reel:
     def _read_until(self, stop: int, keep: int) -> None:
         """Reads on until the frame before `stop` is held; drops those before `keep`."""
         if keep < self._first:
-            raise ValueError(f"frame {keep} was forgotten, the first one held is {self._first}")
+            raise ValueError(f"frame {keep} was dropped, the first one held is {self._first}")
         new = []
-        have = self._stop
-        while have < stop:
+        end = self._stop
+        while end < stop:
             block = self._as_stored(next(self._blocks))
             for name, masks in self.observed.items():
                 masks.append(block[mask_field(name)])
             new.append(block)
-            have += len(block["time_s"])
+            end += len(block["time_s"])
         if not new:
             return
-        behind = keep - self._first if self._held else 0
-        parts = [{f: a[behind:] for f, a in self._held.items()}, *new] if self._held else new
-        self._first += behind
+        dropped = keep - self._first if self._held else 0
+        parts = [{f: a[dropped:] for f, a in self._held.items()}, *new] if self._held else new
+        self._first += dropped
         self._held = {field: np.concatenate([p[field] for p in parts]) for field in new[0]}
 
     def _as_stored(self, frames: Frames) -> dict[str, np.ndarray]:

@@ -1,0 +1,118 @@
+"""The layers of transformers: feed-forward part, encoder layer, a stack of them as one scan."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from maven_jax.layers.activations import activation
+from maven_jax.layers.attention import SelfAttention
+from maven_jax.layers.linear import LayerNorm, Linear
+
+
+class FeedForward(nn.Module):
+    """Linear, activation, linear.
+
+    Attributes:
+        mlp_dim: inner width.
+        activation: Hugging Face's name of it.
+        kernel_init: see `Linear`.
+        dtype: of the computation.
+    """
+
+    mlp_dim: int
+    activation: str = "gelu"
+    kernel_init: nn.initializers.Initializer | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        linear = partial(Linear, kernel_init=self.kernel_init, dtype=self.dtype)
+        y = activation(self.activation)(linear(self.mlp_dim, ("embed", "mlp"), name="up")(x))
+        return linear(x.shape[-1], ("mlp", "embed"), name="down")(y)
+
+
+class EncoderLayer(nn.Module):
+    """One layer of a frozen encoder: BERT's order (norm after adding) or the pre-norm one.
+
+    Attributes:
+        num_heads: attention heads.
+        mlp_dim: width of the feed-forward part.
+        activation: Hugging Face's name of it.
+        norm_eps: of both norms.
+        pre_norm: normalise before each part instead of after adding it.
+        dtype: of the computation.
+        emit: hand the output to a scan's stack too.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    activation: str
+    norm_eps: float
+    pre_norm: bool = False
+    dtype: DTypeLike = jnp.float32
+    emit: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"], mask: Bool[Array, "b t"] | None):
+        norm = partial(LayerNorm, self.norm_eps, self.dtype)
+        attention = SelfAttention(self.num_heads, dtype=self.dtype, name="attention")
+        feed_forward = FeedForward(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
+        attention_norm, mlp_norm = norm(name="attention_norm"), norm(name="mlp_norm")
+        if self.pre_norm:
+            x = x + attention(attention_norm(x), mask)
+            x = x + feed_forward(mlp_norm(x))
+        else:
+            x = attention_norm(x + attention(x, mask))
+            x = mlp_norm(x + feed_forward(x))
+        return x, x if self.emit else None
+
+
+class EncoderStack(nn.Module):
+    """`EncoderLayer`s in a row, as one scan: they compile once, their parameters are stacked.
+
+    Attributes:
+        num_layers: layers; all other attributes are those of `EncoderLayer`.
+    """
+
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    activation: str
+    norm_eps: float
+    pre_norm: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        mask: Bool[Array, "b t"] | None = None,
+        *,
+        every_layer: bool = False,
+    ) -> Float[Array, "*layers b t d"]:
+        """The last layer's output, or with `every_layer` all of them on a leading axis."""
+        layers = nn.scan(
+            EncoderLayer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            # Linen's annotation knows integers only.
+            in_axes=nn.broadcast,  # pyright: ignore
+            length=self.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        last, every = layers(
+            self.num_heads,
+            self.mlp_dim,
+            self.activation,
+            self.norm_eps,
+            self.pre_norm,
+            self.dtype,
+            every_layer,
+            name="layers",
+        )(x.astype(self.dtype), mask)
+        return last if every is None else every
