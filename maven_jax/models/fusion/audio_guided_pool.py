@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from maven_jax.kernels.by_window import by_window
+from maven_jax.kernels.by_window import by_window, keep
 from maven_jax.layers.linear import Linear, dense
 
 
@@ -89,7 +89,7 @@ class AudioGuidedPool(nn.Module):
     ) -> Float[Array, "b t c"]:
         """Returns Σ_p α_p V_p; `guide` is the guide's part of the hidden units."""
         positions = maps.shape[2]
-        hidden = nn.relu(self._dense("map", ("embed", "mlp"))(maps))
+        hidden = nn.relu(keep(self._dense("map", ("embed", "mlp"))(maps)))
         content = self._without_bias("map_content", positions)(hidden)  # (b, t, p, units)
         content += guide[..., None] if self.layout == "released" else guide[..., None, :]
         score = self._without_bias("score", 1)(jnp.tanh(content))[..., 0]
