@@ -190,7 +190,7 @@ def check_tensors(
     """
     wanted: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
-        wanted |= dict.fromkeys(piece.sources, piece.sources_shape(shapes[piece.target]))
+        wanted |= dict.fromkeys(piece.sources, piece.source_shape(shapes[piece.target]))
     wanted |= {copy: wanted[name] for name, copy in table.duplicates}
     has = {name: tensors.shapes[there] for name, there in names.items()}
     known = table.names()
