@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from data_prep.synth.curves import (
     FACE_DELAY_S,
@@ -76,7 +76,7 @@ class Shot:
         e = self.expression[t].tolist()
         return Expression(e[0], e[1], e[2], e[3], (e[4], e[5]), (e[6], e[7]))
 
-    def crop(self, image: Image, t: int) -> Image:
+    def crop(self, image: Image, t: int) -> UInt8[np.ndarray, "112 112 3"]:
         """The aligned 112 x 112 crop of the face."""
         seen = self.seen_pose[t]
         matrix = seen * (CROP_UNITS / CROP_SIZE, CROP_UNITS / CROP_SIZE, 1)

@@ -28,31 +28,20 @@ from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.media.align import segment_ids
-from maven_jax.media.crops import Crops
-from maven_jax.media.cut_faces import cut_faces
-from maven_jax.media.find_faces import open_detector
 from maven_jax.media.recording import Recording, open_recording
 from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import transcribe
-from maven_jax.media.track_faces import ChosenFace
 from maven_jax.media.transcripts import Segment, Word, read_transcript
-from maven_jax.progress import meter, say
+from maven_jax.progress import say
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
+from maven_jax.video.faces import FaceCrops, open_faces
 from maven_jax.video.live_frames import LiveFrames
 from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.window_mean import WindowedModel
 
 # What makes the features of two encoders the same; their versions and places do not.
 _IDENTITY = ("encoder", "sha256", "feature", "dtype", "preprocessing")
-
-
-@dataclasses.dataclass(frozen=True)
-class FaceCrops:
-    """A face to predict and the folder of its crops; None where there are no pictures."""
-
-    face: ChosenFace
-    crops: Path | None
 
 
 class VideoPredictor:
@@ -121,7 +110,8 @@ class VideoPredictor:
             recording = dataclasses.replace(recording, transcript=words)
             segments = () if words is None else read_transcript(words)
             self._check_usable(recording)
-            faces = self._faces(recording, face, face_model, Path(scratch))
+            search = "visual" in self.modalities
+            faces = open_faces(recording, face, face_model, Path(scratch), search=search)
             shared_s = (time.monotonic() - began) / len(faces)
             predictions = []
             for face_crops in faces:
@@ -181,30 +171,6 @@ class VideoPredictor:
                 f"{recording.source}: has {has}, and the model of {self.model.source} takes "
                 f"{', '.join(self.modalities)}"
             )
-
-    def _faces(
-        self,
-        recording: Recording,
-        choice: str,
-        face_model: str | os.PathLike[str] | None,
-        scratch: Path,
-    ) -> list[FaceCrops]:
-        n = recording.num_frames
-        if recording.crops is not None:
-            return [FaceCrops(_given_crops(recording.crops, n), recording.crops)]
-        if recording.info is None or "visual" not in self.modalities:
-            return [FaceCrops(_nobody(n), None)]
-        detector = open_detector(None if face_model is None else Path(face_model))
-        with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
-            faces = cut_faces(
-                recording.source,
-                recording.info,
-                scratch,
-                detector=detector,
-                choice=choice,
-                advance=m.advance,
-            )
-        return [FaceCrops(face, crops) for face, crops in faces]
 
     def _predict_face(
         self,
@@ -298,24 +264,6 @@ def _check_encoders(
                     f"{str(new)[:60]}, not {str(old)[:60]}; name the right one by "
                     f"--encoders.{name}.source=FOLDER"
                 )
-
-
-def _nobody(num_frames: int) -> ChosenFace:
-    return ChosenFace(
-        "",
-        np.full(num_frames, -1),
-        np.full((num_frames, 4), np.nan, np.float32),
-        np.zeros(num_frames, np.float32),
-    )
-
-
-def _given_crops(folder: Path, num_frames: int) -> ChosenFace:
-    """Faces that were cut elsewhere: where they were in the picture is not known."""
-    face = _nobody(num_frames)
-    existing = Crops(folder).existing
-    existing = existing[existing < num_frames]
-    face.track[existing], face.confidence[existing] = 0, 1.0
-    return face
 
 
 def _entry(recording: Recording, segments: Sequence[Segment]) -> VideoEntry:

@@ -54,7 +54,6 @@ def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
         prediction=_as_data(_values(prediction, seen)),
         media=base64.b64encode(seen.content).decode(),
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     # File names that are not valid Unicode are shown with question marks.
     write_file(Path(path), page.encode(errors="replace"))
 

@@ -288,10 +288,10 @@ def test_empty_audio_stream_is_no_sound(tmp_path):
     media.with_suffix(".mp4").unlink()
     (video,) = scan(tmp_path).videos
     assert video.audio == media
-    found = check_video(video, tmp_path)
-    assert found.usable
-    assert found.video.audio is None
-    assert [p.message for p in found.problems] == ["its audio stream is empty: audio is masked"]
+    checked = check_video(video, tmp_path)
+    assert checked.usable
+    assert checked.video.audio is None
+    assert [p.message for p in checked.problems] == ["its audio stream is empty: audio is masked"]
 
 
 def test_assumed_frame_rate_replaces_a_missing_video(tmp_path):
@@ -299,10 +299,10 @@ def test_assumed_frame_rate_replaces_a_missing_video(tmp_path):
     next((tmp_path / "videos").rglob("a.mp4")).unlink()
     (video,) = scan(tmp_path).videos
     assert not check_video(video, tmp_path).usable
-    found = check_video(video, tmp_path, assume_fps=12.5)
-    assert found.usable
-    np.testing.assert_allclose(found.times_s, np.arange(25) / 12.5)
-    assert any(p.severity == REPAIRED and "12.5" in p.message for p in found.problems)
+    checked = check_video(video, tmp_path, assume_fps=12.5)
+    assert checked.usable
+    np.testing.assert_allclose(checked.times_s, np.arange(25) / 12.5)
+    assert any(p.severity == REPAIRED and "12.5" in p.message for p in checked.problems)
 
 
 def test_template_rows_behind_the_video_exist(tmp_path):
@@ -310,9 +310,9 @@ def test_template_rows_behind_the_video_exist(tmp_path):
     with open(tmp_path / TEMPLATE, "a") as template:
         template.write("b/00027.jpg,0,0\n")
     video = scan(tmp_path).videos[-1]
-    found = check_video(video, tmp_path)
-    assert found.num_frames == 27
-    assert found.usable
+    checked = check_video(video, tmp_path)
+    assert checked.num_frames == 27
+    assert checked.usable
 
 
 def test_annotation_of_another_recording_is_unusable(tmp_path):
@@ -320,9 +320,25 @@ def test_annotation_of_another_recording_is_unusable(tmp_path):
     with open(tmp_path / TRAIN / "a.txt", "a") as annotation:
         annotation.write("0,0\n" * 60)
     (video,) = scan(tmp_path).videos
-    found = check_video(video, tmp_path)
-    assert not found.usable
-    assert "same recording" in found.problems[0].message
+    checked = check_video(video, tmp_path)
+    assert not checked.usable
+    assert "same recording" in checked.problems[0].message
+
+
+def test_a_checked_video_is_a_recording_of_the_times_and_files_that_count(tmp_path):
+    write_tiny_corpus(tmp_path, {"a": "train"}, seconds=1.0)
+    (tmp_path / "audio" / "a.wav").unlink()
+    (tmp_path / "transcripts" / "a.txt").unlink()
+    with open(tmp_path / TRAIN / "a.txt", "a") as annotation:
+        annotation.write("0,0\n" * 2)
+    (video,) = scan(tmp_path).videos
+    recording = check_video(video, tmp_path).recording
+    np.testing.assert_allclose(recording.times_s, np.arange(27) / 25)
+    assert (recording.fps, recording.duration_s) == pytest.approx((25, 27 / 25))
+    assert recording.source == recording.audio == video.media
+    assert recording.annotation == tmp_path / TRAIN / "a.txt"
+    assert recording.crops == tmp_path / "cropped_aligned" / "a"
+    assert recording.transcript is None
 
 
 @pytest.mark.parametrize("part", ["annotations", "cropped_aligned", "videos", ""])

@@ -1,0 +1,83 @@
+"""The faces of a recording that are to be predicted, each with its crops."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from maven_jax.media.crops import Crops
+from maven_jax.media.cut_faces import cut_faces
+from maven_jax.media.find_faces import open_detector
+from maven_jax.media.recording import Recording
+from maven_jax.media.track_faces import ChosenFace
+from maven_jax.progress import meter
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceCrops:
+    """A face to predict and the folder of its crops; None where there are no pictures."""
+
+    face: ChosenFace
+    crops: Path | None
+
+
+def open_faces(
+    recording: Recording,
+    choice: str,
+    face_model: str | os.PathLike[str] | None,
+    scratch: Path,
+    *,
+    search: bool,
+) -> list[FaceCrops]:
+    """The faces to predict: those of given crops, or those chosen of the faces in the video.
+
+    Args:
+        recording: with crops or with a video stream, or with neither.
+        choice: which faces, see `track_faces.choose`.
+        face_model: YuNet's ONNX file; None for OpenCV's Haar cascade.
+        scratch: folder for the crops of faces that are found here.
+        search: whether to look for faces in a video without crops.
+
+    Returns:
+        At least one; the only one has no crops if nobody was looked for.
+
+    Raises:
+        UserError: no such face, or a face model that cannot be used.
+    """
+    n = recording.num_frames
+    if recording.crops is not None:
+        return [FaceCrops(_given_crops(recording.crops, n), recording.crops)]
+    if recording.info is None or not search:
+        return [FaceCrops(_nobody(n), None)]
+    detector = open_detector(None if face_model is None else Path(face_model))
+    with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
+        faces = cut_faces(
+            recording.source,
+            recording.info,
+            scratch,
+            detector=detector,
+            choice=choice,
+            advance=m.advance,
+        )
+    return [FaceCrops(face, crops) for face, crops in faces]
+
+
+def _nobody(num_frames: int) -> ChosenFace:
+    return ChosenFace(
+        "",
+        np.full(num_frames, -1),
+        np.full((num_frames, 4), np.nan, np.float32),
+        np.zeros(num_frames, np.float32),
+    )
+
+
+def _given_crops(folder: Path, num_frames: int) -> ChosenFace:
+    """Faces that were cut elsewhere: where they were in the picture is not known."""
+    face = _nobody(num_frames)
+    existing = Crops(folder).existing
+    existing = existing[existing < num_frames]
+    face.track[existing], face.confidence[existing] = 0, 1.0
+    return face
