@@ -200,7 +200,9 @@ def key_groups(model: type[nn.Module]) -> dict[str, type]:
     return {
         name: kind
         for name, kind in attributes.items()
-        if dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module)
+        if isinstance(kind, type)
+        and dataclasses.is_dataclass(kind)
+        and not issubclass(kind, nn.Module)
     }
 
 
