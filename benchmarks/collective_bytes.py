@@ -22,19 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from maven_jax import experiment, recipes
-from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.models import registry
-from maven_jax.runtime.sharding import batch_sharding, logical_rules
-from maven_jax.state import abstract_state, count_parameters
-from maven_jax.training.losses import make_loss
-from maven_jax.training.optimizer import make_optimizer
-from maven_jax.training.step import make_train_step
-from maven_jax.types import Batch
+from benchmarks.random_store import RandomStore
+from maven_jax import recipes
+from maven_jax.experiment import Experiment
+from maven_jax.runtime.sharding import batch_sharding
+from maven_jax.state import count_parameters
+from maven_jax.training.stages import StageBuilder
 
 # Widths of the features that each recipe's encoders give.
 WIDTHS = {
@@ -65,12 +61,12 @@ _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 
 def arrays(shape: str) -> list[tuple[str, int]]:
     """(dtype, bytes) of the arrays in a shape of HLO text, tuples flattened."""
-    found = []
+    sizes = []
     for dtype, dims in _ARRAY.findall(shape):
         if dtype in _BITS:
             count = math.prod(int(d) for d in dims.split(",") if d)
-            found.append((dtype, count * _BITS[dtype] // 8))
-    return found
+            sizes.append((dtype, count * _BITS[dtype] // 8))
+    return sizes
 
 
 def replica_groups(line: str) -> np.ndarray:
@@ -134,32 +130,32 @@ def sent(kind: str, size: int, group: int) -> float:
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Name -> lines of each computation, and the entry's name."""
-    found: dict[str, list[str]] = {}
+    computations: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
-            lines = found.setdefault(match[2], [])
+            lines = computations.setdefault(match[2], [])
             entry = match[2] if match[1] else entry
         else:
             lines.append(line)
-    return found, entry
+    return computations, entry
 
 
-def _times(found: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
+def _times(computations: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
     """(line, how often it is executed) of a computation and all that it calls."""
-    for line in found.get(name, ()):
+    for line in computations.get(name, ()):
         yield line, times
         if body := _BODY.search(line):
             trips = _TRIPS.search(line)
             if trips is None:
                 raise ValueError(f"a loop without a known trip count: {line.strip()[:200]}")
-            yield from _times(found, body[1], times * int(trips[1]))
+            yield from _times(computations, body[1], times * int(trips[1]))
             continue
         called = _CALLED.findall(line)
         for branches in _BRANCHES.findall(line):
             called += [b.strip().lstrip("%") for b in branches.split(",")]
         for other in called:
-            yield from _times(found, other, times)
+            yield from _times(computations, other, times)
 
 
 def collectives(text: str, model: int) -> list[dict[str, Any]]:
@@ -174,8 +170,8 @@ def collectives(text: str, model: int) -> list[dict[str, Any]]:
         the results on one device, a step) and sent (bytes each device sends in rings).
     """
     rows: dict[tuple, dict[str, Any]] = {}
-    found, entry = _computations(text)
-    for line, times in _times(found, entry, 1):
+    computations, entry = _computations(text)
+    for line, times in _times(computations, entry, 1):
         match = _INSTRUCTION.match(line)
         if match is None:
             continue
@@ -235,61 +231,26 @@ def make_mesh(data: int, model: int, topology: str) -> Mesh:
     return jax.make_mesh((data, model), ("data", "model"), axis_types=kinds, devices=devices)
 
 
-def abstract_batch(system: str, rows: int, frames: int, mesh: Mesh) -> Batch:
-    """A global batch's shapes, spread over the mesh."""
-
-    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=batch_sharding(mesh))
-
-    widths = WIDTHS[system]
-    return Batch(
-        features={m: array(frames, c) for m, c in widths.items()},
-        modality_masks={m: array(frames, dtype=jnp.bool_) for m in widths},
-        frame_mask=array(frames, dtype=jnp.bool_),
-        targets=array(frames, 2),
-        target_mask=array(frames, dtype=jnp.bool_),
-        window=array(dtype=jnp.int32),
-    )
-
-
 def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
     """Compiles one training step and counts what it moves."""
     config = recipes.load(system)
-    rules, widths = logical_rules(fsdp), WIDTHS[system]
-    model = registry.create(
-        modalities=tuple(widths), target_mean=(0.0, 0.0), **recipes.plain(config.model)
-    )
-    tx, _ = recipes.call(
-        make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
-    )
+    config.mesh.fsdp = fsdp
+    store = RandomStore(1, config.data.window.length, WIDTHS[system])
+    experiment = Experiment(config, store, mesh=mesh)
+    stage = StageBuilder(experiment, steps_per_epoch=100, total_steps=100_000).build(0, 0)
     data, along_model = mesh.shape["data"], mesh.shape["model"]
-    batch = abstract_batch(system, config.train.batch_size * data, config.data.window.length, mesh)
-    statistics = FeatureStatistics(
-        mean={m: jnp.zeros(c) for m, c in widths.items()},
-        std={m: jnp.ones(c) for m, c in widths.items()},
-    )
-    like, shardings = abstract_state(model, tx, batch, statistics, mesh, rules)
-    state = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings
-    )
-    step = make_train_step(
-        model,
-        recipes.call(make_loss, config.loss, "loss"),
-        experiment.build_transform(config),
-        tx,
-        mesh=mesh,
-        rules=rules,
-        shardings=shardings,
-        accumulate_steps=config.train.accumulate_steps,
-        seed=0,
+    rows, sharding = config.train.batch_size * data, batch_sharding(mesh)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding),
+        experiment.example(),
     )
     with jax.set_mesh(mesh):
-        traced = step.trace(state, batch)
+        traced = stage.step.trace(stage.like, batch)
         began = time.monotonic()
         compiled = traced.lower(lowering_platforms=(mesh.devices.flat[0].platform,)).compile()
-    rows = collectives(compiled.as_text(), along_model)
+    counted = collectives(compiled.as_text(), along_model)
     by_axis: dict[str, float] = defaultdict(float)
-    for row in rows:
+    for row in counted:
         by_axis[row["axis"]] += row["sent"]
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     return dict(
@@ -297,7 +258,7 @@ def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
         platform=mesh.devices.flat[0].platform,
         mesh=f"{data}x{along_model}",
         fsdp=fsdp,
-        parameters=count_parameters(like.weights.params),
+        parameters=count_parameters(stage.like.weights.params),
         windows_per_data_shard=config.train.batch_size,
         frames=config.data.window.length,
         dtype=config.model.dtype,
@@ -306,8 +267,8 @@ def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         sent_by_axis=dict(by_axis),
-        collectives_per_step=sum(row["count"] for row in rows),
-        collectives=rows,
+        collectives_per_step=sum(row["count"] for row in counted),
+        collectives=counted,
         compile_s=round(time.monotonic() - began, 1),
     )
 

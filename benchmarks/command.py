@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks.side_by_side import add_growth
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.progress import console, say
@@ -30,29 +30,17 @@ BENCHMARKS = {
 }
 
 
-def clone() -> Path:
-    """The clone that this package runs from.
-
-    Raises:
-        UserError: it was installed without one.
-    """
-    folder = Path(__file__).resolve().parents[1]
-    if not (folder / "benchmarks").is_dir():
-        raise UserError("the benchmarks are not part of the installed package; run it from a clone")
-    return folder
-
-
 def table(rows: list[dict[str, Any]]) -> Table:
     """What was measured, a line for each row."""
-    shown = Table()
+    lines = Table()
     for heading in ("name", "work", "ours", "peer", "ratio", "goal", "spread", "of peak"):
-        shown.add_column(heading, justify="left" if heading in ("name", "work") else "right")
+        lines.add_column(heading, justify="left" if heading in ("name", "work") else "right")
     for row in rows:
         ratio, roofline = row["ratio"], row["facts"].get("roofline")
         goal = "" if row["goal"] is None else f"{row['goal']:.1f}"
         if "limit_s" in row["facts"]:
             goal = f"≤ {row['facts']['limit_s']:.0f} s"
-        shown.add_row(
+        lines.add_row(
             row["name"],
             row["work"],
             f"{row['ours_s']:.3g} s",
@@ -62,7 +50,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{row['spread']:.0%}",
             "" if roofline is None else f"{roofline:.0%}",
         )
-    return shown
+    return lines
 
 
 def parser() -> Parser:
@@ -96,8 +84,7 @@ def main(argv: list[str]) -> int:
         if name not in BENCHMARKS:
             raise UserError(f"no benchmark {name!r}{did_you_mean(name, list(BENCHMARKS))}")
     if args.repeats < 1:
-        raise UserError(f"--repeats {args.repeats}: at least 1 is wanted")
-    sys.path.insert(0, str(clone()))
+        raise UserError(f"--repeats {args.repeats}: expected at least 1")
     rows: list[dict[str, Any]] = []
     for name in args.names or BENCHMARKS:
         try:
@@ -113,8 +100,6 @@ def main(argv: list[str]) -> int:
             if args.json is not None:  # what is done stays, whatever happens to the rest
                 write_rows(args.json, rows)
     console.print(table(rows))
-    from benchmarks.side_by_side import add_growth
-
     for line in add_growth(rows):
         say(line)
     if args.json is not None:

@@ -126,11 +126,12 @@ def measure(folder: Path, args: argparse.Namespace, chunk_frames: int) -> str:
             for seed in range(args.rounds):
                 forget(store)
                 for state in times:
-                    found = time_of(store, windows, order, num_threads, args.batches, seed)
-                    times[state].append(found)
+                    times[state].append(
+                        time_of(store, windows, order, num_threads, args.batches, seed)
+                    )
             shown = []
-            for state, found in times.items():
-                rates, used = zip(*found)
+            for state, readings in times.items():
+                rates, used = zip(*readings)
                 shown.append(
                     f"{state} {statistics.median(rates):6.1f} ({min(rates):.1f} to "
                     f"{max(rates):.1f}) windows/s, {statistics.median(used):.1f} CPU ms/window"

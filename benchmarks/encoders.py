@@ -29,8 +29,8 @@ def _swin(frames: int, batch: int = 1) -> tuple[Any, dict[str, Any], Any]:
         embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=7
     )
     pixels = np.random.default_rng(0).normal(size=(batch * frames, 224, 224, 3)).astype(np.float32)
-    there = {"pixel_values": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())}
-    return transformers.SwinModel(config), there, (pixels,)
+    theirs = {"pixel_values": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())}
+    return transformers.SwinModel(config), theirs, (pixels,)
 
 
 def _hubert(seconds: int, batch: int = 1) -> tuple[Any, dict[str, Any], Any]:
@@ -65,7 +65,7 @@ def at_size(name: str, size: int, repeats: int, goal: float | None) -> Row:
     make, work, _ = CLAIMS[name.split("/")[0]]
     peak = matmul_peak()
     torch.manual_seed(0)
-    model, there, here = make(size)
+    model, theirs, here = make(size)
     model.eval()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder) / "model")
@@ -79,7 +79,7 @@ def at_size(name: str, size: int, repeats: int, goal: float | None) -> Row:
 
     def peer() -> Any:
         with torch.inference_mode():
-            return model(**there)
+            return model(**theirs)
 
     output = ours()
     hidden = np.asarray(getattr(output, "last_hidden_state", output))

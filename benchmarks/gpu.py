@@ -39,14 +39,14 @@ from torch.utils._pytree import tree_map
 from benchmarks import encoders, training_steps
 from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
-from maven_jax import experiment, recipes
+from maven_jax import recipes
 from maven_jax.command_line import Parser
 from maven_jax.convert.huggingface import load_encoder
-from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.experiment import Experiment
 from maven_jax.progress import say, timed
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.training import feed as feeding
+from maven_jax.training.feed import make_feed
 from maven_jax.training.stages import StageBuilder
 
 # Dense bfloat16 FLOP/s that NVIDIA states, by a part of JAX's name of the device.
@@ -219,7 +219,7 @@ class Bench:
         size, count = ENCODING[name][self.toy]
         make, work, _ = encoders.CLAIMS[name]
         with timed("both encoders"), tempfile.TemporaryDirectory() as folder:
-            model, there, here = make(size, count)
+            model, theirs, here = make(size, count)
             model.save_pretrained(Path(folder) / "model")
             loaded = load_encoder(Path(folder) / "model", dtype=jnp.bfloat16)
         variables, x = jax.device_put(({"params": loaded.params}, here))
@@ -229,12 +229,12 @@ class Bench:
         peers = {}
         if self.peers:
             model = model.eval().to(self.torch_device)
-            there = {k: v.to(self.torch_device) for k, v in there.items()}
+            theirs = {k: v.to(self.torch_device) for k, v in theirs.items()}
 
             def forward(network: Any) -> Begin:
                 def begin() -> None:
                     with torch.inference_mode(), self._autocast():
-                        network(**there)
+                        network(**theirs)
 
                 return begin
 
@@ -255,7 +255,7 @@ class Bench:
         config.model.dtype = "float32" if self.toy else "bfloat16"
         if self.toy and recipe == "maven":
             config.model.beit_layers = 1
-        epoch = Epoch(config, RandomStore(videos, frames, widths))
+        epoch = Epoch(Experiment(config, RandomStore(videos, frames, widths)))
         seconds = []
         for number in range(2 if self.toy else 4):
             seconds.append(epoch.seconds())
@@ -276,29 +276,19 @@ class Bench:
 
 
 class Epoch:
-    """A run of a recipe on a store, as `train.run` puts it together, without its files."""
+    """A recipe trained as `maven_jax.train` does it, without the run's files."""
 
-    def __init__(self, config: recipes.Config, store: RandomStore):
-        mesh, rules = experiment.build_mesh(config)
-        windows = experiment.split_windows(store, config, "train", train=True)
-        modalities = tuple(config.data.modalities)
-        source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
+    def __init__(self, experiment: Experiment):
+        windows = experiment.windows("train", train=True)
         self.windows = len(windows)
-        self.steps = math.ceil(len(windows) / config.train.batch_size)
-        self._feed = feeding.make_feed(config, store, windows, source, mesh)
+        self.steps = math.ceil(len(windows) / experiment.config.train.batch_size)
+        self._feed = make_feed(experiment, windows, experiment.source(windows))
         builder = StageBuilder(
-            config,
-            experiment.build_model(config, store),
-            to_batch(source.read([0])),
-            experiment.feature_statistics(store, config),
-            mesh,
-            rules,
-            steps_per_epoch=self.steps,
-            total_steps=1000 * self.steps,
+            experiment, steps_per_epoch=self.steps, total_steps=1000 * self.steps
         )
         stage = builder.build(0, 0)
         self._state: Any = builder.fresh(stage)
-        with timed("compiling the training step"), jax.set_mesh(mesh):
+        with timed("compiling the training step"), jax.set_mesh(experiment.mesh):
             self._feed.compile(stage.step, self._state)
 
     def seconds(self) -> float:

@@ -1,8 +1,9 @@
-"""A store of any size that takes no room: for measuring what is done with features."""
+"""A store of any size that takes no space: for measuring what is done with features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import ModalitySpec, VideoEntry, mask_field
 
-# Different frames that there are; a prime, so that no window length divides it.
+# So many frames differ; a prime, so that no window length divides it.
 _FRAMES = 997
 
 
 class RandomStore(Store):
-    """A store that is nowhere: features are the same few random frames again and again."""
+    """A store in memory only: its features are the same few random frames again and again.
+
+    Features have mean 0 and standard deviation 1, targets mean 0.
+    """
 
     def __init__(self, videos: int, frames: int, widths: Mapping[str, int]):
         self.path, self.chunk_frames, self.fingerprint = Path("random"), 100, "random"
@@ -44,14 +48,20 @@ class RandomStore(Store):
             for i in range(videos)
         ]
         self._videos = {"train": tuple(entries)}
+
+    @cached_property
+    def _frames(self) -> dict[str, Any]:
+        """Field -> its values in the frames that differ."""
         rng = np.random.default_rng(0)
-        self._frames: dict[str, Any] = {
-            m: rng.normal(size=(_FRAMES, c)).astype(np.float16) for m, c in widths.items()
+        frames: dict[str, Any] = {
+            m: rng.normal(size=(_FRAMES, spec.dim)).astype(np.float16)
+            for m, spec in self.modalities.items()
         }
-        self._frames["targets"] = rng.uniform(-1, 1, (_FRAMES, 2)).astype(np.float32)
-        self._frames |= {mask_field(m): np.ones(_FRAMES, bool) for m in widths}
-        self._frames["target_mask"] = np.ones(_FRAMES, bool)
-        self._frames["segment_id"] = np.zeros(_FRAMES, np.int32)
+        frames["targets"] = rng.uniform(-1, 1, (_FRAMES, 2)).astype(np.float32)
+        frames |= {mask_field(m): np.ones(_FRAMES, bool) for m in self.modalities}
+        frames["target_mask"] = np.ones(_FRAMES, bool)
+        frames["segment_id"] = np.zeros(_FRAMES, np.int32)
+        return frames
 
     def read_into(
         self,

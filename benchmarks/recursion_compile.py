@@ -26,21 +26,16 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from maven_jax import experiment, recipes
-from maven_jax.data.transforms import FeatureStatistics
-from maven_jax.models import registry
+from benchmarks.random_store import RandomStore
+from maven_jax import recipes
+from maven_jax.experiment import Experiment
 from maven_jax.models.fusion.recursion import Recursion
 from maven_jax.models.fusion.recursion_config import RecursionConfig
-from maven_jax.state import abstract_state
-from maven_jax.training.losses import make_loss
-from maven_jax.training.optimizer import make_optimizer
-from maven_jax.training.step import make_train_step
-from maven_jax.types import Batch
+from maven_jax.training.stages import StageBuilder
 
 WIDTHS = {"visual": 256, "audio": 128, "text": 128}
 LIMITS = {True: 1.2, False: 1.3}
@@ -102,43 +97,16 @@ def lower_training(num_steps: int, share_weights: bool, args: argparse.Namespace
     changes = dict(num_steps=num_steps, share_weights=share_weights, remat=args.remat)
     changes |= dict(correlation=args.correlation, correlation_dropout_rate=args.dropout_rate)
     config.model.update(changes)
-    modalities = tuple(config.data.modalities)
-    model = registry.create(modalities=modalities, **recipes.plain(config.model))
-    tx, _ = recipes.call(
-        make_optimizer, config.optimizer, "optimizer", steps_per_epoch=10, total_steps=1000
-    )
-    mesh, rules = experiment.build_mesh(config)
-
-    def of(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    rows = (config.train.batch_size, config.data.window.length)
+    config.train.accumulate_steps = 1
     widths = dict(visual=512, audio=128, text=768)
-    batch = Batch(
-        features={m: of(*rows, widths[m], dtype=jnp.float16) for m in modalities},
-        modality_masks={m: of(*rows, dtype=jnp.bool) for m in modalities},
-        frame_mask=of(*rows, dtype=jnp.bool),
-        targets=of(*rows, 2),
-        target_mask=of(*rows, dtype=jnp.bool),
-        window=of(rows[0], dtype=jnp.int32),
+    experiment = Experiment(config, RandomStore(1, config.data.window.length, widths))
+    stage = StageBuilder(experiment, steps_per_epoch=10, total_steps=1000).build(0, 0)
+    rows = config.train.batch_size
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), experiment.example()
     )
-    moments = {m: of(widths[m]) for m in modalities}
-    state, shardings = abstract_state(
-        model, tx, batch, FeatureStatistics(moments, moments), mesh, rules
-    )
-    step = make_train_step(
-        model,
-        recipes.call(make_loss, config.loss, "loss"),
-        experiment.build_transform(config),
-        tx,
-        mesh=mesh,
-        rules=rules,
-        shardings=shardings,
-        accumulate_steps=1,
-        seed=0,
-    )
-    with jax.set_mesh(mesh):
-        return step.lower(state, batch)
+    with jax.set_mesh(experiment.mesh):
+        return stage.step.lower(stage.like, batch)
 
 
 def sizes(text: str) -> tuple[int, int]:

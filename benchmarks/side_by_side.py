@@ -75,13 +75,13 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of those of `PACKAGES` that are installed."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            numbers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def in_turns(

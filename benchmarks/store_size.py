@@ -5,7 +5,7 @@
 Stores of MAVEN's features (1024 + 768 + 768 wide, float16, 100 frames a record), of values that do
 not compress, are written one after the other, read through the shuffled batches of training and
 removed. Each is read in a process of its own, twice: `from disk`, its files thrown out of the page
-cache before (what has been read once stays there, if the machine has room for it), and `again`, the
+cache before (what has been read once stays there, if it fits in memory), and `again`, the
 same windows in the same order, which are in the page cache then. `store` is what opening the store
 adds to the process's own memory (the index of its videos), `peak` the most that the process has at
 any time, without the page cache.
@@ -83,7 +83,7 @@ def measure(path: Path, batches: int) -> dict[str, float]:
     """Reads `batches` batches twice; windows/s, CPU ms per window, memory in MiB."""
     before = own_memory_mb()
     store = Store(path)
-    found = {"store": own_memory_mb() - before, "peak": 0.0}
+    measured = {"store": own_memory_mb() - before, "peak": 0.0}
     windows = make_windows(
         store.videos("train"), kind="sliding", length=LENGTH, hop=LENGTH // 2, step_s=None
     )
@@ -97,12 +97,12 @@ def measure(path: Path, batches: int) -> dict[str, float]:
         began, used = time.perf_counter(), time.process_time()
         for _ in range(batches):
             next(data)
-            found["peak"] = max(found["peak"], own_memory_mb())
-        found[state] = batches * BATCH / (time.perf_counter() - began)
-        found[f"{state} cpu_ms"] = 1e3 * (time.process_time() - used) / (batches * BATCH)
-    found["gigabytes"] = sum(s["bytes"] for s in store.shards("train")) / 1e9
-    found["videos"], found["windows"] = len(store.videos("train")), len(windows)
-    return found
+            measured["peak"] = max(measured["peak"], own_memory_mb())
+        measured[state] = batches * BATCH / (time.perf_counter() - began)
+        measured[f"{state} cpu_ms"] = 1e3 * (time.process_time() - used) / (batches * BATCH)
+    measured["gigabytes"] = sum(s["bytes"] for s in store.shards("train")) / 1e9
+    measured["videos"], measured["windows"] = len(store.videos("train")), len(windows)
+    return measured
 
 
 def machine() -> str:

@@ -30,15 +30,14 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from maven_jax import experiment, recipes
-from maven_jax.data.pipeline import WindowSource, to_batch
+from maven_jax import recipes
+from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.experiment import Experiment
 from maven_jax.progress import console, say
 from maven_jax.runtime.sharding import place_batch
-from maven_jax.state import count_parameters, create_state
-from maven_jax.training.losses import make_loss
-from maven_jax.training.optimizer import make_optimizer
-from maven_jax.training.step import make_train_step
+from maven_jax.state import count_parameters
+from maven_jax.training.stages import StageBuilder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,39 +139,23 @@ def config_of(row: Row) -> recipes.Config:
 def measure(row: Row, repeats: int = 20) -> float:
     """Training windows per second: the median step on one batch that is already on the device."""
     config = config_of(row)
-    mesh, rules = experiment.build_mesh(config)
-    store = experiment.open_store(config)
-    modalities = tuple(config.data.modalities)
-    windows = experiment.split_windows(store, config, config.data.train_split, train=True)
-    source = WindowSource(store, windows, modalities, dict(config.data.single_vector))
-    size = config.train.batch_size
-    rows = [source[i] for i in np.linspace(0, len(windows) - 1, size).astype(int)]
-    example = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
-    model = experiment.build_model(config, store)
-    tx, _ = recipes.call(
-        make_optimizer, config.optimizer, "optimizer", steps_per_epoch=10, total_steps=1000
-    )
-    moments = experiment.feature_statistics(store, config)
-    state, shardings = create_state(model, tx, example, moments, mesh, rules, config.seed)
-    if not count_parameters(state.weights.params):
+    config.train.accumulate_steps = 1
+    experiment = Experiment.of(config)
+    builder = StageBuilder(experiment, steps_per_epoch=10, total_steps=1000)
+    if not count_parameters(builder.params):
         return float("nan")
-    step = make_train_step(
-        model,
-        recipes.call(make_loss, config.loss, "loss"),
-        experiment.build_transform(config),
-        tx,
-        mesh=mesh,
-        rules=rules,
-        shardings=shardings,
-        accumulate_steps=1,
-        seed=0,
-    )
+    stage = builder.build(0, 0)
+    state = builder.fresh(stage)
+    windows = experiment.windows(config.data.train_split, train=True)
+    size = config.train.batch_size
+    spread = np.linspace(0, len(windows) - 1, size).astype(int)
+    batch = to_batch(experiment.source(windows).read(spread))
     seconds = []
-    with jax.set_mesh(mesh):
-        batch = place_batch(example, mesh)
+    with jax.set_mesh(experiment.mesh):
+        batch = place_batch(batch, experiment.mesh)
         for _ in range(repeats):
             began = time.perf_counter()
-            state, metrics = step(state, batch)
+            state, metrics = stage.step(state, batch)
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - began)
     return size / statistics.median(seconds[2:])
@@ -180,11 +163,11 @@ def measure(row: Row, repeats: int = 20) -> float:
 
 def table(out: Path, group: str, seeds: list[int], speeds: dict[str, float]) -> Table:
     """The rows of one table; a row with fewer runs than seeds says how many it has."""
-    found = Table(title=f"{group}: ccc on validation, mean ± std of {len(seeds)} seeds")
-    found.title_justify = "left"
+    scores_table = Table(title=f"{group}: ccc on validation, mean ± std of {len(seeds)} seeds")
+    scores_table.title_justify = "left"
     columns = ("", "valence", "arousal", "ccc", "parameters", "T", "win/s")
     for name in columns:
-        found.add_column(name, justify="left" if not name else "right", no_wrap=True)
+        scores_table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in ROWS[group]:
         folders = [workdir(out, row, seed) for seed in seeds]
         scores = [read_score(f) for f in folders if (f / "eval" / "validation.json").exists()]
@@ -197,14 +180,14 @@ def table(out: Path, group: str, seeds: list[int], speeds: dict[str, float]) -> 
         label = row.label + ("" if len(scores) == len(seeds) else f" ({len(scores)} seeds)")
         speed = speeds.get(row.key, float("nan"))
         config = config_of(row)
-        found.add_row(
+        scores_table.add_row(
             label,
             *cells,
             f"{scores[0]['num_parameters']:,}",
             str(config.data.window.length),
             "-" if np.isnan(speed) else f"{speed:.0f}",
         )
-    return found
+    return scores_table
 
 
 def machine() -> str:

@@ -20,30 +20,27 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from jax.interpreters.partial_eval import dce_jaxpr
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, compare, matmul_peak, product_flops
-from maven_jax import experiment, recipes
+from maven_jax import recipes
 from maven_jax.convert import released_tables
 from maven_jax.convert.conversions import norm
 from maven_jax.convert.loaded import nested
 from maven_jax.convert.released_tables import Piece, Table
 from maven_jax.convert.tensor_files import read_file
-from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.evaluation.step import make_predict_step
-from maven_jax.models import registry
+from maven_jax.experiment import Experiment
 from maven_jax.recipes import Config
 from maven_jax.runs.released import NETWORKS, check_tensors, fill, network_shapes
 from maven_jax.runtime.sharding import place_batch
-from maven_jax.state import TrainState, create_state, put_weights
-from maven_jax.training.losses import make_loss
-from maven_jax.training.optimizer import make_optimizer
-from maven_jax.training.step import make_train_step
+from maven_jax.state import TrainState, put_weights
+from maven_jax.training.stages import StageBuilder
 from maven_jax.types import Batch
 from tests.support import reference_maven, reference_rjca, reference_rjcma
 
@@ -77,40 +74,31 @@ class Ours:
     Args:
         config: the recipe.
         batch: what every step takes.
-        found: `params` and `model_state` to start from, as NumPy arrays.
+        variables: `params` and `model_state` to start from, as NumPy arrays.
     """
 
-    def __init__(self, config: Config, batch: Batch, found: dict[str, Any] | None):
-        modalities = tuple(config.data.modalities)
-        model = registry.create(
-            modalities=modalities, target_mean=(0.0, 0.0), **recipes.plain(config.model)
-        )
+    def __init__(self, config: Config, batch: Batch, variables: dict[str, Any] | None):
+        frames = batch.frame_mask.shape[1]
+        config.data.window.length = frames
+        widths = {m: batch.features[m].shape[-1] for m in config.data.modalities}
+        experiment = Experiment(config, RandomStore(1, frames, widths))
         self.config, self.batch = config, batch
-        tx, _ = recipes.call(
-            make_optimizer, config.optimizer, "optimizer", steps_per_epoch=100, total_steps=10**6
+        self._mesh = experiment.mesh
+        builder = StageBuilder(experiment, steps_per_epoch=100, total_steps=100_000)
+        stage = builder.build(0, 0)
+        self._step = stage.step
+        self._state: TrainState = builder.fresh(stage)
+        if variables is not None:
+            weights = put_weights(self._state.weights, variables, "/", "benchmark")
+            self._state = self._state.replace(weights=weights)
+        self._predict = make_predict_step(
+            experiment.model,
+            experiment.transform,
+            mesh=experiment.mesh,
+            rules=experiment.rules,
+            shardings=stage.shardings.weights,
+            seed=config.seed,
         )
-        self._mesh, rules = experiment.build_mesh(config)
-        widths = {m: batch.features[m].shape[-1] for m in modalities}
-        statistics = FeatureStatistics(
-            mean={m: jnp.zeros(c) for m, c in widths.items()},
-            std={m: jnp.ones(c) for m, c in widths.items()},
-        )
-        state, shardings = create_state(model, tx, batch, statistics, self._mesh, rules, 0)
-        if found is not None:
-            state = state.replace(weights=put_weights(state.weights, found, "/", "benchmark"))
-        shared: dict[str, Any] = dict(mesh=self._mesh, rules=rules, seed=0)
-        transform = experiment.build_transform(config)
-        self._step = make_train_step(
-            model,
-            recipes.call(make_loss, config.loss, "loss"),
-            transform,
-            tx,
-            shardings=shardings,
-            accumulate_steps=1,
-            **shared,
-        )
-        self._predict = make_predict_step(model, transform, shardings=shardings.weights, **shared)
-        self._state: TrainState = state
         with jax.set_mesh(self._mesh):
             self._batch = place_batch(batch, self._mesh)
 
@@ -181,7 +169,7 @@ def ccc_loss(x: torch.Tensor, y: torch.Tensor, dims: tuple[int, ...]) -> torch.T
 
 def tensors(batch: Batch, names: dict[str, str]) -> dict[str, torch.Tensor]:
     """The batch's features under the peer's names."""
-    return {there: torch.from_numpy(batch.features[here]) for here, there in names.items()}
+    return {theirs: torch.from_numpy(batch.features[ours]) for ours, theirs in names.items()}
 
 
 def as_ours(config: Config, table: Table, widths: dict[str, int], module: nn.Module) -> dict:
@@ -190,10 +178,10 @@ def as_ours(config: Config, table: Table, widths: dict[str, int], module: nn.Mod
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"
         torch.save(module.state_dict(), file)
-        found = read_file(file)
-        names = {table.renamed(name): name for name in found.shapes}
-        check_tensors(str(file), table, found, names, shapes)
-        params, model_state = nested(fill(table, found, names, shapes))
+        saved = read_file(file)
+        names = {table.renamed(name): name for name in saved.shapes}
+        check_tensors(str(file), table, saved, names, shapes)
+        params, model_state = nested(fill(table, saved, names, shapes))
     return {"params": params, "model_state": model_state}
 
 
@@ -288,8 +276,8 @@ def paper_table(config: Config) -> Table:
     table = released_tables.maven(released)
     for m in MAVEN_WIDTHS:
         table.pieces.extend(released_tables.multihead(f"self_attention_{m}", f"self_attention_{m}"))
-        for there, here, conversion in norm(f"self_norm_{m}", f"self_norm_{m}"):
-            table.pieces.append(Piece((there,), here, conversion))
+        for theirs, ours, conversion in norm(f"self_norm_{m}", f"self_norm_{m}"):
+            table.pieces.append(Piece((theirs,), ours, conversion))
     return table
 
 

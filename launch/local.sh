@@ -39,7 +39,7 @@ if [[ $count == gpus ]]; then
   count=${#gpus[@]}
   ((count)) || fail "no GPU here; say how many processes"
 fi
-[[ $count =~ ^[1-9][0-9]*$ ]] || fail "$count: a number of processes, or gpus, is wanted"
+[[ $count =~ ^[1-9][0-9]*$ ]] || fail "$count: expected a number of processes, or gpus"
 if ((${#gpus[@]} && count > ${#gpus[@]})); then
   fail "$count processes on ${#gpus[@]} GPU(s): one process per GPU is the most"
 fi

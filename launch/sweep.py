@@ -7,7 +7,7 @@
     python -m launch.sweep sweeps/learning_rate --out runs/lr --status
 
 A sweep is a recipe with a function more: `get_sweep() -> list` of dicts with `name`, which becomes
-the run's folder in --out, `overrides` (key of the recipe: value), and if wanted `variant`, the
+the run's folder in --out, `overrides` (key of the recipe: value), and perhaps `variant`, the
 recipe's argument. Every run is checked before the first begins. The same command again leaves out
 what is finished and continues what was stopped. On a machine with GPUs each run has one of them.
 """
@@ -39,6 +39,7 @@ from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, format_duration, say
 from maven_jax.recipes import check_sections
+from maven_jax.runs.workdir import FINISHED_FILE
 
 _KEYS = ("name", "overrides", "variant")
 # One folder in --out; a point in front is what no name of a run may have.
@@ -72,7 +73,7 @@ class Run:
 
     def finished(self) -> dict[str, Any] | None:
         """What the run wrote at its end; None if it is not there yet."""
-        path = self.workdir / "finished.json"
+        path = self.workdir / FINISHED_FILE
         return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -118,7 +119,7 @@ def read_sweep(name: str, out: Path) -> list[Run]:
     for index, entry in enumerate(_read_list(file)):
         where = f"{file}: run {index}"
         if not isinstance(entry, dict) or not {"name", "overrides"} <= set(entry) <= set(_KEYS):
-            raise UserError(f"{where}: a dict of name, overrides and perhaps variant is wanted")
+            raise UserError(f"{where}: expected a dict of name, overrides and perhaps variant")
         title = entry["name"]
         if not isinstance(title, str) or not _NAME.fullmatch(title):
             raise UserError(
@@ -126,7 +127,7 @@ def read_sweep(name: str, out: Path) -> list[Run]:
                 "letters, digits and _.,=+- are allowed, a letter, digit or _ first"
             )
         if title.lower() in seen:
-            raise UserError(f"{where}: the name {title!r} is there twice")
+            raise UserError(f"{where}: the name {title!r} is used twice")
         seen.add(title.lower())
         variant = entry.get("variant", "")
         run = Run(
@@ -166,9 +167,9 @@ def table(runs: Sequence[Run], states: dict[str, str]) -> Table:
         runs: all of the sweep.
         states: name -> what is known beyond the files.
     """
-    found = Table()
+    rows = Table()
     for name in ("run", "state", "steps", "best step", "ccc"):
-        found.add_column(name, justify="left" if name in ("run", "state") else "right")
+        rows.add_column(name, justify="left" if name in ("run", "state") else "right")
     for run in runs:
         done = run.finished()
         if done is not None:
@@ -176,8 +177,8 @@ def table(runs: Sequence[Run], states: dict[str, str]) -> Table:
         else:
             begun = "stopped" if run.workdir.exists() else "waiting"
             cells = [states.get(run.name, begun), "", "", ""]
-        found.add_row(run.name, *cells)
-    return found
+        rows.add_row(run.name, *cells)
+    return rows
 
 
 @contextlib.contextmanager
@@ -352,22 +353,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: 1 is the least")
     runs = read_sweep(args.sweep, args.out)
-    left = [run for run in runs if run.finished() is None]
+    unfinished = [run for run in runs if run.finished() is None]
     if args.print:
-        for run in left:
+        for run in unfinished:
             print(shlex.join(["maven-jax", "train", *run.words]))
         return 0
     if args.status:
         console.print(table(runs, {}))
         return 0
     with _alone(args.out):
-        say(f"{len(runs)} runs, {len(runs) - len(left)} of them finished")
-        make_stores(left)
+        say(f"{len(runs)} runs, {len(runs) - len(unfinished)} of them finished")
+        make_stores(unfinished)
         if args.slurm:
-            if left:
-                say(f"submitted job {submit(left, args.out, args.at_most, args.sbatch)}")
+            if unfinished:
+                say(f"submitted job {submit(unfinished, args.out, args.at_most, args.sbatch)}")
             return 0
-        queue = LocalQueue(left, args.jobs, visible_gpus())
+        queue = LocalQueue(unfinished, args.jobs, visible_gpus())
         good = queue.work()
         console.print(table(runs, queue.states))
         return 0 if good else 1

@@ -55,11 +55,11 @@ while (($#)); do
     *) fail "unknown option $1 (the words of maven-jax train come behind --)" ;;
   esac
 done
-[[ -n $name && -n $zone ]] || fail "--name and --zone are wanted"
+[[ -n $name && -n $zone ]] || fail "give --name and --zone"
 # It becomes part of addresses there; gcloud's own rule.
 [[ $name =~ ^[a-z]([-a-z0-9]{0,60}[a-z0-9])?$ ]] ||
   fail "--name $name: small letters, digits and -, a letter first"
-[[ $retries =~ ^[0-9]+$ ]] || fail "--retries $retries: a number is wanted"
+[[ $retries =~ ^[0-9]+$ ]] || fail "--retries $retries: expected a number"
 if [[ -z $dry ]]; then
   command -v gcloud >/dev/null || fail "gcloud is not on PATH: install the Google Cloud CLI"
 fi
@@ -170,7 +170,7 @@ if [[ -n $delete ]]; then
   delete_slice
   exit 0
 fi
-[[ -n $type && -n $runtime ]] || fail "--type and --runtime are wanted"
+[[ -n $type && -n $runtime ]] || fail "give --type and --runtime"
 workdir=''
 for ((i = 1; i <= $#; i++)); do
   case ${!i} in
@@ -179,7 +179,7 @@ for ((i = 1; i <= $#; i++)); do
   esac
 done
 [[ -n $workdir ]] || fail "no --workdir among the words of maven-jax train behind --"
-[[ $workdir == /* ]] || fail "--workdir $workdir: an absolute path is wanted, on a shared file system"
+[[ $workdir == /* ]] || fail "--workdir $workdir: expected an absolute path, on a shared file system"
 
 trap 'say "interrupted: slice $name is still there, and may still train; the same command continues, --delete deletes it"; exit 130' INT TERM
 failures=0

@@ -1,12 +1,20 @@
 """Continuous emotion recognition in JAX: valence and arousal for every frame of a video.
 
-The public names, imported when they are asked for:
+The public names, each imported when it is first used (`docs/api.md` shows them at work):
 
 * `load(path)`: a predictor of videos, sounds and face crops, from a workdir or a bundle.
-* `open_model(path)`: the trained model itself, its weights and what it was trained on.
-* `train(config, workdir)`: train by a recipe. `evaluate(workdir, split)`: score the result.
-* `ccc(predictions, targets, mask)`: the concordance correlation coefficient.
+* `load_recipe(name)`: a recipe's config. `train(config, workdir)`: train by it.
+* `evaluate(workdir, split)`: score the result and write its report.
+* `open_model(path)`: a trained model itself, its weights and what it was trained on.
+* `predict_split(model, split)`: what it predicts for the videos of a feature store.
+* `score(videos)`: the scores of such predictions. `box_filter(values, frames)`: smooth them.
+* `ccc(predictions, targets, mask)`: the concordance correlation coefficient of arrays.
+* `CccState`: its moments, which can be merged.
+* `export(checkpoint, out, platforms=…)`: write a bundle. `open_program(bundle)`: its program.
+* `silence()`: no progress lines.
 * `UserError`: what every mistake that a user can mend raises, in one line.
+
+The challenge's files have a package of their own: `maven_jax.challenge`.
 """
 
 from __future__ import annotations
@@ -17,27 +25,60 @@ from typing import TYPE_CHECKING, Any
 from maven_jax.version import __version__
 
 if TYPE_CHECKING:
-    from maven_jax.concordance import ccc
+    from maven_jax.concordance import CccState, ccc
     from maven_jax.errors import UserError
+    from maven_jax.evaluation.scores import score
+    from maven_jax.evaluation.smoothing import box_filter
+    from maven_jax.progress import silence
+    from maven_jax.recipes import load as load_recipe
     from maven_jax.runs.evaluate import evaluate
+    from maven_jax.runs.export import export
+    from maven_jax.runs.predict_split import predict_split
+    from maven_jax.runs.program import open_program
     from maven_jax.runs.trained_model import open_model
     from maven_jax.training.train import train
     from maven_jax.video.predictor import load
 
-__all__ = ["UserError", "__version__", "ccc", "evaluate", "load", "open_model", "train"]
+__all__ = [
+    "CccState",
+    "UserError",
+    "__version__",
+    "box_filter",
+    "ccc",
+    "evaluate",
+    "export",
+    "load",
+    "load_recipe",
+    "open_model",
+    "open_program",
+    "predict_split",
+    "score",
+    "silence",
+    "train",
+]
 
+# name: (module, what it is called there)
 _HOMES = {
-    "UserError": "maven_jax.errors",
-    "ccc": "maven_jax.concordance",
-    "evaluate": "maven_jax.runs.evaluate",
-    "load": "maven_jax.video.predictor",
-    "open_model": "maven_jax.runs.trained_model",
-    "train": "maven_jax.training.train",
+    "CccState": ("maven_jax.concordance", "CccState"),
+    "UserError": ("maven_jax.errors", "UserError"),
+    "box_filter": ("maven_jax.evaluation.smoothing", "box_filter"),
+    "ccc": ("maven_jax.concordance", "ccc"),
+    "evaluate": ("maven_jax.runs.evaluate", "evaluate"),
+    "export": ("maven_jax.runs.export", "export"),
+    "load": ("maven_jax.video.predictor", "load"),
+    "load_recipe": ("maven_jax.recipes", "load"),
+    "open_model": ("maven_jax.runs.trained_model", "open_model"),
+    "open_program": ("maven_jax.runs.program", "open_program"),
+    "predict_split": ("maven_jax.runs.predict_split", "predict_split"),
+    "score": ("maven_jax.evaluation.scores", "score"),
+    "silence": ("maven_jax.progress", "silence"),
+    "train": ("maven_jax.training.train", "train"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: commands that predict nothing start without JAX.
+    # Imported when first used: commands that predict nothing start without JAX.
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        module, attribute = _HOMES[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -57,16 +57,19 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    # Libraries' notes on their own inner life are for those who ask. What they log as errors
-    # (orbax: with the tracebacks of all its threads and coroutines) they raise as well.
+    # What libraries log about themselves is no news to a user. What they log as errors (orbax: with
+    # the tracebacks of all its threads and coroutines) they also raise.
     for library in ("absl", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         module = importlib.import_module(COMMANDS[name][0])
     except ImportError as error:
-        if (error.name or "").split(".")[0] in ("maven_jax", "data_prep"):
+        package = (error.name or "").split(".")[0]
+        if package in ("maven_jax", "data_prep"):
             raise
         line = f"{error} (a package is missing or broken): pip install -e . -c constraints.txt"
+        if package == "benchmarks":
+            line = "the benchmarks are not part of the installed package; run it from a clone"
         print(f"maven-jax {name}: {line}", file=sys.stderr)
         return 2
     try:

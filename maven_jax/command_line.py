@@ -9,7 +9,7 @@ from maven_jax.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse`'s, but mistakes end in one line, as everywhere else."""
+    """`argparse`'s, but mistakes raise UserError and so end in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help says more)")
@@ -22,5 +22,5 @@ def positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is wanted")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value

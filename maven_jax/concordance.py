@@ -1,12 +1,12 @@
 """The concordance correlation coefficient as a state that can be merged.
 
 CCC(x, y) = 2 cov(x, y) / (var x + var y + (mean x - mean y)²) with population (1/N) moments: the
-score of the ABAW challenges, over all valid frames of a partition. The state holds moments, so a
-set may be fed in blocks of any size, on any number of devices and in any order.
+score of the ABAW challenges, over all valid frames of a partition. The state holds moments, so the
+frames may come in blocks of any size, on any number of devices and in any order.
 
-Three things keep float32 exact to about 1e-7 however many frames there are: moments are centred
-within each block and merged by Chan's formula; sums inside a block are taken as a tree; sums
-across blocks carry their rounding error along (`_two_sum`).
+Three things keep float32 exact to about 1e-7, however many frames there are: moments are centred
+within each block and merged by Chan's formula; sums within a block are taken as a tree; sums over
+blocks carry their rounding error along (`_two_sum`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _tree(
 ) -> Float[Array, "*v 2"]:
     """Sums (or takes the extremes) over the frames in groups of 32, then over the groups.
 
-    The rounding of a sum grows with log n, not n. In a long track a group's frames lie 64 apart:
-    64 groups side by side are reduced as whole vectors, where two numbers would be a poor one.
+    The rounding error of a sum grows with log n, not n. In a long track the frames of a group lie
+    64 apart: 64 groups side by side are reduced as vectors of 128 numbers, not of two.
     """
     while values.shape[-2] > 1:
         frames = values.shape[-2]
@@ -139,23 +139,23 @@ class CccState:
             # Within the values' own range, so that a constant track is centred to exact zeros.
             low = _tree(jnp.where(keep, values, jnp.inf), jnp.min, jnp.inf)
             high = _tree(jnp.where(keep, values, -jnp.inf), jnp.max, -jnp.inf)
-            about = jnp.minimum(jnp.maximum(_tree_sum(values) / frames, low), high)
-            about = jnp.where(count[..., None] > 0, about, 0.0)
-            deviations = jnp.where(keep, values - about[..., None, :], 0.0)
-            return about, deviations, _tree_sum(deviations) / frames
+            mean = jnp.minimum(jnp.maximum(_tree_sum(values) / frames, low), high)
+            mean = jnp.where(count[..., None] > 0, mean, 0.0)
+            deviations = jnp.where(keep, values - mean[..., None, :], 0.0)
+            return mean, deviations, _tree_sum(deviations) / frames
 
-        about_x, dx, rest_x = centre(x)
-        about_y, dy, rest_y = centre(y)
-        # The first mean is rounded; what it missed (`rest`) is small and known precisely.
-        square_x = _tree_sum(dx * dx) - frames * rest_x * rest_x
-        square_y = _tree_sum(dy * dy) - frames * rest_y * rest_y
-        product = _tree_sum(dx * dy) - frames * rest_x * rest_y
+        mean_x, dx, error_x = centre(x)
+        mean_y, dy, error_y = centre(y)
+        # The means are rounded; their errors are small, and known precisely.
+        square_x = _tree_sum(dx * dx) - frames * error_x * error_x
+        square_y = _tree_sum(dy * dy) - frames * error_y * error_y
+        product = _tree_sum(dx * dy) - frames * error_x * error_y
         low = jnp.zeros((*count.shape, 6, 2), jnp.float32)
-        low = low.at[..., 0, :].set(rest_x).at[..., 1, :].set(rest_y)
+        low = low.at[..., 0, :].set(error_x).at[..., 1, :].set(error_y)
         return cls(
             count=count,
-            mean_x=about_x,
-            mean_y=about_y,
+            mean_x=mean_x,
+            mean_y=mean_y,
             square_x=jnp.maximum(square_x, 0.0),
             square_y=jnp.maximum(square_y, 0.0),
             product=product,
@@ -193,7 +193,7 @@ class CccState:
         for row, (field, (term, term_low, correction)) in enumerate(steps.items()):
             high, rest = _two_sum(getattr(self, field), low[..., row, :] + term_low, term)
             high, rest = _two_sum(high, rest, correction)
-            # Move what has gathered in the small part into the large one.
+            # Move what has accumulated in the small part into the large one.
             sums[field], rest = _two_sum(high, nothing, rest)
             rests.append(rest)
         return CccState(count=count, low=jnp.stack(rests, axis=-2), **sums)

@@ -1,137 +1,322 @@
-"""From a recipe's sections to the parts of a run; what training and evaluation share."""
+"""A recipe made into the parts of a run; what training, evaluation and prediction share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from maven_jax import recipes
+from maven_jax import recipes, state
 from maven_jax.data.folds import fold_entries, fold_statistics
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
 from maven_jax.errors import UserError
-from maven_jax.evaluation.split_predictor import Predictor
+from maven_jax.evaluation.split_predictor import SplitPredictor
 from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
-from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
+from maven_jax.state import TrainState, Weights
 from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import VideoEntry
+from maven_jax.store.schema import ModalitySpec, VideoEntry
 from maven_jax.types import DIMENSIONS, Batch
 
 
-def open_store(config: Config) -> Store:
-    """The recipe's store, known to hold its modalities.
+class Experiment:
+    """A recipe on a store, and the parts that both make; each is built when first asked for.
 
-    No modalities in the recipe means all that the store has; they are filled in.
-
-    Raises:
-        UserError: no store there, or it lacks a modality.
+    Attributes:
+        config: the recipe, with its modalities filled in.
+        store: the features.
     """
-    store = Store(config.data.store)
-    if not config.data.modalities:
-        config.data.modalities = tuple(store.modalities)
-    for key, names in (
-        ("modalities", config.data.modalities),
-        ("single_vector", config.data.single_vector),
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        mesh: Mesh | None = None,
+        target_mean: tuple[float, float] | None = None,
     ):
-        for name in names:
-            store.check_modality(name, f"config.data.{key}: ")
-    return store
+        """Takes an open store; `of` opens the recipe's.
+
+        Args:
+            config: a recipe.
+            store: holds the recipe's modalities; all that it holds, if the recipe names none.
+            mesh: in place of the recipe's.
+            target_mean: mean valence and arousal in training; None for those of this store.
+
+        Raises:
+            UserError: the store lacks a modality.
+        """
+        self.config, self.store = config, store
+        self._mesh, self._target_mean = mesh, target_mean
+        if not config.data.modalities:
+            config.data.modalities = tuple(store.modalities)
+        for key in ("modalities", "single_vector"):
+            for name in config.data[key]:
+                store.check_modality(name, f"config.data.{key}: ")
+
+    @classmethod
+    def of(cls, config: Config) -> Experiment:
+        """The recipe on its store.
+
+        Raises:
+            UserError: there is no such store, or it lacks a modality.
+        """
+        return cls(config, Store(config.data.store))
+
+    def on_this_machine(self) -> Experiment:
+        """The same on all devices of this machine, for weights that are trained: they fit any mesh.
+
+        Evaluation batches are rounded up to a multiple of the devices.
+        """
+        config = recipes.from_json(self.config.to_dict())
+        config.mesh.update(data=-1, model=1)
+        here = Experiment(config, self.store, target_mean=self._target_mean)
+        devices = here.mesh.shape["data"]
+        config.eval.batch_size = -(-config.eval.batch_size // devices) * devices
+        return here
+
+    # Devices.
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        if self._mesh is not None:
+            return self._mesh
+        sizes = {k: v for k, v in self.config.mesh.items() if k != "fsdp"}
+        return recipes.call(make_mesh, sizes, "mesh")
+
+    @cached_property
+    def rules(self) -> Rules:
+        """Logical axis -> mesh axis."""
+        return logical_rules(self.config.mesh.fsdp)
+
+    # Data.
+
+    @property
+    def modalities(self) -> dict[str, ModalitySpec]:
+        """Those of the recipe, in the order in which the model takes them."""
+        return {name: self.store.modalities[name] for name in self.config.data.modalities}
+
+    def entries(self, split: str) -> tuple[VideoEntry, ...]:
+        """The videos of a split; of the fold's, if the recipe has one.
+
+        Raises:
+            UserError: no such split or fold.
+        """
+        store, fold = self.store, self.config.data.fold
+        store.check_split(split)
+        if fold is None:
+            return store.videos(split)
+        return fold_entries(store, fold).get(split, store.videos(split))
+
+    def windows(self, split: str, *, train: bool) -> Windows:
+        """The windows of a split: as recipe `data.window` says; `eval.hop` apart outside training.
+
+        Raises:
+            UserError: the store has no such split, or impossible window sizes.
+        """
+        section = recipes.plain(self.config.data.window)
+        if not train:
+            section["hop"] = self.config.eval.hop
+        entries = self.entries(split)
+        return recipes.call(make_windows, section, "data.window", entries=entries, annotated=train)
+
+    def source(self, windows: Windows, store: Store | None = None) -> WindowSource:
+        """What reads some windows, of this store or of another with the same modalities."""
+        single_vector: dict[str, Any] = dict(self.config.data.single_vector)
+        return WindowSource(store or self.store, windows, tuple(self.modalities), single_vector)
+
+    def example(self) -> Batch:
+        """A batch of one window, for its shapes; see `example_batch`."""
+        return example_batch(self.config, self.modalities)
+
+    @cached_property
+    def moments(self) -> Mapping[str, Moments]:
+        """Moments of the store's training videos, or of those of the recipe's fold."""
+        # Without folds, and in fold 0, the training list is the official one.
+        if not self.config.data.fold:
+            return self.store.statistics
+        return fold_statistics(self.store, fold_entries(self.store, self.config.data.fold)["train"])
+
+    @cached_property
+    def statistics(self) -> FeatureStatistics:
+        """Mean and standard deviation of the training features, on the device."""
+        moments = {m: self.moments[m] for m in self.modalities}
+        return FeatureStatistics(
+            mean={m: jnp.asarray(v.mean, jnp.float32) for m, v in moments.items()},
+            std={m: jnp.asarray(v.std, jnp.float32) for m, v in moments.items()},
+        )
+
+    @property
+    def target_mean(self) -> tuple[float, float]:
+        """Mean valence and arousal in training."""
+        if self._target_mean is not None:
+            return self._target_mean
+        valence, arousal = self.moments["targets"].mean
+        return float(valence), float(arousal)
+
+    # The model.
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """See `create_model`."""
+        return create_model(self.config, self.target_mean)
+
+    @cached_property
+    def transform(self) -> InputTransform:
+        return input_transform(self.config)
+
+    @cached_property
+    def dimensions(self) -> tuple[str, ...]:
+        """See `trained_dimensions`."""
+        return trained_dimensions(self.config)
+
+    @cached_property
+    def abstract_weights(self) -> Weights:
+        """The shapes of the weights, boxed with their logical axes."""
+        return state.abstract_weights(self.model, self.example(), self.statistics)
+
+    def fresh_weights(self) -> tuple[Weights, Any]:
+        """Weights drawn by the recipe's seed on the devices that hold them, and their shardings."""
+        return state.create_weights(
+            self.model, self.example(), self.statistics, self.mesh, self.rules, self.config.seed
+        )
+
+    def fresh_state(self, tx: optax.GradientTransformation, shardings: TrainState) -> TrainState:
+        """The state in which a training with an optimiser begins; weights as `fresh_weights`."""
+        return state.create_state(
+            self.model,
+            tx,
+            self.example(),
+            self.statistics,
+            shardings,
+            self.mesh,
+            self.rules,
+            self.config.seed,
+        )
+
+    def predictor(self, split: str, shardings: Any) -> SplitPredictor:
+        """A predictor of all videos of a split.
+
+        Args:
+            split: of the store.
+            shardings: of the weights that it will be given.
+
+        Raises:
+            UserError: the store has no such split, or its windows leave frames out.
+        """
+        config = self.config
+        windows = self.windows(split, train=False)
+        # Some models are tied to the number of frames that they were trained with.
+        tied = "window_length" in config.model
+        lengths = padded_lengths("" if tied else config.data.window.kind, windows.length)
+        step = make_predict_step(
+            self.model,
+            self.transform,
+            mesh=self.mesh,
+            rules=self.rules,
+            shardings=shardings,
+            seed=config.seed,
+        )
+        return SplitPredictor(
+            step,
+            self.store,
+            windows,
+            modalities=tuple(self.modalities),
+            single_vector=dict(config.data.single_vector),
+            batch_size=config.eval.batch_size,
+            num_threads=config.data.num_threads,
+            mesh=self.mesh,
+            smooth_frames=tuple(config.eval.smooth_frames),
+            lengths=lengths,
+        )
+
+    def describe(self) -> list[str]:
+        """Lines that say what runs: devices, data, and whether the features mean anything."""
+        modalities = self.modalities
+        widths = ", ".join(f"{name} ({spec.dim})" for name, spec in modalities.items())
+        lines = [
+            hosts.describe(self.mesh, self.config.train.batch_size),
+            f"store {self.store.path}: {widths}",
+        ]
+        untrained = ", ".join(name for name, spec in modalities.items() if spec.untrained)
+        if untrained:
+            lines.append(f"note: the encoders of {untrained} are untrained (random weights)")
+        return lines
 
 
-def feature_kinds(store: Store, modalities: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def feature_kinds(modalities: Mapping[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
     """What has to be the same in another store for a model to understand it: JSON."""
     return {
-        m: {"dim": s.dim, "encoder": s.spec.get("encoder"), "sha256": s.spec.get("sha256")}
-        for m, s in ((m, store.modalities[m]) for m in modalities)
+        name: {"dim": m.dim, "encoder": m.spec.get("encoder"), "sha256": m.spec.get("sha256")}
+        for name, m in modalities.items()
     }
 
 
 def check_features(
-    store: Store, trained_on: dict[str, dict[str, Any]], *, identity: bool = True
+    store: Store, trained_on: Mapping[str, Mapping[str, Any]], *, identity: bool = True
 ) -> None:
-    """Raises UserError if the store's features are not of the kind that a model was trained on.
+    """Raises UserError if a store's features are not of the kind that a model was trained on.
 
     Args:
         store: whose features the model is to take.
         trained_on: `feature_kinds` of those it was trained on.
         identity: compare encoders and their weights too, not the widths alone.
     """
-    for name, kind in feature_kinds(store, tuple(trained_on)).items():
-        wanted = trained_on[name]
-        if kind["dim"] != wanted["dim"]:
+    for name, kind in feature_kinds({m: store.modalities[m] for m in trained_on}).items():
+        expected = trained_on[name]
+        if kind["dim"] != expected["dim"]:
             raise UserError(
-                f"{store.path}: {name} is {kind['dim']} wide there, the model takes {wanted['dim']}"
+                f"{store.path}: {name} is {kind['dim']} wide there, "
+                f"the model takes {expected['dim']}"
             )
-        if identity and kind != wanted:
+        if identity and kind != expected:
             raise UserError(
                 f"{store.path}: {name} comes from another encoder or other weights than those "
                 f"the model was trained on ({kind['encoder']} {str(kind['sha256'])[:12]}, "
-                f"not {wanted['encoder']} {str(wanted['sha256'])[:12]})"
+                f"not {expected['encoder']} {str(expected['sha256'])[:12]})"
             )
 
 
-def split_entries(store: Store, config: Config, split: str) -> tuple[VideoEntry, ...]:
-    """The videos of a split; of the fold's, if the recipe has one.
+def example_batch(config: Config, modalities: Mapping[str, ModalitySpec], rows: int = 1) -> Batch:
+    """A batch of zeros (NumPy), in shapes and types as a store with these modalities gives it.
 
-    Raises:
-        UserError: no such split or fold.
+    Args:
+        config: the recipe: windows of its length, one vector for modalities in `single_vector`.
+        modalities: that the model takes, in its order.
+        rows: windows of the batch.
     """
-    store.check_split(split)
-    if config.data.fold is None:
-        return store.videos(split)
-    return fold_entries(store, config.data.fold).get(split, store.videos(split))
-
-
-def training_moments(store: Store, config: Config) -> Mapping[str, Moments]:
-    """Moments of the store's training videos, or of those of the recipe's fold."""
-    if not config.data.fold:  # without folds, and in fold 0, the training list is the official one
-        return store.statistics
-    return fold_statistics(store, fold_entries(store, config.data.fold)["train"])
-
-
-def split_windows(store: Store, config: Config, split: str, *, train: bool) -> Windows:
-    """The windows of a split: as recipe `data.window` says; at `eval.hop` outside training.
-
-    Raises:
-        UserError: the store has no such split, or impossible window sizes.
-    """
-    entries = split_entries(store, config, split)
-    section = recipes.plain(config.data.window)
-    if not train:
-        section["hop"] = config.eval.hop
-    return recipes.call(make_windows, section, "data.window", entries=entries, annotated=train)
-
-
-def feature_statistics(store: Store, config: Config) -> FeatureStatistics:
-    """The training videos' statistics as device arrays."""
-    known = training_moments(store, config)
-    moments = {m: known[m] for m in config.data.modalities}
-    return FeatureStatistics(
-        mean={m: jnp.asarray(v.mean, jnp.float32) for m, v in moments.items()},
-        std={m: jnp.asarray(v.std, jnp.float32) for m, v in moments.items()},
+    length = config.data.window.length
+    features, masks = {}, {}
+    for name, spec in modalities.items():
+        frames = 1 if name in config.data.single_vector else length
+        features[name] = np.zeros((rows, frames, spec.dim), spec.dtype)
+        masks[name] = np.zeros((rows, frames), bool)
+    return to_batch(
+        {
+            "features": features,
+            "modality_masks": masks,
+            "frame_mask": np.zeros((rows, length), bool),
+            "targets": np.zeros((rows, length, 2), np.float32),
+            "target_mask": np.zeros((rows, length), bool),
+            "window": np.zeros(rows, np.int32),
+        }
     )
 
 
-def build_model(config: Config, store: Store) -> nn.Module:
-    """The model of the recipe, for a store's features; see `create_model`."""
-    valence, arousal = training_moments(store, config)["targets"].mean
-    return create_model(config, (float(valence), float(arousal)))
-
-
-def create_model(config: Config, target_mean: tuple[float, float]) -> nn.Module:
-    """The model of the recipe.
+def create_model(config: Config, target_mean: Sequence[float]) -> nn.Module:
+    """The model of a recipe.
 
     Args:
         config: the recipe.
@@ -155,6 +340,11 @@ def create_model(config: Config, target_mean: tuple[float, float]) -> nn.Module:
     )
 
 
+def input_transform(config: Config) -> InputTransform:
+    """What a recipe does to features before its model."""
+    return recipes.call(InputTransform, config.inputs, "inputs")
+
+
 def trained_dimensions(config: Config) -> tuple[str, ...]:
     """The dimensions with a weight in the loss: those that the run is scored on.
 
@@ -172,71 +362,3 @@ def trained_dimensions(config: Config) -> tuple[str, ...]:
             f"with config.model.dimensions={predicted} does not predict"
         )
     return trained
-
-
-def build_transform(config: Config) -> InputTransform:
-    return recipes.call(InputTransform, config.inputs, "inputs")
-
-
-def build_mesh(config: Config) -> tuple[Mesh, Rules]:
-    """The mesh and the rules that lay parameters on it."""
-    section = recipes.plain(config.mesh)
-    fsdp = section.pop("fsdp")
-    return recipes.call(make_mesh, section, "mesh"), logical_rules(fsdp)
-
-
-def build_predictor(
-    config: Config,
-    store: Store,
-    model: nn.Module,
-    split: str,
-    mesh: Mesh,
-    rules: Rules,
-    weights_shardings: Any,
-) -> Predictor:
-    """A predictor over all videos of a split."""
-    windows = split_windows(store, config, split, train=False)
-    # Some models are tied to the number of frames that they were trained with.
-    tied = "window_length" in config.model
-    lengths = padded_lengths("" if tied else config.data.window.kind, windows.length)
-    step = make_predict_step(
-        model,
-        build_transform(config),
-        mesh=mesh,
-        rules=rules,
-        shardings=weights_shardings,
-        seed=config.seed,
-    )
-    return Predictor(
-        step,
-        store,
-        windows,
-        modalities=tuple(config.data.modalities),
-        single_vector=dict(config.data.single_vector),
-        batch_size=config.eval.batch_size,
-        num_threads=config.data.num_threads,
-        mesh=mesh,
-        smooth_frames=tuple(config.eval.smooth_frames),
-        lengths=lengths,
-    )
-
-
-def say_what_runs(store: Store, config: Config, mesh: Mesh) -> None:
-    """Start-up lines: devices, data, and whether the features mean anything."""
-    say(hosts.describe(mesh, config.train.batch_size))
-    widths = ", ".join(f"{m} ({store.modalities[m].dim})" for m in config.data.modalities)
-    say(f"store {config.data.store}: {widths}")
-    untrained = [m for m in config.data.modalities if store.modalities[m].untrained]
-    if untrained:
-        say(f"note: the encoders of {', '.join(untrained)} are untrained (random weights)")
-
-
-def example_batch(store: Store, config: Config, split: str) -> Batch:
-    """A batch of one window, for its shapes."""
-    source = WindowSource(
-        store,
-        split_windows(store, config, split, train=False),
-        tuple(config.data.modalities),
-        dict(config.data.single_vector),
-    )
-    return to_batch(jax.tree.map(lambda x: np.asarray(x)[None], source[0]))

@@ -106,14 +106,14 @@ def _read(file: Path, arg: str) -> Config:
         raise UserError(f"{file}: {error}") from error
 
 
-def check_arg(arg: str, known: Sequence[str]) -> str:
+def check_arg(arg: str, variants: Sequence[str]) -> str:
     """Returns `arg` if a recipe knows it; for use inside `get_config`.
 
     Raises:
         UserError: an unknown argument.
     """
-    if arg not in known:
-        raise UserError(f"no variant {arg!r}{did_you_mean(arg, [k for k in known if k])}")
+    if arg not in variants:
+        raise UserError(f"no variant {arg!r}{did_you_mean(arg, [v for v in variants if v])}")
     return arg
 
 
@@ -123,7 +123,7 @@ def _parse(text: str, old: Any, key: str) -> Any:
         return text
     if isinstance(old, bool):
         if text.lower() not in ("true", "false", "1", "0"):
-            raise UserError(f"--{key}={text}: true or false is wanted")
+            raise UserError(f"--{key}={text}: expected true or false")
         return text.lower() in ("true", "1")
     try:
         value = ast.literal_eval(text)
@@ -134,7 +134,7 @@ def _parse(text: str, old: Any, key: str) -> Any:
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if old is not None and value is not None and type(value) is not type(old):
-        raise UserError(f"--{key}={text}: {type(old).__name__} is wanted, as in {old!r}")
+        raise UserError(f"--{key}={text}: expected {type(old).__name__}, as in {old!r}")
     return value
 
 
@@ -168,9 +168,9 @@ def override(config: Config, arguments: Sequence[str], prefix: str = "config") -
         node: Any = config
         for depth, part in enumerate([*path, last]):
             if not isinstance(node, ConfigDict) or part not in node:
-                known = list(node) if isinstance(node, ConfigDict) else []
+                keys = list(node) if isinstance(node, ConfigDict) else []
                 at = ".".join(key.split(".")[: depth + 1])
-                raise UserError(f"--{key}: {at} has no {part!r}{did_you_mean(part, known)}")
+                raise UserError(f"--{key}: {at} has no {part!r}{did_you_mean(part, keys)}")
             if depth < len(path):
                 node = node[part]
         old: Any = node[last]
@@ -254,10 +254,10 @@ SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "ch
 
 def check_sections(config: Config) -> None:
     """Raises UserError if a section is missing or unknown."""
-    known = (*SECTIONS, "seed")
+    required = (*SECTIONS, "seed")
     for key in config:
-        if key not in known:
-            raise UserError(f"the recipe has a section {key!r}{did_you_mean(key, known)}")
-    missing = [key for key in known if key not in config]
+        if key not in required:
+            raise UserError(f"the recipe has a section {key!r}{did_you_mean(key, required)}")
+    missing = [key for key in required if key not in config]
     if missing:
         raise UserError(f"the recipe lacks {', '.join(missing)}")

@@ -40,7 +40,7 @@ class Weights:
 @no_type_check
 @struct.dataclass
 class TrainState:
-    """All that a step changes.
+    """All that a training step changes.
 
     Attributes:
         step: () steps taken.
@@ -86,7 +86,7 @@ def create_weights(
     rules: Rules,
     seed: int,
 ) -> tuple[Weights, Any]:
-    """Fresh weights and their shardings; see `create_state`."""
+    """Fresh weights and their shardings; the arguments are those of `create_state`."""
 
     def create(key: Array, statistics: FeatureStatistics) -> Weights:
         return init_weights(model, batch, statistics, key)
@@ -100,36 +100,23 @@ def create_state(
     tx: optax.GradientTransformation,
     batch: Batch,
     statistics: FeatureStatistics,
+    shardings: TrainState,
     mesh: Mesh,
     rules: Rules,
     seed: int,
-) -> tuple[TrainState, Any]:
-    """A fresh training state and its shardings.
+) -> TrainState:
+    """A fresh training state.
 
     Args:
         model: the model.
         tx: the optimiser.
         batch: a batch, or its abstract shapes.
         statistics: of the training features.
+        shardings: of the state, see `abstract_state`.
         mesh: the device mesh.
         rules: logical axis -> mesh axis.
         seed: of the initial weights.
     """
-    _, shardings = abstract_state(model, tx, batch, statistics, mesh, rules)
-    return draw_state(model, tx, batch, statistics, shardings, mesh, rules, seed), shardings
-
-
-def draw_state(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    batch: Batch,
-    statistics: FeatureStatistics,
-    shardings: Any,
-    mesh: Mesh,
-    rules: Rules,
-    seed: int,
-) -> TrainState:
-    """`create_state` with shardings that are known: the model is traced once less."""
 
     def create(key: Array, statistics: FeatureStatistics) -> TrainState:
         weights = init_weights(model, batch, statistics, key)
@@ -144,26 +131,27 @@ def draw_state(
 
 
 def abstract_state(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    batch: Batch,
-    statistics: FeatureStatistics,
-    mesh: Mesh,
-    rules: Rules,
-) -> tuple[TrainState, Any]:
-    """The shapes and shardings of what `create_state` makes, without making it."""
-    return state_of(abstract_weights(model, batch, statistics), tx, mesh, rules)
-
-
-def state_of(
     weights: Weights, tx: optax.GradientTransformation, mesh: Mesh, rules: Rules
-) -> tuple[TrainState, Any]:
-    """`abstract_state` from `abstract_weights`."""
+) -> tuple[TrainState, TrainState]:
+    """The shapes (with their shardings) and the shardings of what `create_state` makes.
+
+    Args:
+        weights: see `abstract_weights`.
+        tx: the optimiser.
+        mesh: the device mesh.
+        rules: logical axis -> mesh axis.
+    """
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     lr_scale: Any = jax.ShapeDtypeStruct((), jnp.float32)
     opt_state = jax.eval_shape(tx.init, weights.params)
-    abstract = TrainState(step=step, weights=weights, opt_state=opt_state, lr_scale=lr_scale)
-    return nn.meta.unbox(abstract), tree_shardings(mesh, abstract, rules)
+    boxed = TrainState(step=step, weights=weights, opt_state=opt_state, lr_scale=lr_scale)
+    shardings = tree_shardings(mesh, boxed, rules)
+    shapes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        nn.meta.unbox(boxed),
+        shardings,
+    )
+    return shapes, shardings
 
 
 def count_parameters(params: Any) -> int:
@@ -174,12 +162,12 @@ def count_parameters(params: Any) -> int:
 Flat = dict[str, Any]
 
 
-def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: str) -> Weights:
+def put_weights(weights: Weights, variables: Mapping[str, Any], where: str, source: str) -> Weights:
     """`weights` with those of one module replaced.
 
     Args:
         weights: of the model.
-        found: `params` and `model_state` of the module.
+        variables: `params` and `model_state` of the module.
         where: its path within the model; `/` for the model itself.
         source: where they come from, for messages.
 
@@ -190,16 +178,16 @@ def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: 
         name: flatten_dict(tree, sep="/")
         for name, tree in {"params": weights.params, **weights.model_state}.items()
     }
-    given = {"params": found["params"], **found["model_state"]}
+    collections = {"params": variables["params"], **variables["model_state"]}
     prefix = where.strip("/") + "/" if where.strip("/") else ""
     if not any(path.startswith(prefix) for path in target["params"]):
-        tops = sorted({path.split("/")[0] for path in target["params"]})
-        raise UserError(f"{source}: the model has no {where!r}; it has {', '.join(tops)}")
-    unknown = [name for name, tree in given.items() if tree and name not in target]
+        modules = sorted({path.split("/")[0] for path in target["params"]})
+        raise UserError(f"{source}: the model has no {where!r}; it has {', '.join(modules)}")
+    unknown = [name for name, tree in collections.items() if tree and name not in target]
     if unknown:
         raise UserError(f"{source} has {', '.join(unknown)}, which the model has not")
     for name, values in target.items():
-        flat = flatten_dict(given.get(name) or {}, sep="/")
+        flat = flatten_dict(collections.get(name) or {}, sep="/")
         _put(values, {prefix + path: x for path, x in flat.items()}, prefix, source)
     trees = {name: unflatten_dict(values, sep="/") for name, values in target.items()}
     return weights.replace(params=trees.pop("params"), model_state=trees)
@@ -207,17 +195,17 @@ def put_weights(weights: Weights, found: Mapping[str, Any], where: str, source: 
 
 def _put(target: Flat, source: Flat, prefix: str, place: str) -> None:
     """Replaces all that lies under `prefix`; both sides have to have the same names and shapes."""
-    wanted = {path for path in target if path.startswith(prefix)}
-    faults = [f"lacks {path}" for path in sorted(wanted - source.keys())]
-    faults += [f"has {path}, the model has not" for path in sorted(source.keys() - wanted)]
+    paths = {path for path in target if path.startswith(prefix)}
+    faults = [f"lacks {path}" for path in sorted(paths - source.keys())]
+    faults += [f"has {path}, the model has not" for path in sorted(source.keys() - paths)]
     faults += [
         f"has {path} of shape {source[path].shape}, the model's is {target[path].shape}"
-        for path in sorted(wanted & source.keys())
+        for path in sorted(paths & source.keys())
         if source[path].shape != target[path].shape
     ]
     if faults:
         raise UserError(f"{place} {listing(faults, 3, '; ')}")
-    for path in wanted:
+    for path in paths:
         target[path] = _like(source[path], target[path])
 
 

@@ -94,3 +94,11 @@ def test_a_package_that_cannot_be_loaded_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(COMMANDS, "doctor", ("maven_jax.no_such_part", ""))
     with pytest.raises(ModuleNotFoundError):  # our own mistakes keep their traceback
         main(["doctor"])
+
+
+def test_without_a_clone_the_benchmarks_are_said_to_be_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "benchmarks", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.command", raising=False)
+    assert main(["bench"]) == 2
+    line = "the benchmarks are not part of the installed package; run it from a clone\n"
+    assert capsys.readouterr().err == f"maven-jax bench: {line}"

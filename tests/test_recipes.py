@@ -50,8 +50,8 @@ def test_a_value_may_stand_apart_from_its_key():
     [
         ("--config.a.numbr=3", "did you mean 'number'"),
         ("--config.b.number=3", "no 'b'"),
-        ("--config.a.number=many", "int is wanted"),
-        ("--config.a.number=2.5", "int is wanted"),
+        ("--config.a.number=many", "expected int"),
+        ("--config.a.number=2.5", "expected int"),
         ("--config.a.on=perhaps", "true or false"),
         ("--config.a=3", "section"),
         ("--config.a.number.x=3", "no 'x'"),

@@ -1,4 +1,4 @@
-"""Predictions of several runs made one: folds, seeds, or a run for each dimension."""
+"""Predictions of several runs combined: folds, seeds, or a run for each dimension."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rich.table import Table
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import file_stem, read_scores, write_report
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores, shown
 from maven_jax.progress import console, say
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
-# The CSVs' decimals: targets of one annotation differ by no more.
+# The CSVs are rounded: targets of the same annotation differ by no more.
 _SAME = 2e-6
 
 
@@ -73,7 +73,7 @@ METHODS: dict[str, Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n
 
 @dataclass
 class VideoTable:
-    """What an evaluation wrote of one video.
+    """What an evaluation wrote about one video.
 
     Attributes:
         time_s: of its frames.
@@ -119,10 +119,10 @@ def read_table(path: Path) -> VideoTable:
 
 
 def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, VideoTable]]:
-    """What an evaluation of a split left: its scores, and file name -> table, by video.
+    """What an evaluation of a split wrote: its scores, and file name -> table, by video.
 
     Raises:
-        UserError: the split was not evaluated there, or a file is damaged.
+        UserError: the split was not evaluated in this workdir, or a file is damaged.
     """
     scores = read_scores(workdir, split)
     files = sorted((workdir / "eval" / split).glob("*.csv"))
@@ -137,13 +137,13 @@ def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, Video
 
 
 def check_same(
-    workdir: Path, tables: Mapping[str, VideoTable], first: Path, wanted: Mapping[str, VideoTable]
+    workdir: Path, tables: Mapping[str, VideoTable], first: Path, others: Mapping[str, VideoTable]
 ) -> None:
-    """Raises UserError, in one line, unless two runs predicted the same frames of the same videos.
+    """Raises UserError unless two runs predicted the same frames of the same videos.
 
-    Different annotations of a frame are refused too: they are of another corpus.
+    Frames annotated differently are refused too: they come from another corpus.
     """
-    different = sorted(tables.keys() ^ wanted.keys())
+    different = sorted(tables.keys() ^ others.keys())
     if different:
         who = workdir if different[0] in tables else first
         raise UserError(
@@ -152,7 +152,7 @@ def check_same(
             "common that none of them trains on: --split test"
         )
     for name, table in tables.items():
-        other = wanted[name]
+        other = others[name]
         if len(table.time_s) != len(other.time_s):
             raise UserError(
                 f"{name} has {len(table.time_s):,} frames in {workdir} and "
@@ -161,7 +161,7 @@ def check_same(
         if (table.target_mask != other.target_mask).any() or (
             np.abs(table.targets - other.targets) > _SAME
         ).any():
-            raise UserError(f"{name} is annotated otherwise in {workdir} than in {first}")
+            raise UserError(f"{name} is annotated differently in {workdir} and in {first}")
 
 
 def combine(
@@ -171,12 +171,12 @@ def combine(
 ) -> dict[str, Float64[np.ndarray, "n"]]:
     """One video's tracks: of each dimension, the runs that predict it, clipped to [-1, 1]."""
     given = [run[name].predictions for run in runs]
-    found = {d: [p[d] for p in given if d in p] for d in DIMENSIONS}
-    return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in found.items() if x}
+    tracks = {d: [p[d] for p in given if d in p] for d in DIMENSIONS}
+    return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in tracks.items() if x}
 
 
 def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> dict[str, Any]:
-    """Ensembles what several runs predicted for a split; writes scores and CSVs as evaluation does.
+    """Combines what several runs predicted for a split; writes scores and CSVs as evaluation does.
 
     Args:
         workdirs: evaluated runs.
@@ -198,17 +198,17 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
     written, tables = [r[0] for r in read], [r[1] for r in read]
     for workdir, table in zip(workdirs[1:], tables[1:]):
         check_same(workdir, table, workdirs[0], tables[0])
-    videos = {file_stem(v): v for s in written for v in s["videos"]}
-    tracks, times = [], []
+    video_names = {file_stem(v): v for s in written for v in s["videos"]}
+    videos, times = [], []
     for name, table in tables[0].items():
-        found = combine(tables, METHODS[method], name)
+        joined = combine(tables, METHODS[method], name)
         zeros = np.zeros(len(table.time_s))
-        predictions = np.stack([found.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
-        entry = _entry(videos.get(name, name), split, table)
-        tracks.append(Track(entry, predictions, table.targets, table.target_mask))
+        predictions = np.stack([joined.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
+        entry = _entry(video_names.get(name, name), split, table)
+        videos.append(PredictedVideo(entry, predictions, table.targets, table.target_mask))
         times.append(table.time_s)
     dimensions = [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)]
-    scores, by_video = score(tracks, dimensions)
+    scores, by_video = score(videos, dimensions)
     members = [
         {
             "workdir": str(workdir),
@@ -232,7 +232,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
         "method": method,
         "members": members,
     }
-    path = write_report(out, split, tracks, times, scores, by_video)
+    path = write_report(out, split, videos, times, scores, by_video)
     if scores["num_frames"]:
         console.print(_table(members, scores, split))
         print_scores(scores, f"{scores['model']} on {split}")
@@ -246,7 +246,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
 
 
 def _entry(video: str, split: str, table: VideoTable) -> VideoEntry:
-    """What is known of a video without its store."""
+    """A video's entry as far as a table tells."""
     frames = len(table.time_s)
     duration_s = float(table.time_s[-1] - table.time_s[0]) if frames else 0.0
     return VideoEntry(

@@ -1,4 +1,4 @@
-"""`maven-jax submit`: the challenge's file from one run or several; the check of any such file."""
+"""The challenge's file from one run or several, and the check of any such file."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from maven_jax.challenge.ensemble import METHODS, VideoTable, combine
 from maven_jax.challenge.template import (
     Template,
     check_submission,
-    labelled_tracks,
+    labelled_videos,
     write_submission,
 )
 from maven_jax.errors import UserError, listing
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import box_filter
-from maven_jax.evaluation.split_predictor import Track
 from maven_jax.evaluation.tables import print_scores
 from maven_jax.progress import say
 from maven_jax.recipes import from_json
-from maven_jax.runs.tracks import fill_gaps, observed_frames, open_features, raw_tracks, say_label
+from maven_jax.runs.predict_split import open_features, predict_split
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.reader import Store
+from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]
+_BLOCK_FRAMES = 10_000
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Predicted:
     Attributes:
         tables: video -> its smoothed track.
         labels: video -> targets and which frames are annotated, for videos that have any.
-        filled: frames in which nothing was observed, so that their neighbours stand in.
+        filled: frames in which nothing was observed; they take values from their neighbours.
     """
 
     tables: dict[str, VideoTable]
@@ -50,12 +51,12 @@ class Predicted:
 
 @dataclass
 class Filled:
-    """Counts of rows that are no frame's own prediction.
+    """Counts of rows that do not hold a prediction of their own frame.
 
     Attributes:
         unobserved: frames without face, sound and words: interpolated between neighbours.
         beyond: rows behind the last frame of their video: they hold its value.
-        missing: rows of videos of which there is no prediction: the training mean.
+        missing: rows of videos without a prediction: they hold the training mean.
     """
 
     unobserved: int = 0
@@ -68,13 +69,13 @@ def widths_of(model: TrainedModel, smooth: str) -> tuple[tuple[int, int], str]:
 
     Args:
         model: the run's.
-        smooth: `tuned` (the recipe's where nobody tuned), `none`, or `V,A`.
+        smooth: `tuned` (the recipe's, if nothing was tuned), `none`, or `V,A`.
 
     Raises:
         UserError: none of these, or tuned on another step.
     """
     if smooth == "none":
-        return (0, 0), "as told"
+        return (0, 0), "as given"
     if smooth == "tuned":
         tuned = model.tuned_frames()
         if tuned is None or model.smoothing is None:
@@ -86,13 +87,13 @@ def widths_of(model: TrainedModel, smooth: str) -> tuple[tuple[int, int], str]:
     words = [w.strip() for w in smooth.split(",")]
     if len(words) != 2 or not all(w.isascii() and w.isdigit() for w in words):
         raise UserError(f"--smooth {smooth}: tuned, none, or frames for valence and arousal: 20,50")
-    return (int(words[0]), int(words[1])), "as told"
+    return (int(words[0]), int(words[1])), "as given"
 
 
 def predict_run(
     model: TrainedModel, store: Store, template: Template, smooth: tuple[int, int]
 ) -> Predicted:
-    """One run's tracks of the template's videos, gaps filled, smoothed.
+    """One run's predictions of the template's videos, gaps filled, smoothed.
 
     Raises:
         UserError: the store has none of the videos.
@@ -105,31 +106,54 @@ def predict_run(
             f"({first!r}, …); `maven-jax prepare` stores those of the challenge's test list"
         )
     modalities = tuple(model.config.data.modalities)
-    found = Predicted({}, {}, 0)
-    # Of a fold's run too, splits are the store's own: the template says which videos are wanted.
+    predicted = Predicted({}, {}, 0)
+    # The template says which videos count: the splits are the store's, even for the run of a fold.
     config = from_json(model.config.to_dict())
     config.data.fold = None
     whole = dataclasses.replace(model, config=config)
-    tracks: list[Track] = []
-    for split in splits:
-        tracks += raw_tracks(whole, store, split)
-    for track in tracks:
-        video = track.entry.video
-        if video not in template.rows:
+    videos = [video for split in splits for video in predict_split(whole, split, store)]
+    for video in videos:
+        name = video.entry.video
+        if name not in template.rows:
             continue
-        known = observed_frames(store, track.entry, modalities)
-        found.filled += int((~known).sum())
-        columns = [fill_gaps(track.predictions[:, i], known) for i in range(2)]
+        observed = observed_frames(store, video.entry, modalities)
+        predicted.filled += int((~observed).sum())
+        columns = [fill_gaps(video.predictions[:, i], observed) for i in range(2)]
         values = box_filter(np.stack(columns, 1), smooth)
-        found.tables[video] = VideoTable(
+        predicted.tables[name] = VideoTable(
             time_s=np.zeros(len(values)),
             predictions={d: values[:, DIMENSIONS.index(d)].astype(float) for d in model.dimensions},
-            targets=track.targets,
-            target_mask=track.target_mask,
+            targets=video.targets,
+            target_mask=video.target_mask,
         )
-        if track.target_mask.any():
-            found.labels[video] = (track.targets, track.target_mask)
-    return found
+        if video.target_mask.any():
+            predicted.labels[name] = (video.targets, video.target_mask)
+    return predicted
+
+
+def observed_frames(
+    store: Store, entry: VideoEntry, modalities: tuple[str, ...]
+) -> Bool[np.ndarray, "n"]:
+    """The frames of a video in which at least one of these modalities was observed."""
+    n = entry.num_frames
+    if any(entry.observed[m] == n for m in modalities):
+        return np.ones(n, bool)
+    parts = []
+    for start in range(0, n, _BLOCK_FRAMES):
+        frames = store.read(entry, start, min(start + _BLOCK_FRAMES, n), modalities)
+        parts.append(np.any([frames.masks[m] for m in modalities], 0))
+    return np.concatenate(parts)
+
+
+def fill_gaps(values: np.ndarray, observed: Bool[np.ndarray, "n"]) -> np.ndarray:
+    """`values` (n,), those of unobserved frames interpolated between their observed neighbours.
+
+    At the ends the nearest observed value is held; if no frame was observed, nothing changes.
+    """
+    if observed.all() or not observed.any():
+        return values
+    frames = np.arange(len(values))
+    return np.interp(frames, frames[observed], values[observed]).astype(values.dtype)
 
 
 def join(
@@ -178,8 +202,8 @@ def join(
             raise UserError(f"no run predicts {absent[0]}; add one that does by --workdir")
         frames = template.frames[rows]
         filled.beyond += int((frames >= length).sum())
-        at = np.minimum(frames, length - 1)
-        values[rows] = np.stack([joined[d][at] for d in DIMENSIONS], 1)
+        frames = np.minimum(frames, length - 1)
+        values[rows] = np.stack([joined[d][frames] for d in DIMENSIONS], 1)
     return values, filled
 
 
@@ -222,7 +246,7 @@ def submit(
     ):
         say(f"filled: {count:,} {rule}")
     for model in models:
-        say_label(model)
+        model.say_label()
     return {v: labels for run in runs for v, labels in run.labels.items()}
 
 
@@ -235,9 +259,9 @@ def check(path: Path, template: Template, labels: Mapping[str, Any]) -> int:
     checked = check_submission(path, template)
     for fault in checked.faults:
         say(f"{path}: {fault}")
-    tracks = labelled_tracks(template, checked.values, labels)
-    if sum(t.target_mask.sum() for t in tracks):
-        scores, _ = score(tracks)
+    videos = labelled_videos(template, checked.values, labels)
+    if sum(video.target_mask.sum() for video in videos):
+        scores, _ = score(videos)
         print_scores(scores, f"{path.name} on the annotated rows")
     else:
         say("no labels for these rows: nothing to score")
@@ -247,10 +271,10 @@ def check(path: Path, template: Template, labels: Mapping[str, Any]) -> int:
 
 
 def read_labels(folder: Path, template: Template) -> Labels:
-    """Annotations `<video>.txt` below a folder, of the template's videos.
+    """The annotations `<video>.txt` of the template's videos, anywhere below a folder.
 
     Raises:
-        UserError: no such folder, or none of the videos is annotated there.
+        UserError: no such folder, or none of the videos is annotated in it.
     """
     from maven_jax.media.annotations import read_annotation
 

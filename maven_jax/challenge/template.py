@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from maven_jax.errors import UserError
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.files import whole_file
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
@@ -59,7 +59,7 @@ class Fault:
 
     Attributes:
         line: of the first one, 0 for the file as a whole.
-        reason: what is wrong there.
+        reason: what is wrong.
         count: how many there are of the kind.
     """
 
@@ -74,7 +74,7 @@ class Fault:
 
 @dataclass
 class Checked:
-    """What there is in a submission.
+    """The contents of a submission.
 
     Attributes:
         faults: the first of each kind, by line; empty for a file that can be handed in.
@@ -96,14 +96,15 @@ def _lines(path: Path) -> list[bytes]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def read_template(path: Path) -> Template:
-    """Reads the organisers' template: a submission without values, or with any.
+def read_template(path: Path | str) -> Template:
+    """Reads the organisers' template: a submission without values, or with any values.
 
-    Byte order mark, Windows line ends and blank lines at the end are taken as they come.
+    A byte order mark, Windows line ends and blank lines at the end are accepted.
 
     Raises:
-        UserError: no rows, a row that is no `<video>/00001.jpg`, or one that is there twice.
+        UserError: no rows, a row that is no `<video>/00001.jpg`, or one that occurs twice.
     """
+    path = Path(path)
     lines = _lines(path)
     locations: list[str] = []
     rows: dict[str, list[int]] = defaultdict(list)
@@ -114,8 +115,8 @@ def read_template(path: Path) -> Template:
         location = text.split(",", 1)[0].strip()
         if not text or (number == 1 and location.lower() == "image_location"):
             continue
-        found = _LOCATION.fullmatch(location)
-        if found is None or int(found[2]) < 1:
+        match = _LOCATION.fullmatch(location)
+        if match is None or int(match[2]) < 1:
             raise UserError(
                 f"{path}: line {number}: {_short(location)} is not <video>/00001.jpg; is it the "
                 "challenge's template?"
@@ -124,9 +125,9 @@ def read_template(path: Path) -> Template:
             first = seen[location]
             raise UserError(f"{path}: line {number}: {_short(location)} is in line {first} too")
         seen[location] = number
-        rows[found[1]].append(len(locations))
+        rows[match[1]].append(len(locations))
         locations.append(location)
-        frames.append(int(found[2]) - 1)
+        frames.append(int(match[2]) - 1)
     if not locations:
         raise UserError(f"{path}: no rows; is it the challenge's template?")
     return Template(
@@ -134,8 +135,10 @@ def read_template(path: Path) -> Template:
     )
 
 
-def write_submission(path: Path, template: Template, values: Float[np.ndarray, "n 2"]) -> None:
-    """Writes the template's rows with these values; the file appears when it is whole.
+def write_submission(
+    path: Path | str, template: Template, values: Float[np.ndarray, "n 2"]
+) -> None:
+    """Writes the template's rows with these values; the file appears whole or not at all.
 
     Raises:
         ValueError: a value is not in [-1, 1].
@@ -143,7 +146,7 @@ def write_submission(path: Path, template: Template, values: Float[np.ndarray, "
     if not (np.abs(values) <= 1).all():
         raise ValueError("a value of the submission is not in [-1, 1]")
     with (
-        whole_file(path) as temporary,
+        whole_file(Path(path)) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         file.write(HEADER + "\n")
@@ -194,7 +197,7 @@ class _Check:
             count = text.count(",") + 1
             columns = f"{count} column{'s' * (count > 1)} instead of 3"
             self.fault("columns", line, f"{columns}: {_short(text)}{kind}")
-            if cells[0] not in self.where:  # what is what cannot be told
+            if cells[0] not in self.where:  # which cell is which cannot be told
                 return
         if text == HEADER:
             self.fault("header again", line, "the header among the rows")
@@ -215,8 +218,8 @@ class _Check:
             spelled = _five_digits(location)
             index = self.where.get(spelled)
             if index is not None:
-                wanted = f"{_short(location)} is called {_short(spelled)} in the template"
-                self.fault("digits", line, wanted)
+                reason = f"{_short(location)} is called {_short(spelled)} in the template"
+                self.fault("digits", line, reason)
         if index is None:
             video = location.rpartition("/")[0]
             if video in self.template.rows:
@@ -255,7 +258,7 @@ class _Check:
         return np.nan
 
     def missing(self) -> None:
-        """Names the first of the template's rows that were not there."""
+        """Names the first of the template's rows that the file lacks."""
         absent = np.flatnonzero(self.lines == 0)
         if not len(absent):
             return
@@ -267,20 +270,20 @@ class _Check:
 
 def _five_digits(location: str) -> str:
     """An image location with its number in the usual five digits; others as they are."""
-    found = _LOCATION.fullmatch(location)
-    return f"{found[1]}/{int(found[2]):05d}.jpg" if found else location
+    match = _LOCATION.fullmatch(location)
+    return f"{match[1]}/{int(match[2]):05d}.jpg" if match else location
 
 
 _OTHERS = ((";", "semicolons"), ("\t", "tabs"))
 
 
-def check_submission(path: Path, template: Template) -> Checked:
+def check_submission(path: Path | str, template: Template) -> Checked:
     """Compares a submission with the template, row by row.
 
     Raises:
         UserError: the file cannot be read.
     """
-    lines = _lines(path)
+    lines = _lines(Path(path))
     check = _Check(template)
     if not any(lines):
         check.fault("empty", 0, "the file is empty")
@@ -302,13 +305,13 @@ def check_submission(path: Path, template: Template) -> Checked:
 
 
 def _decoded(lines: list[bytes], check: _Check) -> Iterator[tuple[int, str]]:
-    """Numbered lines as text; what is odd about their bytes is noted."""
+    """Numbered lines as text; oddities of their bytes are noted."""
     for number, raw in enumerate(lines, 1):
         if number == 1 and raw.startswith(_BOM):
             check.fault("bom", 1, "a byte order mark (BOM): save as UTF-8 without it")
             raw = raw.removeprefix(_BOM)
         if raw.endswith(b"\r"):
-            check.fault("crlf", number, r"a Windows line end (CRLF): \n is wanted")
+            check.fault("crlf", number, r"a Windows line end (CRLF): expected \n")
             raw = raw[:-1]
         try:
             text = raw.decode("utf-8")
@@ -319,11 +322,11 @@ def _decoded(lines: list[bytes], check: _Check) -> Iterator[tuple[int, str]]:
         yield number, text
 
 
-def labelled_tracks(
+def labelled_videos(
     template: Template,
     values: Float[np.ndarray, "n 2"],
     labels: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> list[Track]:
+) -> list[PredictedVideo]:
     """The rows of annotated videos, to be scored; rows without a value or a label do not count.
 
     Args:
@@ -331,25 +334,28 @@ def labelled_tracks(
         values: of each row.
         labels: video -> its frames' targets (n, 2) and which of them are annotated (n,).
     """
-    tracks = []
-    for video, rows in template.rows.items():
-        if video not in labels:
+    videos = []
+    for name, rows in template.rows.items():
+        if name not in labels:
             continue
-        targets, annotated = labels[video]
+        targets, annotated = labels[name]
         rows = rows[template.frames[rows] < len(targets)]
         frames = template.frames[rows]
-        known = annotated[frames] & np.isfinite(values[rows]).all(1)
-        predictions = np.where(known[:, None], values[rows], 0.0).astype(np.float32)
-        kept = np.where(known[:, None], targets[frames], 0.0).astype(np.float32)
+        scored = annotated[frames] & np.isfinite(values[rows]).all(1)
         if len(rows):
-            tracks.append(
-                Track(bare_entry(video, len(rows), int(known.sum())), predictions, kept, known)
+            videos.append(
+                PredictedVideo(
+                    entry=bare_entry(name, len(rows), int(scored.sum())),
+                    predictions=np.where(scored[:, None], values[rows], 0.0).astype(np.float32),
+                    targets=np.where(scored[:, None], targets[frames], 0.0).astype(np.float32),
+                    target_mask=scored,
+                )
             )
-    return tracks
+    return videos
 
 
 def bare_entry(video: str, num_frames: int, num_annotated: int) -> VideoEntry:
-    """What is known of a video of which there are only rows."""
+    """The entry of a video that is known by its rows alone."""
     return VideoEntry(
         video=video,
         split="",
@@ -367,8 +373,7 @@ def bare_entry(video: str, num_frames: int, num_annotated: int) -> VideoEntry:
 
 def _short(text: str, limit: int = 60) -> str:
     """Quoted, printable, not long."""
-    kept = text if len(text) <= limit else f"{text[: limit - 21]}…{text[-20:]}"
-    return repr(kept)
+    return repr(text if len(text) <= limit else f"{text[: limit - 21]}…{text[-20:]}")
 
 
 def _text(raw: bytes) -> str:

@@ -1,9 +1,9 @@
-"""`maven-jax tune-smoothing`: which box filters suit a run, by its validation predictions.
+"""Which box filters suit a run, by its validation predictions.
 
-A frame-level model's tracks jitter more than people's ratings do: averaging over time raises the
-score, and arousal takes longer averages than valence. The widths are chosen on the very videos that
-they are scored on, so their score flatters. What is to be expected on other recordings is estimated
-beside it: every recording is smoothed by the widths that all others would have chosen.
+A frame-level model's tracks jitter more than people's ratings: averaging over time raises the
+score, and arousal needs longer averages than valence. The widths are chosen on the videos that they
+are scored on, so that score is too good. The gain on other recordings is estimated as well: every
+recording is smoothed by the widths that all others would have chosen.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rich.table import Table
 
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import WIDTHS_FILE, Smoothing, box_filter
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
 from maven_jax.progress import console, say
 from maven_jax.runs.bundle import is_bundle
-from maven_jax.runs.tracks import open_features, raw_tracks, say_label
+from maven_jax.runs.predict_split import open_features, predict_split
 from maven_jax.runs.trained_model import open_model
 from maven_jax.types import DIMENSIONS
 
@@ -39,8 +39,8 @@ class Tuned:
         scores: ccc at each width, all annotated frames concatenated.
         width: the best one.
         raw: ccc without smoothing.
-        cross_validated: ccc of tracks of which each recording's was smoothed by the width that is
-            best for all others; NaN where there is only one recording.
+        cross_validated: ccc when each recording is smoothed by the width that is best for all
+            others; NaN if there is only one recording.
         chosen: how often each width was chosen so.
     """
 
@@ -52,18 +52,18 @@ class Tuned:
 
 
 def sums(
-    tracks: Sequence[Track], dimension: int, widths: Sequence[int]
+    videos: Sequence[PredictedVideo], dimension: int, widths: Sequence[int]
 ) -> Float64[np.ndarray, "w v 6"]:
     """For each width and video: n, Σx, Σy, Σx², Σy², Σxy over annotated frames.
 
     Values lie in [-1, 1], so that float64 sums keep all the digits that a score has.
     """
-    out = np.zeros((len(widths), len(tracks), 6))
+    out = np.zeros((len(widths), len(videos), 6))
     for w, width in enumerate(widths):
-        for v, track in enumerate(tracks):
-            smooth = box_filter(track.predictions, (width, width))[:, dimension]
-            x = smooth[track.target_mask].astype(np.float64)
-            y = track.targets[track.target_mask, dimension].astype(np.float64)
+        for v, video in enumerate(videos):
+            smooth = box_filter(video.predictions, (width, width))[:, dimension]
+            x = smooth[video.target_mask].astype(np.float64)
+            y = video.targets[video.target_mask, dimension].astype(np.float64)
             out[w, v] = len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y
     return out
 
@@ -78,17 +78,20 @@ def ccc_of(total: Float64[np.ndarray, "*k 6"]) -> Float64[np.ndarray, "*k"]:
 
 
 def tune(
-    tracks: Sequence[Track], dimension: int, widths: Sequence[int], recordings: Sequence[str]
+    videos: Sequence[PredictedVideo],
+    dimension: int,
+    widths: Sequence[int],
+    recordings: Sequence[str],
 ) -> Tuned:
-    """The width with the highest ccc, the smallest of several, and what to expect of choosing so.
+    """The width with the highest ccc (of several, the smallest), and an estimate of its real gain.
 
     Args:
-        tracks: raw, with their annotations.
+        videos: unsmoothed predictions, with annotations.
         dimension: 0 for valence, 1 for arousal.
         widths: rising, the first 0.
-        recordings: of each track; two faces of one video share theirs.
+        recordings: of each video; two faces of one recording share theirs.
     """
-    by_video = sums(tracks, dimension, widths)
+    by_video = sums(videos, dimension, widths)
     scores = ccc_of(by_video.sum(1))
     names = sorted(set(recordings))
     chosen, held_out = np.zeros(len(widths), np.int64), np.zeros(6)
@@ -119,7 +122,7 @@ def tune_smoothing(
         widths: to try; 0 is always among them.
 
     Returns:
-        Dimension -> what was found.
+        Dimension -> its widths and their scores.
 
     Raises:
         UserError: no run (a bundle is none), or a split without annotations.
@@ -129,19 +132,19 @@ def tune_smoothing(
     model = open_model(workdir, which)
     features = open_features(model, store)
     split = str(split or model.config.data.eval_split)
-    tracks = [t for t in raw_tracks(model, features, split) if t.target_mask.any()]
-    if not tracks:
+    videos = [v for v in predict_split(model, split, features) if v.target_mask.any()]
+    if not videos:
         raise UserError(f"{split} has no annotations to tune on; --split takes another one")
     widths = sorted({0, *widths})
-    recordings = [t.entry.stem for t in tracks]
-    found = {
-        name: tune(tracks, DIMENSIONS.index(name), widths, recordings) for name in model.dimensions
+    recordings = [v.entry.stem for v in videos]
+    tunings = {
+        name: tune(videos, DIMENSIONS.index(name), widths, recordings) for name in model.dimensions
     }
-    console.print(_table(found, widths, split, model.step))
-    for name, tuned in found.items():
+    console.print(_table(tunings, widths, split, model.step))
+    for name, tuned in tunings.items():
         _say(name, tuned, widths, split)
     path = workdir / WIDTHS_FILE
-    valence, arousal = (found[d].width if d in found else 0 for d in DIMENSIONS)
+    valence, arousal = (tunings[d].width if d in tunings else 0 for d in DIMENSIONS)
     chosen = Smoothing((valence, arousal), model.step, split, features.fingerprint)
     details = {
         d: {
@@ -149,23 +152,24 @@ def tune_smoothing(
             "ccc_tuned": float(t.scores.max()),
             "ccc_cross_validated": None if np.isnan(t.cross_validated) else t.cross_validated,
         }
-        for d, t in found.items()
+        for d, t in tunings.items()
     }
     write_json(path, {**chosen.to_json(), "scores": details})
-    say_label(model)
+    model.say_label()
     say(f"written: {path}; `predict --smooth`, `submit` and `export` take it from there")
-    return found
+    return tunings
 
 
-def _table(found: dict[str, Tuned], widths: Sequence[int], split: str, step: int) -> Table:
+def _table(tunings: dict[str, Tuned], widths: Sequence[int], split: str, step: int) -> Table:
     title = f"CCC on {split} by width of the box filter, step {step}"
     table = Table(title=title, title_justify="left")
     table.add_column("frames", justify="right")
-    for name in found:
+    for name in tunings:
         table.add_column(name, justify="right")
     for i, width in enumerate(widths):
         cells = [
-            shown(float(t.scores[i])) + (" <" if t.width == width else "  ") for t in found.values()
+            shown(float(t.scores[i])) + (" <" if t.width == width else "  ")
+            for t in tunings.values()
         ]
         table.add_row(str(width) if width else "none", *cells)
     return table

@@ -29,10 +29,10 @@ from maven_jax.runtime import compilation
 from maven_jax.version import __version__
 
 # Space for a bundle, some checkpoints and the corpus of the quickstart.
-_WANTED_BYTES = 2 << 30
-# The self-test's features hold its targets under noise of .3: a model that learns at all passes
-# .5 by far, one that does not stays near 0.
-_WANTED_CCC = 0.5
+_NEEDED_BYTES = 2 << 30
+# The self-test's features hold its targets under noise of 0.3: a model that learns is far above
+# 0.5, one that does not stays near 0.
+_LEAST_CCC = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Result:
 
     Attributes:
         passed: whether it is as it should be.
-        found: what there is.
+        finding: what the check saw.
         advice: what to do; "" if it passed.
     """
 
     passed: bool
-    found: str
+    finding: str
     advice: str = ""
 
 
@@ -56,7 +56,7 @@ _INSTALL = "pip install -e . -c constraints.txt"
 _CUDA = "pip install -e '.[cuda]' -c constraints.txt"
 _AV = "pip install --force-reinstall av (the wheel brings its own libav)"
 _REPORT = "report it with this line"
-# No folder for temporary files is there, may be written or has room.
+# There is no folder for temporary files, or it cannot be written, or it is full.
 _NO_PLACE = (errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -72,22 +72,22 @@ def check_versions(place: Path) -> Result:
 
     faults = []
     for line in importlib.metadata.requires("maven_jax") or []:
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        package = Requirement(line)
+        if package.marker is not None and not package.marker.evaluate({"extra": ""}):
             continue
         try:
-            have = importlib.metadata.version(wanted.name)
+            version = importlib.metadata.version(package.name)
         except importlib.metadata.PackageNotFoundError:
-            faults.append(f"{wanted.name} is missing")
+            faults.append(f"{package.name} is missing")
             continue
-        if not wanted.specifier.contains(have, prereleases=True):
-            faults.append(f"{wanted.name} {have}, wanted {wanted.specifier}")
+        if not package.specifier.contains(version, prereleases=True):
+            faults.append(f"{package.name} {version}, needs {package.specifier}")
     names = ("jax", "flax", "orbax-checkpoint", "av", "opencv-python-headless")
     versions = ", ".join(f"{n} {_version(n)}" for n in names)
-    found = f"maven_jax {__version__}, Python {platform.python_version()}, {versions}"
+    finding = f"maven_jax {__version__}, Python {platform.python_version()}, {versions}"
     if faults:
         return Result(False, "; ".join(faults), _INSTALL)
-    return Result(True, found)
+    return Result(True, finding)
 
 
 def _version(name: str) -> str:
@@ -102,22 +102,22 @@ def check_devices(place: Path) -> Result:
     try:
         devices = jax.devices()
     except Exception as error:  # each of its platforms has its own
-        wanted = os.environ.get("JAX_PLATFORMS")
-        advice = f"unset JAX_PLATFORMS={wanted}, or {_CUDA}" if wanted else _INSTALL
+        chosen = os.environ.get("JAX_PLATFORMS")
+        advice = f"unset JAX_PLATFORMS={chosen}, or {_CUDA}" if chosen else _INSTALL
         return Result(False, f"JAX finds no device: {_line(error)}", advice)
     x = jax.random.normal(jax.random.key(0), (256, 256))
-    wanted = np.asarray(x, np.float64) @ np.asarray(x, np.float64).T
+    expected = np.asarray(x, np.float64) @ np.asarray(x, np.float64).T
     with jax.default_matmul_precision("highest"):
         products = [jax.jit(lambda a: a @ a.T)(jax.device_put(x, d)) for d in jax.local_devices()]
-    worst = max(float(np.abs(np.asarray(product) - wanted).max()) for product in products)
+    worst = max(float(np.abs(np.asarray(product) - expected).max()) for product in products)
     kinds = ", ".join(sorted({d.device_kind for d in devices}))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = f"{len(devices)} x {jax.default_backend()} ({kinds}), {cores} processor cores"
+    finding = f"{len(devices)} x {jax.default_backend()} ({kinds}), {cores} processor cores"
     if worst > 1e-2:
-        return Result(False, f"{found}: a product is off by {worst:.1e}", "the device is faulty")
+        return Result(False, f"{finding}: a product is off by {worst:.1e}", "the device is faulty")
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
-        return Result(False, f"{found}; an NVIDIA driver is here, but JAX sees no GPU", _CUDA)
-    return Result(True, found)
+        return Result(False, f"{finding}; an NVIDIA driver is here, but JAX sees no GPU", _CUDA)
+    return Result(True, finding)
 
 
 def check_decoder(place: Path) -> Result:
@@ -162,10 +162,10 @@ def check_faces(place: Path) -> Result:
 
 
 def check_disk(place: Path) -> Result:
-    """Room, and that what is written is read again."""
+    """Free space, and that what is written is read again."""
     here = Path.cwd()
     free = shutil.disk_usage(here).free
-    found = f"{free / 2**30:,.1f} GiB free in {here}"
+    finding = f"{free / 2**30:,.1f} GiB free in {here}"
     try:
         with tempfile.NamedTemporaryFile(dir=here, prefix=".maven-jax-doctor-") as file:
             block = os.urandom(1 << 20)
@@ -179,9 +179,9 @@ def check_disk(place: Path) -> Result:
         return Result(False, f"{here}: {reason}", "make room, or work in another folder")
     if not same:
         return Result(False, f"{here}: other bytes come back than were written", "another disk")
-    if free < _WANTED_BYTES:
-        return Result(False, found, f"make room: {_WANTED_BYTES >> 30} GiB are wanted")
-    return Result(True, found)
+    if free < _NEEDED_BYTES:
+        return Result(False, finding, f"make room: {_NEEDED_BYTES >> 30} GiB are needed")
+    return Result(True, finding)
 
 
 def check_cache(place: Path) -> Result:
@@ -208,26 +208,29 @@ def _cache_in_use() -> str | None:
 
 def check_training(place: Path) -> Result:
     """Writes a store, trains on it, saves, restores and evaluates: with the network barred."""
-    from maven_jax.commands import doctor_run
+    # Training takes seconds to import; --quick leaves it out.
+    from maven_jax.training import self_test
 
-    began, tried = time.monotonic(), []
-    with _no_network(tried):
+    began, addresses = time.monotonic(), []
+    with _no_network(addresses):
         try:
-            before, after = doctor_run.train_and_score(place)
+            before, after = self_test.train_and_score(place)
         except Exception as error:
             advice = "mend what fails above, if anything does; otherwise report this line"
             return Result(False, f"training a tiny model: {_line(error)}", advice)
     took = time.monotonic() - began
-    found = f"a tiny model learns: CCC {before:.2f} -> {after:.2f} in {took:.0f} s"
-    if tried:
-        return Result(False, f"{found}; it asked the network for {tried[0]}", "report it")
-    if not after > _WANTED_CCC:
-        return Result(False, f"{found}, {_WANTED_CCC} is wanted", "the device or JAX is faulty")
-    return Result(True, f"{found}; saved, restored, evaluated; no network asked for")
+    finding = f"a tiny model learns: CCC {before:.2f} -> {after:.2f} in {took:.0f} s"
+    if addresses:
+        return Result(False, f"{finding}; it asked the network for {addresses[0]}", "report it")
+    if not after > _LEAST_CCC:
+        return Result(
+            False, f"{finding}, expected more than {_LEAST_CCC}", "the device or JAX is faulty"
+        )
+    return Result(True, f"{finding}; saved, restored, evaluated; no network asked for")
 
 
 @contextmanager
-def _no_network(tried: list[str]) -> Iterator[None]:
+def _no_network(addresses: list[str]) -> Iterator[None]:
     """Refuses, and notes, every connection to another machine."""
     connect = socket.socket.connect
 
@@ -235,7 +238,7 @@ def _no_network(tried: list[str]) -> Iterator[None]:
         local = not isinstance(address, tuple) or str(address[0]) in ("127.0.0.1", "::1")
         if local:
             return connect(self, address)
-        tried.append(str(address[0]))
+        addresses.append(str(address[0]))
         raise OSError("the network is barred")
 
     socket.socket.connect = refuse  # type: ignore[method-assign]
@@ -274,8 +277,8 @@ def show(results: dict[str, Result]) -> None:
     """Prints a row for each check and what to do about those that failed."""
     table = Table(show_header=False, show_edge=False, box=None, padding=(0, 2, 0, 0))
     for name, result in results.items():
-        # Text: in a plain string [cuda] would be taken for a style and left out.
-        table.add_row("PASS" if result.passed else "FAIL", name, Text(result.found))
+        # Text: in a plain string [cuda] would be read as a style and not be shown.
+        table.add_row("PASS" if result.passed else "FAIL", name, Text(result.finding))
         if not result.passed:
             table.add_row("", "", Text(f"-> {result.advice}"))
     console.print(table)

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     keep_compiled()
     if args.checkpoint not in ("best", "latest") and not args.checkpoint.isdigit():
         raise UserError(
-            f"--checkpoint {args.checkpoint}: best, latest or a step is wanted"
+            f"--checkpoint {args.checkpoint}: expected best, latest or a step"
             + did_you_mean(args.checkpoint, ("best", "latest"))
         )
     with hosts.connect(args, preemptible=False) as watchdog:

@@ -20,7 +20,7 @@ LITTLE_OBSERVED = 0.5
 
 
 def summarize(store: Store) -> dict[str, Any]:
-    """Everything that `inspect` shows, as JSON takes it."""
+    """Everything that `inspect` shows, as JSON."""
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint,
@@ -73,12 +73,12 @@ def _moments(store: Store, name: str) -> dict[str, Any]:
 
 
 def problems(store: Store) -> list[str]:
-    """What a user should know before training on the store, one line each."""
-    found = []
+    """What a user should know before training on the store, in one line each."""
+    lines = []
     names = [m.name for m in store.modalities.values() if m.untrained]
     if names:
-        found.append(f"encoders with random weights: {', '.join(names)}; for trying out only")
-    found += [
+        lines.append(f"encoders with random weights: {', '.join(names)}; for trying out only")
+    lines += [
         f"{split}: no videos" for split in ("train", "validation") if split not in store.splits
     ]
     for split in store.splits:
@@ -86,26 +86,26 @@ def problems(store: Store) -> list[str]:
         frames = sum(e.num_frames for e in entries)
         if split != "test":
             bare = [e.video for e in entries if e.num_annotated == 0]
-            found += [f"{split}: no frame of {video} is annotated" for video in bare]
+            lines += [f"{split}: no frame of {video} is annotated" for video in bare]
         for m in store.modalities:
             blind = [e.video for e in entries if e.observed[m] == 0]
             if blind:
-                found.append(f"{split}: {m} is never observed in {listing(blind, 3)}")
+                lines.append(f"{split}: {m} is never observed in {listing(blind, 3)}")
             share = sum(e.observed[m] for e in entries) / frames
             if share < LITTLE_OBSERVED:
-                found.append(f"{split}: {m} is observed in {share:.1%} of the frames")
+                lines.append(f"{split}: {m} is observed in {share:.1%} of the frames")
             nonfinite = sum(e.nonfinite[m] for e in entries)
             if nonfinite:
-                found.append(f"{split}: {nonfinite:,} frames of {m} held NaN or infinity: masked")
+                lines.append(f"{split}: {nonfinite:,} frames of {m} held NaN or infinity: masked")
     for name, moments in store.statistics.items():
         constant = int((moments.std == 0).sum())
         if moments.count and constant:
-            found.append(
+            lines.append(
                 f"{name}: {constant} of {len(moments.std)} never change in the training set"
             )
     if store.dropped:
-        found.append(f"{len(store.dropped)} videos could not be stored")
-    return found
+        lines.append(f"{len(store.dropped)} videos could not be stored")
+    return lines
 
 
 def show(store: Store, summary: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def _range(values: list[float]) -> str:
 
 
 def find_video(store: Store, name: str) -> VideoEntry:
-    """The entry of a video in whichever split it is.
+    """The entry of a video, whatever split it is in.
 
     Raises:
         UserError: the store has no such video.

@@ -41,7 +41,7 @@ def parser() -> Parser:
         "--face",
         default="largest",
         metavar="largest|longest|ID|all",
-        help="which face: in every frame the most prominent one (default), the one there longest, "
+        help="which face: in every frame the most prominent one (default), the longest seen, "
         "one by its number in the order of appearance, or all, each by itself",
     )
     p.add_argument(
@@ -90,15 +90,15 @@ def parser() -> Parser:
 
 def _widths(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"\d{1,6},\d{1,6}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r}: two numbers of frames are wanted, as in 20,50")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two numbers of frames, as in 20,50")
     valence, arousal = text.split(",")
     return int(valence), int(arousal)
 
 
 def predict_all(args: argparse.Namespace, predictor: VideoPredictor) -> list[Path]:
-    """Predicts one medium after the other and writes what was asked for; those that failed.
+    """Predicts one medium after the other and writes the results; returns those that failed.
 
-    A medium that cannot be used is said in one line on stderr and does not stop the others.
+    One line on stderr names a medium that cannot be used; the others are predicted all the same.
     """
     failed, taken = [], set[str]()
     for media in args.media:
@@ -139,7 +139,7 @@ def _free_name(prediction: VideoPrediction, taken: set[str]) -> str:
 
 def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, faces: int) -> None:
     """Writes a prediction's files and shows its summary."""
-    # Matplotlib takes its time; mistakes should not wait for it.
+    # Imported here to start faster: Matplotlib takes a second.
     from maven_jax.video.show.circumplex_path import plot_path
     from maven_jax.video.show.curve import plot_prediction
 
@@ -183,9 +183,10 @@ def main(argv: list[str]) -> int:
         if len(args.media) == 1 and not media.exists():
             raise UserError(f"{media}: no such file or folder")
     if args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out {args.out}: a folder is wanted, this is a file")
+        raise UserError(f"--out {args.out}: expected a folder, this is a file")
     if args.workers is not None and args.workers < 1:
-        raise UserError("--workers: at least 1 is wanted")
+        raise UserError("--workers: expected at least 1")
+    # Imported here to start faster: mistakes above need none of it.
     from maven_jax.video.predictor import load
 
     predictor = load(args.checkpoint, which=args.step, encoders=encoders, workers=args.workers)

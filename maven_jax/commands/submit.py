@@ -6,9 +6,7 @@ from pathlib import Path
 
 from maven_jax.challenge.ensemble import METHODS
 from maven_jax.challenge.submit import Labels, check, read_labels, submit
-from maven_jax.challenge.template import (
-    read_template,
-)
+from maven_jax.challenge.template import read_template
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.runtime.compilation import keep_compiled
@@ -70,7 +68,7 @@ def main(argv: list[str]) -> int:
     if isinstance(args.check, str) and (args.workdir or args.out):
         raise UserError("--check FILE goes without --workdir and --out; bare --check with them")
     if not isinstance(args.check, str) and not (args.workdir and args.out):
-        raise UserError("--workdir W and --out FILE are wanted, or --check FILE")
+        raise UserError("give --workdir W and --out FILE, or --check FILE")
     if len({w.resolve() for w in args.workdir}) < len(args.workdir):
         raise UserError("--workdir: the same run twice")
     if args.annotations is not None and args.check is None:

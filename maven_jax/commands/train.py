@@ -11,14 +11,11 @@ from maven_jax.files import write_json
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import check_sections
 from maven_jax.runs.metrics import read_metrics
+from maven_jax.runs.workdir import FINISHED_FILE
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.training.initial_weights import init_from
-from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
 from maven_jax.training.train import train
-
-# Its presence says that a run is complete, evaluation included.
-FINISHED_FILE = "finished.json"
 
 
 def parser() -> Parser:
@@ -56,13 +53,15 @@ def main(argv: list[str]) -> int:
         if hosts.is_writer():
             finished.unlink(missing_ok=True)
             if config.data.synthetic is not None:
+                # Only runs on the synthetic corpus need what draws it.
                 from data_prep.synth.store import ensure_store
 
                 section = config.data.synthetic
                 recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
-        hosts.agree(0)  # the others wait for the store
+        hosts.wait_for_first()  # the others wait for the store
         if train(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
             return 0
+        # Matplotlib takes a second to import: it should not delay the first step.
         from maven_jax.evaluation import plots
         from maven_jax.runs.evaluate import evaluate
 

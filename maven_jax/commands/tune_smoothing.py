@@ -13,7 +13,7 @@ from maven_jax.runtime.compilation import keep_compiled
 def _widths(text: str) -> list[int]:
     words = [w.strip() for w in text.split(",")]
     if not all(w.isascii() and w.isdigit() and len(w) < 7 for w in words):
-        raise UserError(f"--widths {text}: numbers of frames are wanted, such as 0,10,20,50")
+        raise UserError(f"--widths {text}: expected numbers of frames, such as 0,10,20,50")
     return [int(w) for w in words]
 
 

@@ -224,7 +224,7 @@ def load_encoder(
         raise UserError(f"{folder}/{error}") from None
     tensors = read_tensors(folder)
     table = list(entries(is_kind, _about(module)))
-    sources = _present(is_kind, tensors, table[0].there)
+    sources = _present(is_kind, tensors, table[0].source)
     missing = _check(is_kind, folder, table, sources, shapes)
     try:
         params, state = _assemble(table, sources, shapes)

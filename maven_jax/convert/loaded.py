@@ -27,7 +27,7 @@ class LoadedEncoder:
         sha256: of the weight files' bytes (`Tensors.sha256`); of untrained ones, of the values.
         source: the folder or hub id it came from; "random" if untrained.
         folder: where its files lie (processor and tokenizer files beside the weights).
-        revision: the hub's commit, if it came from there.
+        revision: the hub's commit; None if it came from elsewhere.
         untrained: random parameters.
         unused: names of tensors in the files that the encoder has no use for.
         missing: names of tensors that the files lack and that zeros stand in for.

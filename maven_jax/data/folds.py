@@ -39,8 +39,7 @@ def fold_entries(store: Store, fold: int) -> dict[str, tuple[VideoEntry, ...]]:
     if not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < NUM_FOLDS:
         raise UserError(f"config.data.fold={fold!r}: expected 0 to {NUM_SLICES} or None")
     for split in ("train", "validation"):
-        if split not in store.splits:
-            raise UserError(f"{store.path} has no split {split!r}, which folds need")
+        store.check_split(split, "config.data.fold: ")
     official, validation = store.videos("train"), store.videos("validation")
     if fold == 0:
         return {"train": official, "validation": validation}

@@ -15,7 +15,7 @@ STATISTICS = "batch_stats"
 class InferenceBatchNorm(nn.Module):
     """Batch normalisation of a frozen or fine-tuned encoder.
 
-    Means and variances are those of the weights' own training, in training here too: a batch of
+    Means and variances stay those of the weights' own training, even in fine-tuning: a batch of
     neighbouring frames says little about faces in general, and masked frames must not count. They
     lie in the collection `batch_stats` and get no gradient; scale and bias are parameters.
 

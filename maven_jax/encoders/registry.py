@@ -65,7 +65,7 @@ class Kind:
         read: a config as a mapping -> the sizes; a UserError if they are impossible.
         make: (sizes, dtype) -> the module.
         example: sizes -> shapes of the smallest inputs that the module can be initialised with.
-        published: its configs are Hugging Face's, its weights come from there; else ours.
+        published: configs and weights are Hugging Face's; otherwise the configs are our own.
     """
 
     read: Callable[[Mapping[str, Any]], Any]

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -21,6 +20,7 @@ from jaxtyping import Array, Float
 
 from maven_jax.encoders import hf_config
 from maven_jax.errors import UserError
+from maven_jax.kernels.by_window import by_window
 from maven_jax.layers.activations import activation
 from maven_jax.layers.attention import attend
 from maven_jax.layers.linear import LayerNorm, Linear
@@ -30,9 +30,8 @@ from maven_jax.layers.transformer import FeedForward
 _PATCH_NORM_EPS = 1e-5
 # What Swin adds to scores between regions that only the cyclic shift brought together.
 _OTHER_REGION = -100.0
-# Images that a processor takes at a time: what lies between two layers of more does not stay in its
-# caches. Of Swin-B, 32 frames in parts of 4 took 5.7 s, of 8 6.2 s, and all at once 7.3 s.
-_AT_ONCE_ON_CPU = 4
+# Of Swin-B, 32 frames in parts of 4 took 5.7 s, of 8 6.2 s, and all at once 7.3 s.
+_IMAGES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -232,19 +231,13 @@ class Swin(nn.Module):
             pixels: normalised as the processor of the weights does it; any size whose patch grid
                 fits the windows, the config's `image_size` with absolute embeddings.
         """
-        few, rest = _AT_ONCE_ON_CPU, len(pixels) % _AT_ONCE_ON_CPU
-        if jax.default_backend() != "cpu" or rest or len(pixels) == few or self.is_initializing():
-            x = self._encode(pixels)
-        else:
-            # Every part takes rows from all over the batch: so it stays spread over devices.
-            parts = pixels.reshape(few, -1, *pixels.shape[1:]).swapaxes(0, 1)
-            scan = nn.scan(
-                lambda module, _, part: (None, module._encode(part)),
-                variable_broadcast="params",
-                split_rngs={"params": False},
-            )
-            _, x = scan(self, None, parts)  # (parts, few, n, d)
-            x = x.swapaxes(0, 1).reshape(len(pixels), *x.shape[2:])
+        c = self.config
+        # The first stage's feed-forward part has the largest activations.
+        patches = pixels[..., 0].size // c.patch_size**2
+        num_bytes = int(patches * c.embed_dim * c.mlp_ratio) * jnp.dtype(self.dtype).itemsize
+        x = by_window(
+            Swin._encode, self, pixels, num_bytes=num_bytes, at_once=_IMAGES_AT_ONCE
+        )  # (b, n, d)
         return SwinOutput(last_hidden_state=x, pooled=x.mean(1))
 
     @nn.compact

@@ -62,7 +62,7 @@ def plot_track(
     path: Path,
     dimensions: Sequence[str] = DIMENSIONS,
 ) -> None:
-    """One video: what was predicted and what annotated over time.
+    """One video: predictions and annotations over time.
 
     Args:
         time_s: seconds.
@@ -130,7 +130,7 @@ def plot_agreement(
             xticks=np.arange(-1, 1.1, 0.5),
             yticks=np.arange(-1, 1.1, 0.5),
         )
-        # A logarithmic scale needs some length, also where no frame shares its place.
+        # A logarithmic scale needs some length, even if no cell holds two frames.
         counts = np.asarray(frames.get_array())
         frames.set_clim(1, max(counts.max(initial=1), 10))
         figure.colorbar(frames, ax=axis, shrink=0.8, label="annotated frames")

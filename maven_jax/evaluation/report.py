@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 
 from maven_jax.errors import UserError
 from maven_jax.evaluation import plots
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
 from maven_jax.store.reader import Store
@@ -33,18 +33,18 @@ def file_stem(video: str) -> str:
     return re.sub(r"[^A-Za-z0-9_\-]", "_", video)[:100] + "-" + digest
 
 
-def frame_times(store: Store, track: Track) -> Float64[np.ndarray, "n"]:
+def frame_times(store: Store, video: PredictedVideo) -> Float64[np.ndarray, "n"]:
     """The video's frame times in seconds, (n,)."""
-    n = track.entry.num_frames
+    n = video.entry.num_frames
     parts = [
-        store.read(track.entry, start, min(start + _TIME_CHUNK, n), ()).time_s
+        store.read(video.entry, start, min(start + _TIME_CHUNK, n), ()).time_s
         for start in range(0, n, _TIME_CHUNK)
     ]
     return np.concatenate(parts)
 
 
-def write_track(
-    track: Track,
+def write_csv(
+    video: PredictedVideo,
     time_s: Float64[np.ndarray, "n"],
     path: Path,
     dimensions: Sequence[str] = DIMENSIONS,
@@ -52,16 +52,16 @@ def write_track(
     """CSV with a row per frame; targets are empty where there is no annotation.
 
     Args:
-        track: what to write.
+        video: what to write.
         time_s: of its frames.
         path: file to write; its folder is made.
-        dimensions: those predicted; the column of another is empty.
+        dimensions: those predicted; the columns of others are empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("frame", "time_s", *DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS)))
-        rows = zip(time_s, track.predictions, track.targets, track.target_mask)
+        rows = zip(time_s, video.predictions, video.targets, video.target_mask)
         for frame, (t, prediction, target, annotated) in enumerate(rows, 1):
             cells = [f"{v:.6f}" if d in dimensions else "" for d, v in zip(DIMENSIONS, prediction)]
             cells += [f"{v:.6f}" if annotated else "" for v in target]
@@ -71,7 +71,7 @@ def write_track(
 def write_report(
     workdir: Path,
     split: str,
-    tracks: Sequence[Track],
+    videos: Sequence[PredictedVideo],
     times: Sequence[Float64[np.ndarray, "_"]],
     scores: Mapping[str, Any],
     by_video: Float[np.ndarray, "v 2"],
@@ -81,7 +81,7 @@ def write_report(
     Args:
         workdir: folder of the run.
         split: name of the split.
-        tracks: one per video.
+        videos: predicted.
         times: seconds of each video's frames.
         scores: what goes into the JSON; its `dimensions` are those that are shown.
         by_video: each video's ccc.
@@ -89,48 +89,48 @@ def write_report(
     folder = workdir / "eval" / split
     dimensions = tuple(scores["dimensions"])
     columns = [DIMENSIONS.index(d) for d in dimensions]
-    scored = [i for i, t in enumerate(tracks) if t.target_mask.any()]
+    scored = [i for i, v in enumerate(videos) if v.target_mask.any()]
     order = sorted(scored, key=lambda i: float(by_video[i, columns].mean()))
     drawn = dict.fromkeys(order[:_PLOTTED], "worst") | dict.fromkeys(order[-_PLOTTED:], "best")
     for kind in ("best", "worst", "track"):  # of an earlier evaluation
         for old in (workdir / "plots").glob(f"{split}_{kind}_*.png"):
             old.unlink()
-    for old in folder.glob("*.csv"):  # perhaps of videos that this store has not
+    for old in folder.glob("*.csv"):  # perhaps of videos that this store does not have
         old.unlink()
-    for i, (track, time_s) in enumerate(zip(tracks, times)):
-        name = file_stem(track.entry.video)
-        write_track(track, time_s, folder / f"{name}.csv", dimensions)
+    for i, (video, time_s) in enumerate(zip(videos, times)):
+        name = file_stem(video.entry.video)
+        write_csv(video, time_s, folder / f"{name}.csv", dimensions)
         if i in drawn or not scored:
             values = {f"ccc_{d}": float(by_video[i, c]) for d, c in zip(dimensions, columns)}
             plots.plot_track(
                 time_s,
-                track.predictions,
-                track.targets,
-                track.target_mask,
-                f"{track.entry.video}   {_title(values)}",
+                video.predictions,
+                video.targets,
+                video.target_mask,
+                f"{video.entry.video}   {_title(values)}",
                 workdir / "plots" / f"{split}_{drawn.get(i, 'track')}_{name}.png",
                 dimensions,
             )
     if scored:
-        kept = [(t.predictions[t.target_mask], t.targets[t.target_mask]) for t in tracks]
-        predictions, targets = (np.concatenate(x) for x in zip(*kept))
+        annotated = [(v.predictions[v.target_mask], v.targets[v.target_mask]) for v in videos]
+        predictions, targets = (np.concatenate(x) for x in zip(*annotated))
         path = workdir / "plots" / f"{split}_agreement.png"
         title = f"{split}: {_title(scores)}"
         plots.plot_agreement(predictions, targets, title, path, dimensions)
-    videos = {
-        t.entry.video: {
+    by_name = {
+        v.entry.video: {
             f"ccc_{d}": float(c[i]) if d in dimensions else None for i, d in enumerate(DIMENSIONS)
         }
-        for t, c in zip(tracks, by_video)
-        if t.target_mask.any()
+        for v, c in zip(videos, by_video)
+        if v.target_mask.any()
     }
     path = workdir / "eval" / f"{split}.json"
-    write_json(path, {**scores, "videos": videos})
+    write_json(path, {**scores, "videos": by_name})
     return path
 
 
 def _title(scores: Mapping[str, Any]) -> str:
-    """`CCC valence 0.512, arousal 0.430`, of those that there are."""
+    """`CCC valence 0.512, arousal 0.430`, of those that were scored."""
     values = {d: scores.get(f"ccc_{d}") for d in DIMENSIONS}
     return "CCC " + ", ".join(f"{d} {shown(v)}" for d, v in values.items() if v is not None)
 

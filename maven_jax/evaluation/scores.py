@@ -1,4 +1,4 @@
-"""Scores of predicted tracks."""
+"""Scores of predicted videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maven_jax.concordance import CccState, ccc_video_mean
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.types import DIMENSIONS
 
 _BLOCK_FRAMES = 16384
@@ -20,28 +20,28 @@ _merge_all = jax.jit(CccState.merge_axis)
 _video_mean = jax.jit(ccc_video_mean)
 
 
-def video_state(track: Track) -> CccState:
+def video_state(video: PredictedVideo) -> CccState:
     """The moments of one video's annotated frames, taken in blocks of one shape."""
     state = CccState.empty()
-    for start in range(0, len(track.predictions), _BLOCK_FRAMES):
+    for start in range(0, len(video.predictions), _BLOCK_FRAMES):
         part = slice(start, start + _BLOCK_FRAMES)
-        pad = _BLOCK_FRAMES - len(track.predictions[part])
+        pad = _BLOCK_FRAMES - len(video.predictions[part])
         state = _update(
             state,
-            np.pad(track.predictions[part], ((0, pad), (0, 0))),
-            np.pad(track.targets[part], ((0, pad), (0, 0))),
-            np.pad(track.target_mask[part], (0, pad)),
+            np.pad(video.predictions[part], ((0, pad), (0, 0))),
+            np.pad(video.targets[part], ((0, pad), (0, 0))),
+            np.pad(video.target_mask[part], (0, pad)),
         )
     return state
 
 
 def score(
-    tracks: Sequence[Track], dimensions: Sequence[str] = DIMENSIONS
+    videos: Sequence[PredictedVideo], dimensions: Sequence[str] = DIMENSIONS
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The scores of a split.
 
     Args:
-        tracks: one per video; frames that are not annotated do not count.
+        videos: predicted; frames that are not annotated do not count.
         dimensions: those that were to be predicted; the others are not scored.
 
     Returns:
@@ -52,7 +52,7 @@ def score(
         video's ccc, (v, 2).
     """
     scored = [DIMENSIONS.index(name) for name in dimensions]
-    states = [video_state(track) for track in tracks]
+    states = [video_state(video) for video in videos]
     by_video = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     total = jax.device_get(_merge_all(by_video).compute())
     scores: dict[str, Any] = {}

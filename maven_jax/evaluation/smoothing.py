@@ -16,22 +16,12 @@ from maven_jax.errors import UserError
 WIDTHS_FILE = "smoothing.json"
 
 
-def check_smooth_frames(frames: tuple[int, int]) -> None:
-    """Raises UserError unless these are two numbers of frames (valence, arousal), 0 for none."""
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in frames)
-    if len(frames) != 2 or not whole:
-        raise UserError(
-            f"config.eval.smooth_frames={tuple(frames)}: two numbers of frames are wanted, of the "
-            "box filters for valence and arousal; 0 for none"
-        )
-
-
 def box_filter(track: Float32[np.ndarray, "n 2"], frames: tuple[int, int]) -> np.ndarray:
     """The moving average of each column; the average is over the frames that exist.
 
     Frame i becomes the mean of the N frames from i - N // 2 on: an even N takes one more frame from
-    before than from behind, as in RJCA's released code (whose filter, though, counts zeros beyond
-    the ends, so that tracks fade towards 0 there).
+    before than from behind, as in RJCA's released code. (That filter counts zeros beyond the ends,
+    so its tracks fade towards 0 there.)
 
     Args:
         track: valence and arousal of every frame of a video.
@@ -45,7 +35,7 @@ def box_filter(track: Float32[np.ndarray, "n 2"], frames: tuple[int, int]) -> np
     for column, width in enumerate(frames):
         if width < 2:
             continue
-        # Float64 sums: over hours of video their error stays far below what float32 resolves.
+        # Float64 sums: over hours of video their error stays far below float32's resolution.
         sums = np.concatenate([[0.0], np.cumsum(track[:, column], dtype=np.float64)])
         first = np.arange(n) - width // 2
         low, high = np.maximum(first, 0), np.minimum(first + width, n)
@@ -54,7 +44,11 @@ def box_filter(track: Float32[np.ndarray, "n 2"], frames: tuple[int, int]) -> np
 
 
 def as_widths(value: Any, where: str) -> tuple[int, int]:
-    """Widths for valence and arousal from what JSON made of them.
+    """Widths for valence and arousal, of a recipe or from JSON.
+
+    Args:
+        value: to be checked.
+        where: it comes from, for the message.
 
     Raises:
         UserError: not two numbers of frames.
@@ -63,7 +57,10 @@ def as_widths(value: Any, where: str) -> tuple[int, int]:
         widths = (value[0], value[1])
         if all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in widths):
             return widths
-    raise UserError(f"{where}: smoothing widths {value!r}: two numbers of frames are wanted")
+    raise UserError(
+        f"{where}={value!r}: expected two numbers of frames, of the box filters for valence and "
+        "arousal; 0 for none"
+    )
 
 
 @dataclass(frozen=True)
@@ -95,14 +92,15 @@ class Smoothing:
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> Smoothing:
-        """The inverse of `to_json`; what else there is does not matter.
+        """The inverse of `to_json`; other keys do not matter.
 
         Raises:
             UserError: it is not what `to_json` writes.
         """
         if not isinstance(content, dict):
-            raise UserError(f"{where}: smoothing widths and what chose them are wanted")
-        frames = as_widths([content.get(d) for d in ("valence", "arousal")], where)
+            raise UserError(f"{where}: expected smoothing widths and what chose them")
+        widths = [content.get(d) for d in ("valence", "arousal")]
+        frames = as_widths(widths, f"{where}: smoothing widths")
         step, split, store = (content.get(k) for k in ("step", "split", "store_fingerprint"))
         if isinstance(step, int) and isinstance(split, str) and isinstance(store, str):
             return cls(frames, step, split, store)
@@ -113,7 +111,7 @@ class Smoothing:
 
 
 def read_smoothing(workdir: Path) -> Smoothing | None:
-    """What was tuned in a workdir, None if nothing was.
+    """The widths tuned in a workdir; None if there are none.
 
     Raises:
         UserError: the file is not what `maven-jax tune-smoothing` writes.

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float32
 from maven_jax.data.pipeline import WindowSource, ordered_batches, to_batch
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
+from maven_jax.evaluation.overlap import OverlapMean
+from maven_jax.evaluation.smoothing import as_widths, box_filter
 from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights
@@ -23,7 +24,7 @@ from maven_jax.store.schema import VideoEntry
 
 
 @dataclasses.dataclass
-class Track:
+class PredictedVideo:
     """One video's predictions beside its annotation.
 
     Attributes:
@@ -39,7 +40,7 @@ class Track:
     target_mask: Bool[np.ndarray, "n"]
 
 
-class Predictor:
+class SplitPredictor:
     """Predicts every frame of a split; a frame in several windows gets their mean.
 
     Args:
@@ -51,10 +52,10 @@ class Predictor:
         batch_size: rows of the global batch.
         num_threads: threads that read.
         mesh: the device mesh.
-        smooth_frames: widths of the box filters that each track of valence and of arousal goes
-            through at last, see `box_filter`.
+        smooth_frames: widths of the box filters that smooth valence and arousal at the end, see
+            `box_filter`.
         lengths: frames that windows may be padded to, each to the next; the last is the windows'
-            own. One program is compiled for each that some window takes.
+            own. One program is compiled for each that a window needs.
 
     Raises:
         UserError: a frame is in no window, or a batch size that the mesh cannot divide.
@@ -74,13 +75,12 @@ class Predictor:
         smooth_frames: tuple[int, int],
         lengths: Sequence[int] = (),
     ):
-        check_smooth_frames(smooth_frames)
+        self._smooth_frames = as_widths(smooth_frames, "config.eval.smooth_frames")
         _check_coverage(windows)
-        self._smooth_frames = smooth_frames
         self._windows, self._mesh = windows, mesh
         self._rows = process_rows(mesh, batch_size, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
-        # Numbers of the windows that are padded to one length, these windows, and their program.
+        # For each padded length: the numbers of its windows, the windows, and their program.
         self._parts = [
             (numbers, WindowSource(store, part, modalities, single_vector), predict_step)
             for numbers, part in windows.by_length(lengths or (windows.length,))
@@ -94,8 +94,8 @@ class Predictor:
 
     def __call__(
         self, weights: Weights, label: str = "", beat: Callable[[], None] = lambda: None
-    ) -> list[Track]:
-        """The tracks of all videos, on every process.
+    ) -> list[PredictedVideo]:
+        """All videos with their predictions, on every process.
 
         Args:
             weights: of the model.
@@ -113,10 +113,11 @@ class Predictor:
 
             return self._predict(weights, advance)
 
-    def _predict(self, weights: Weights, advance: Callable[[float | int], None]) -> list[Track]:
+    def _predict(
+        self, weights: Weights, advance: Callable[[float | int], None]
+    ) -> list[PredictedVideo]:
         entries = self._windows.entries
-        total = [np.zeros((e.num_frames, 2), np.float64) for e in entries]
-        count = [np.zeros(e.num_frames, np.int32) for e in entries]
+        means = [OverlapMean(e.num_frames) for e in entries]
         targets = [np.zeros((e.num_frames, 2), np.float32) for e in entries]
         masks = [np.zeros(e.num_frames, bool) for e in entries]
         outputs: list[Any] = [None] * len(self._windows)
@@ -125,18 +126,13 @@ class Predictor:
                 outputs[number] = output
         # Window by window, so that the sums are the same to the last bit on any mesh.
         for window, i in enumerate(self._windows.video):
-            frames = self._windows.frames(window)
-            found = outputs[window][: len(count[i][frames])]
-            total[i][frames] += found[:, :2]
-            count[i][frames] += 1
-            targets[i][frames], masks[i][frames] = found[:, 2:4], found[:, 4] > 0
-        tracks = []
-        for i, entry in enumerate(entries):
-            if not count[i].all():
-                raise AssertionError(f"{entry.video}: frame {count[i].argmin()} not predicted")
-            mean = (total[i] / count[i][:, None]).astype(np.float32)
-            tracks.append(Track(entry, box_filter(mean, self._smooth_frames), targets[i], masks[i]))
-        return tracks
+            frames, output = self._windows.frames(window), outputs[window]
+            count = means[i].add(frames, output[:, :2])
+            targets[i][frames], masks[i][frames] = output[:count, 2:4], output[:count, 4] > 0
+        return [
+            PredictedVideo(entry, box_filter(mean.mean(), self._smooth_frames), target, mask)
+            for entry, mean, target, mask in zip(entries, means, targets, masks)
+        ]
 
     def _outputs(
         self,
@@ -145,10 +141,10 @@ class Predictor:
         weights: Weights,
         advance: Callable[[float | int], None],
     ) -> Float32[np.ndarray, "n t 5"]:
-        """Of all windows of a source: valence, arousal, their targets, 1 where annotated.
+        """For all windows of a source: valence, arousal, their targets, 1 where annotated.
 
         Processes exchange nothing before the end: each keeps its own rows. A batch's output is
-        read when the next batch is on its way, so that the device need not wait.
+        read when the next batch has been sent, so that the device need not wait.
         """
         batches = ordered_batches(
             source,
@@ -161,8 +157,8 @@ class Predictor:
         def keep(output: jax.Array, item: Mapping[str, Any]) -> None:
             mask = item["target_mask"][..., None].astype(np.float32)
             rows.append(np.concatenate([rows_here(output), item["targets"], mask], -1))
-            left = len(source) - (len(rows) - 1) * self._batch_size
-            advance(min(left, self._batch_size))
+            remaining = len(source) - (len(rows) - 1) * self._batch_size
+            advance(min(remaining, self._batch_size))
 
         pending: tuple[jax.Array, Mapping[str, Any]] | None = None
         for item in batches:

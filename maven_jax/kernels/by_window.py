@@ -11,11 +11,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array
 
 from maven_jax.kernels.processor import on_one_processor
 
 # Intermediate results up to this size stay near a processor's cores.
 CACHE_BYTES = 2**24
+_KEPT = "kept by by_window"
 
 
 def by_window(
@@ -27,7 +30,7 @@ def by_window(
 ) -> Any:
     """Returns function(module, *arrays), on one processor by a loop over the batch.
 
-    The backward pass keeps what products with parameters gave and computes the rest again.
+    The backward pass of the loop computes everything again that the function does not `keep`.
 
     Args:
         function: takes the module and arrays with the batch as first axis, of any size, and returns
@@ -47,9 +50,14 @@ def by_window(
     def turn(module: nn.Module, _: None, part: tuple[Any, ...]):
         return None, function(module, *part)
 
-    keep_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    turn = nn.remat(turn, policy=keep_products, prevent_cse=False)
+    policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
+    turn = nn.remat(turn, policy=policy, prevent_cse=False)
     loop = nn.scan(turn, variable_broadcast="params", split_rngs={"params": False})
     parts = jax.tree.map(lambda x: x.reshape(-1, at_once, *x.shape[1:]), arrays)
     _, results = loop(module, None, parts)
     return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), results)
+
+
+def keep(x: Array) -> Array:
+    """Returns x, which the loop's backward pass is to keep: it is dear to compute again."""
+    return checkpoint_name(x, _KEPT)

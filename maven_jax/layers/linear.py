@@ -88,14 +88,7 @@ def dense(
     kernel_init: nn.initializers.Initializer = XAVIER,
     **options: Any,
 ) -> Linear:
-    """Returns a linear layer of a model: it starts as Xavier's unless told otherwise."""
-    if "dot_general" in options:
-        kernel_init = nn.with_logical_partitioning(kernel_init, axes)
-        bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:])
-        dtypes: Any = {"dtype": dtype, "param_dtype": param_dtype}
-        return nn.Dense(
-            features, kernel_init=kernel_init, bias_init=bias_init, name=name, **options, **dtypes
-        )  # pyright: ignore
+    """Returns a `Linear` as models use it: with Xavier's start unless another is passed."""
     return Linear(
         features,
         axes,

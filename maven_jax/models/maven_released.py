@@ -94,11 +94,9 @@ class MavenReleased(nn.Module):
             name="fusion",
             **dtypes,
         )(embeddings, masks, deterministic=not train)
-        split = self.variant == "mlp" and bool(self.head_dims)
-        # One vector per window for all modalities: the head would not know of the frames.
-        split = split and any(x.shape[1] == frame_mask.shape[1] for x in enhanced.values())
-        x = enhanced if split else over_frames(enhanced, frame_mask.shape[1])
+        frames = frame_mask.shape[1]
         if self.variant == "beit":
+            x = over_frames(enhanced, frames)
             x = dense(self.refine_dim, ("channels", "embed"), name="refine", **dtypes)(x)
             stacks = [
                 BeitStack(
@@ -113,6 +111,11 @@ class MavenReleased(nn.Module):
                 for stack in range(2)
             ]
             x = jnp.concatenate(stacks, axis=-1)
+        elif self.head_dims and any(x.shape[1] == frames for x in enhanced.values()):
+            x = enhanced  # the head computes once what all frames share
+        else:
+            # One vector per window for all modalities: the head would not know of the frames.
+            x = over_frames(enhanced, frames)
         return RegressionHead(
             self.head_dims,
             self.head_dropout_rates,

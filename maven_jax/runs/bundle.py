@@ -34,7 +34,7 @@ from maven_jax.files import write_json
 from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.seal import SEAL, find_fault, seal
-from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.runs.training_data import TrainingData
 from maven_jax.state import Weights
 from maven_jax.version import __version__
 
@@ -47,9 +47,9 @@ PROGRAM_FILE = "predictor.stablehlo"
 CARD_FILE = "MODEL_CARD.md"
 _NEEDED = (BUNDLE_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE)
 PARTS = (*_NEEDED, PROGRAM_FILE, CARD_FILE)
-# What a run wrote of its making that goes along.
+# What a run recorded of its making and a bundle keeps.
 RECORDED = ("commit", "versions", "overrides", "platform", "converted", "store_fingerprint")
-# A resolved recipe has some 5 kB, a bundle's index with an encoders' vocabulary in it some 100 kB.
+# A resolved recipe takes about 5 kB, a bundle's index with an encoder's vocabulary about 100 kB.
 _JSON_BYTES = 16 << 20
 
 
@@ -70,7 +70,7 @@ class Bundle:
 
     folder: Path
     config: Config
-    trained_on: TrainedOn
+    trained_on: TrainingData
     arrays: dict[str, np.ndarray]
     step: int
     scores: dict[str, dict[str, Any]]
@@ -118,11 +118,11 @@ def write_bundle(
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Reads a bundle; everything in it is taken for foreign data.
+    """Reads a bundle; nothing in it is trusted.
 
     Raises:
         UserError: a part is missing, damaged, no plain file, of another version, or is not what
-            `write_bundle` writes. Whether weights and recipe fit each other is not looked at.
+            `write_bundle` writes. Whether weights and recipe fit each other is not checked.
     """
     folder = Path(folder)
     _check_seal(folder)
@@ -138,7 +138,7 @@ def open_bundle(folder: Path) -> Bundle:
     if not isinstance(step, int) or isinstance(step, bool) or not isinstance(record, dict):
         raise UserError(f"{folder / BUNDLE_FILE}: step or record are missing")
     tuned = index.get("smoothing")
-    trained_on = TrainedOn.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
+    trained_on = TrainingData.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
     config = _read_config(folder / CONFIG_FILE)
     if tuple(config.data.modalities) != tuple(trained_on.modalities):
         raise UserError(
@@ -226,7 +226,7 @@ def _read_config(path: Path) -> Config:
 
 
 def _check_kinds(config: Config) -> None:
-    """Raises UserError where prediction would trip over another type later on."""
+    """Raises UserError for values of a type that prediction would fail on later."""
     section = type(config)
     for key, kinds in (
         ("data.modalities", tuple),
@@ -291,8 +291,9 @@ def weights_of(arrays: Mapping[str, Any], source: str) -> Weights:
         *parts, last = path.split("/")
         node: Any = tree
         for i, part in enumerate(parts):
-            known = part in node or (i and parts[0] in ("params", "state"))
-            if not isinstance(node, dict) or not known:
+            # Below `params` and `state` any name may begin a new level.
+            expected = part in node or (i and parts[0] in ("params", "state"))
+            if not isinstance(node, dict) or not expected:
                 raise UserError(f"{source}: no weights are called {path!r}")
             node = node.setdefault(part, {})
         if not parts or not isinstance(node, dict) or last in node:

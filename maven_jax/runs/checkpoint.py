@@ -25,9 +25,9 @@ from maven_jax.state import TrainState, Weights
 SCORE = "ccc"
 # Folders that orbax writes arrays to, and those of one JSON file each.
 _ARRAYS, _JSON = ("weights", "optimizer"), ("control", "position", "metrics")
-# What training continues from; converted weights come alone.
+# What training needs to continue; converted weights have no more than weights.
 _NEEDED = (*_ARRAYS, "control")
-# What is no longer wanted is renamed into it first: a step's folder is whole or not there.
+# What is deleted is renamed into it first: a step's folder is whole or absent.
 _DELETED = ".deleted"
 # What orbax calls a checkpoint that it is writing; a killed run leaves it behind.
 _HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
@@ -73,7 +73,7 @@ class Checkpoints:
         self._error: BaseException | None = None
         _silence_late_callbacks()
 
-    # Which there are.
+    # Finding.
 
     @property
     def latest_step(self) -> int | None:
@@ -110,18 +110,18 @@ class Checkpoints:
     def _clear_away_damaged(self) -> int:
         if not self.folder.is_dir():
             return _NONE
-        for left in (self.folder / _DELETED, *self.folder.glob(_HALF_WRITTEN)):
-            shutil.rmtree(left, ignore_errors=True)
+        for remains in (self.folder / _DELETED, *self.folder.glob(_HALF_WRITTEN)):
+            shutil.rmtree(remains, ignore_errors=True)
         steps = _steps(self.folder)
-        found = {step: self._find_fault(step, _NEEDED) for step in steps}
-        faults = {step: fault for step, fault in found.items() if fault is not None}
+        checked = {step: self._find_fault(step, _NEEDED) for step in steps}
+        faults = {step: fault for step, fault in checked.items() if fault is not None}
         whole = [step for step in steps if step not in faults]
         for step, fault in sorted(faults.items(), reverse=True):
-            there = _unused(self.folder.parent / "damaged" / str(step))
+            target = _unused(self.folder.parent / "damaged" / str(step))
             if whole:
-                there.parent.mkdir(exist_ok=True)
-                (self.folder / str(step)).rename(there)
-            moved = f"; moved to {there}" if whole else ""
+                target.parent.mkdir(exist_ok=True)
+                (self.folder / str(step)).rename(target)
+            moved = f"; moved to {target}" if whole else ""
             say(f"the checkpoint of step {step} is damaged: {fault}{moved}")
         if faults and not whole:
             return _ALL_DAMAGED
@@ -135,28 +135,28 @@ class Checkpoints:
         Raises:
             UserError: there is none such; the message says which there are.
         """
-        found = agree(self._resolve(which) if is_writer() else 0)
-        if found == _NONE:
+        step = agree(self._resolve(which) if is_writer() else 0)
+        if step == _NONE:
             steps = _steps(self.folder)
             raise UserError(f"{self.folder}: no checkpoint {which!r}; there are {steps or 'none'}")
-        if found == _ALL_DAMAGED:
+        if step == _ALL_DAMAGED:
             raise UserError(f"{self.folder}: no checkpoint {which!r} that is not damaged")
-        return found
+        return step
 
     def _resolve(self, which: str) -> int:
-        left, damaged = _steps(self.folder), False
+        steps, damaged = _steps(self.folder), False
         if which.isdigit():
-            left = [step for step in left if step == int(which)]
+            steps = [step for step in steps if step == int(which)]
         elif which not in ("best", "latest"):
-            left = []
-        while left:
-            best = _best(self.folder, left) if which == "best" else None
-            step = left[-1] if best is None else best
+            steps = []
+        while steps:
+            best = _best(self.folder, steps) if which == "best" else None
+            step = steps[-1] if best is None else best
             fault = self._find_fault(step, ("weights",))
             if fault is None:
                 return step
             say(f"the checkpoint of step {step} is damaged: {fault}")
-            left.remove(step)
+            steps.remove(step)
             damaged = True
         return _ALL_DAMAGED if damaged else _NONE
 
@@ -222,7 +222,7 @@ class Checkpoints:
             self._error = error
 
     def check(self) -> None:
-        """Returns unless saving has failed in the background.
+        """Raises if saving has failed in the background.
 
         Raises:
             UserError: the disk takes no more.
@@ -251,7 +251,7 @@ class Checkpoints:
         self.check()
 
     def close(self) -> None:
-        """Ends what runs in the background; an error that `check` told of is not told again."""
+        """Ends what runs in the background; what `check` raised is not raised again."""
         if self._sealing is not None:
             self._sealing.join()
         try:
@@ -260,7 +260,7 @@ class Checkpoints:
         except Exception as error:
             self._error = self._error or error
         self._reader.close()
-        # A crash that is under way is the reason for closing; it is not to be covered by another.
+        # An error that is being raised is the reason for closing: another would hide it.
         if sys.exc_info()[0] is None:
             self.check()
 
@@ -297,8 +297,7 @@ class Checkpoints:
         Raises:
             UserError: its arrays have other names, shapes or types than `like`.
         """
-        wanted = {"weights": like.weights, "optimizer": _rest(like)}
-        restored = self._restore(step, wanted)
+        restored = self._restore(step, {"weights": like.weights, "optimizer": _rest(like)})
         try:
             position = _read_json(self.folder / str(step), "position")
         except FileNotFoundError:
@@ -316,13 +315,13 @@ class Checkpoints:
         """
         return self._restore(step, {"weights": like})["weights"]
 
-    def _restore(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         folder = self.folder / str(step)
-        for item, tree in wanted.items():
+        for item, tree in like.items():
             _check_arrays(folder / item, tree)
-        args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in wanted.items()}
+        args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in like.items()}
         restored = self._reader.restore(folder, args=ocp.args.Composite(**args))
-        return {item: restored[item] for item in wanted}
+        return {item: restored[item] for item in like}
 
     def read_weights(self, step: int) -> dict[str, Any]:
         """The weights as nested dicts of NumPy arrays, whatever model they are of.
@@ -332,8 +331,8 @@ class Checkpoints:
             weights have none).
         """
         weights = _read_arrays(self.folder / str(step) / "weights")
-        found = {k: weights[k] or {} for k in ("params", "model_state")}
-        return found | {k: weights[k] for k in ("statistics",) if weights.get(k)}
+        variables = {k: weights[k] or {} for k in ("params", "model_state")}
+        return variables | {k: weights[k] for k in ("statistics",) if weights.get(k)}
 
 
 # Answers of process 0 that are no step.
@@ -366,10 +365,10 @@ def _unused(path: Path) -> Path:
 
 
 def _barrier(*, key: str, timeout_ms: int) -> None:
-    """Waits for all processes, but not when this one is on its way out with an error.
+    """Waits for all processes, but not when this one is about to fail with an error.
 
-    orbax waits for the others once more before it passes an error on, and those wait for what
-    this process failed to write: without this, a full disk shows after twenty minutes.
+    Before it raises an error, orbax waits for the others, and they wait for what this process
+    failed to write: without this, a full disk would show after twenty minutes.
     """
     error = sys.exc_info()[1]
     if error is not None and threading.current_thread() is not threading.main_thread():
@@ -434,13 +433,13 @@ def _check_arrays(folder: Path, like: Any) -> None:
         UserError: they differ; the message names the first few.
     """
     saved = _named(ocp.StandardCheckpointHandler().metadata(epath.Path(folder)).tree)
-    wanted = _named(like)
-    faults = [f"{name} is not in it" for name in sorted(wanted.keys() - saved.keys())]
-    faults += [f"{name} is not in the model" for name in sorted(saved.keys() - wanted.keys())]
-    for name in sorted(wanted.keys() & saved.keys()):
-        there, here = ((np.dtype(x.dtype), tuple(x.shape)) for x in (saved[name], wanted[name]))
-        if there != here:
-            faults.append(f"{name} is {_kind(*there)} there, {_kind(*here)} in the model")
+    model = _named(like)
+    faults = [f"{name} is not in it" for name in sorted(model.keys() - saved.keys())]
+    faults += [f"{name} is not in the model" for name in sorted(saved.keys() - model.keys())]
+    for name in sorted(model.keys() & saved.keys()):
+        kinds = [_kind(x) for x in (saved[name], model[name])]
+        if kinds[0] != kinds[1]:
+            faults.append(f"{name} is {kinds[0]} there, {kinds[1]} in the model")
     if faults:
         raise UserError(
             f"{folder} does not fit the recipe's model: {listing(faults, 3, '; ')}; take the "
@@ -448,15 +447,16 @@ def _check_arrays(folder: Path, like: Any) -> None:
         )
 
 
-def _kind(dtype: np.dtype, shape: tuple[int, ...]) -> str:
-    return f"{dtype}{list(shape)}"
+def _kind(array: Any) -> str:
+    """Type and shape as a message shows them."""
+    return f"{np.dtype(array.dtype)}{list(array.shape)}"
 
 
 def _silence_late_callbacks() -> None:
     """Keeps a traceback off the screen for every array that was under way when another failed.
 
-    After the first failure orbax closes its event loop; tensorstore's callbacks for the rest find
-    it closed, and Python prints that, for it cannot be raised. The failure itself is raised.
+    After the first failure orbax closes its event loop. Tensorstore's callbacks for the other
+    arrays then find it closed, which Python prints because it cannot be raised.
     """
     before = sys.unraisablehook
     if getattr(before, "silences_late_callbacks", False):

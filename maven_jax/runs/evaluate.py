@@ -10,22 +10,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import experiment
 from maven_jax.evaluation.report import frame_times, write_report
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores
+from maven_jax.experiment import Experiment, check_features
 from maven_jax.progress import say, timed
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.workdir import read_record
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
-from maven_jax.state import count_parameters, create_weights, put_weights
+from maven_jax.state import count_parameters, put_weights
 from maven_jax.store.reader import Store
 
 
 def evaluate(
-    workdir: Path,
+    workdir: Path | str,
     split: str,
     *,
     which: str = "best",
@@ -34,8 +34,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, writes `eval/<split>…` and plots, prints the table.
 
-    Of another store than the run's own it is `eval/<split>@<store's folder>…`: what the run is
-    compared and described by stays.
+    For another store than the run's own the files are `eval/<split>@<store's folder>…`: the scores
+    that the run is compared and described by stay.
 
     Args:
         workdir: of the run.
@@ -45,63 +45,54 @@ def evaluate(
         watchdog: is told of progress; None for nobody.
 
     Returns:
-        What `eval/<split>.json` holds, but for the scores of single videos.
+        What `eval/<split>.json` holds, without the scores of single videos.
 
     Raises:
         UserError: no run, no such checkpoint, no such split, or features of another kind.
     """
-    watchdog = watchdog or Watchdog(math.inf)
+    workdir, watchdog = Path(workdir), watchdog or Watchdog(math.inf)
     config, record = read_record(workdir)
     if store is not None:
         config.data.store = store
-    features = experiment.open_store(config)
-    modalities = tuple(config.data.modalities)
-    # Released weights come with neither the statistics nor the names of what they were trained on.
+    experiment = Experiment.of(config).on_this_machine()
+    features, modalities = experiment.store, experiment.modalities
+    # Released weights come without the statistics and names of the features they were trained on.
     released = record.get("statistics") == "store"
-    experiment.check_features(features, record["features"], identity=not released)
-    # Weights fit any mesh: evaluation takes the devices that are here.
-    config.mesh.update(data=-1, model=1)
-    mesh, rules = experiment.build_mesh(config)
-    devices = mesh.shape["data"]
-    config.eval.batch_size = -(-config.eval.batch_size // devices) * devices
+    check_features(features, record["features"], identity=not released)
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
     step = checkpoints.resolve(which)
 
-    model = experiment.build_model(config, features)
-    statistics = experiment.feature_statistics(features, config)
-    example = experiment.example_batch(features, config, split)
-    fresh, shardings = create_weights(model, example, statistics, mesh, rules, config.seed)
+    fresh, shardings = experiment.fresh_weights()
     if released:
-        say(f"features are standardised by the training statistics of {config.data.store}")
+        say(f"features are standardised by the training statistics of {features.path}")
         weights = put_weights(fresh, checkpoints.read_weights(step), "/", str(workdir))
     else:
         weights = checkpoints.restore_weights(step, fresh)
     checkpoints.close()
-    predictor = experiment.build_predictor(config, features, model, split, mesh, rules, shardings)
-    with jax.set_mesh(mesh):
+    predictor = experiment.predictor(split, shardings)
+    with jax.set_mesh(experiment.mesh):
         with timed("compiling the prediction step"), watchdog.paused("compiling"):
             predictor.compile(weights)
         evaluating = functools.partial(watchdog.beat, step, "evaluating")
         label = f"evaluating {split} with step {step}"
-        tracks = predictor(weights, label=label, beat=evaluating)
-    dimensions = experiment.trained_dimensions(config)
-    scores, by_video = score(tracks, dimensions)
+        videos = predictor(weights, label=label, beat=evaluating)
+    scores, by_video = score(videos, experiment.dimensions)
     scores |= {
-        "dimensions": list(dimensions),
+        "dimensions": list(experiment.dimensions),
         "split": split,
         "fold": config.data.fold,
         "step": step,
         "model": config.model.name,
         "modalities": list(modalities),
         "num_parameters": count_parameters(weights.params),
-        "untrained_encoders": [m for m in modalities if features.modalities[m].untrained],
+        "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
     }
     foreign = record["store_fingerprint"] not in (None, features.fingerprint)
     name = f"{split}@{features.path.resolve().name}" if foreign else split
     watchdog.pause("writing the report")
     if hosts.is_writer():
-        _write(workdir, name, features, tracks, scores, by_video)
-    hosts.agree(0)  # nobody goes on before it is written
+        _write(workdir, name, features, videos, scores, by_video)
+    hosts.wait_for_first()  # nobody goes on before it is written
     return scores
 
 
@@ -109,14 +100,14 @@ def _write(
     workdir: Path,
     name: str,
     features: Store,
-    tracks: list[Track],
+    videos: list[PredictedVideo],
     scores: dict[str, Any],
     by_video: np.ndarray,
 ) -> None:
     """Writes the report under a name and prints the table."""
     fold = scores["fold"]
-    times = [frame_times(features, track) for track in tracks]
-    path = write_report(workdir, name, tracks, times, scores, by_video)
+    times = [frame_times(features, video) for video in videos]
+    path = write_report(workdir, name, videos, times, scores, by_video)
     if scores["num_frames"]:
         where = name if fold is None else f"{name} of fold {fold}"
         print_scores(scores, f"{scores['model']} on {where}, step {scores['step']}")

@@ -21,7 +21,7 @@ class EventFile:
 
     def __init__(self, folder: Path, first_step: int):
         folder.mkdir(exist_ok=True)
-        # Without SummaryWriter's thread, which has no one to tell of a full disk.
+        # Not SummaryWriter: its thread cannot report a full disk.
         self._writer = EventsWriter(str(folder / "events"))
         self._write(first_step, session_log=SessionLog(status=SessionLog.START))
 

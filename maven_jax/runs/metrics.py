@@ -16,15 +16,15 @@ from maven_jax.files import write_file
 if TYPE_CHECKING:
     from maven_jax.runs.event_file import EventFile
 
-# TensorBoard's files are forced onto the disk, which is too slow for every step.
+# TensorBoard's files are flushed to the disk, which is too slow for every step.
 _FLUSH_S = 10
 
 
 class MetricWriter:
     """Appends rows to `metrics.jsonl` and TensorBoard events.
 
-    A run that continues from step s repeats the steps behind s: their earlier rows go, so that
-    the file reads as if the run had never stopped.
+    A run that continues from step s takes the steps after s again. Their old rows are removed, so
+    that the file reads as if the run had never stopped.
 
     Args:
         workdir: folder of the run.
@@ -34,9 +34,9 @@ class MetricWriter:
     def __init__(self, workdir: Path, resume_step: int):
         self._workdir = workdir
         path = workdir / "metrics.jsonl"
-        kept = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
-        with self._room():
-            write_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        earlier = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
+        with self._disk_errors():
+            write_file(path, "".join(json.dumps(row) + "\n" for row in earlier).encode())
             self._file = path.open("a")
         self._resume_step = resume_step
         self._events: EventFile | None = None
@@ -49,7 +49,7 @@ class MetricWriter:
         Raises:
             UserError: the disk takes no more.
         """
-        with self._room():
+        with self._disk_errors():
             self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
             self._file.flush()
             if self._events is None:
@@ -62,10 +62,10 @@ class MetricWriter:
                 self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Closes the files; a crash that is under way is not covered by another."""
+        """Closes the files; an error that is being raised is not hidden by another."""
         crashing = sys.exc_info()[0] is not None
         try:
-            with self._room(), contextlib.closing(self._file):
+            with self._disk_errors(), contextlib.closing(self._file):
                 if self._events is not None:
                     self._events.close()
         except UserError:
@@ -73,14 +73,14 @@ class MetricWriter:
                 raise
 
     def _open_events(self) -> EventFile:
-        # Where PyTorch is installed tensorboardX imports it, for which no first step should wait.
+        # Imported here to start faster: where PyTorch is installed, tensorboardX imports it.
         from maven_jax.runs.event_file import EventFile
 
         self._flushed = time.monotonic()
         return EventFile(self._workdir / "tensorboard", self._resume_step + 1)
 
     @contextlib.contextmanager
-    def _room(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
         """Turns a disk that takes no more into one line."""
         try:
             yield

@@ -9,7 +9,7 @@ from maven_jax.evaluation.tables import shown
 from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import count_parameters
 
-# As their pages on the hub say (read in 2026); whoever passes them on reads the pages again.
+# As stated on their pages on the hub in 2026; whoever passes the weights on should read them again.
 _LICENCES = {
     "microsoft/swin-base-patch4-window7-224": "Apache-2.0",
     "facebook/hubert-base-ls960": "Apache-2.0",
@@ -29,7 +29,7 @@ def model_card(
     platforms: Sequence[str],
     free_batch: bool,
 ) -> str:
-    """Markdown.
+    """The card, as Markdown.
 
     Args:
         model: what is exported.
@@ -146,8 +146,8 @@ def _licences(model: TrainedModel, licence: str | None) -> str:
         )
     for name, modality in model.trained_on.modalities.items():
         source = str(modality.spec.get("source", "imported features"))
-        known = _LICENCES.get(source, "not known here, ask its source")
-        lines.append(f"* Encoder of {name}, {source}: {known}.")
+        terms = _LICENCES.get(source, "unknown, ask its source")
+        lines.append(f"* Encoder of {name}, {source}: {terms}.")
     converted = model.record.get("converted")
     if converted:
         lines.append(f"* Converted from `{converted.get('file')}`: the terms of its authors.")

@@ -36,7 +36,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 @dataclass(frozen=True)
 class Program:
-    """A predictor that was loaded again.
+    """A predictor that was loaded from a bundle.
 
     Attributes:
         platforms: where it runs.
@@ -64,7 +64,7 @@ def check_platforms(platforms: Sequence[str]) -> tuple[str, ...]:
         if name not in PLATFORMS:
             raise UserError(f"--platforms {name}: no such platform{did_you_mean(name, PLATFORMS)}")
     if not platforms:
-        raise UserError(f"--platforms: some of {', '.join(PLATFORMS)} are wanted")
+        raise UserError(f"--platforms: expected some of {', '.join(PLATFORMS)}")
     return tuple(dict.fromkeys(platforms))
 
 
@@ -80,7 +80,7 @@ def exported_function(model: TrainedModel) -> Callable[..., Array]:
             frame_mask=frame_mask,
             targets=jnp.zeros((rows, frames, 2), jnp.float32),
             target_mask=jnp.zeros((rows, frames), bool),
-            # The release's noise is that of a video's first window in all of them.
+            # MAVEN's released noise depends on the window: here it is that of a video's first one.
             window=jnp.zeros(rows, jnp.int32),
         )
         return predict(weights_of(weights, "the program"), batch)
@@ -89,7 +89,7 @@ def exported_function(model: TrainedModel) -> Callable[..., Array]:
 
 
 def export_program(model: TrainedModel, platforms: Sequence[str]) -> tuple[bytes, bool]:
-    """The program, serialized, and whether its number of windows is free (otherwise it is 1).
+    """The serialized program, and whether it takes any number of windows (otherwise one).
 
     Raises:
         UserError: it cannot be lowered for one of the platforms.
@@ -99,7 +99,7 @@ def export_program(model: TrainedModel, platforms: Sequence[str]) -> tuple[bytes
         (rows,) = export.symbolic_shape("b")
         made = export.export(function, platforms=platforms)(*_arguments(model, rows))
         return bytes(made.serialize()), True
-    except Exception:  # a model whose operations want to know b: each raises its own
+    except Exception:  # of its own kind from each operation that needs to know b
         pass
     try:
         made = export.export(function, platforms=platforms)(*_arguments(model, 1))
@@ -113,8 +113,8 @@ def _arguments(model: TrainedModel, rows: Any) -> tuple[Any, ...]:
     """Shapes of the program's arguments for so many windows, a number or a symbol."""
 
     def shape(x: Any) -> jax.ShapeDtypeStruct:
-        kept = x.dtype in (np.bool_, np.uint8)
-        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype if kept else jnp.float32)
+        dtype = x.dtype if x.dtype in (np.bool_, np.uint8) else jnp.float32
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), dtype)
 
     example = model.example()
     weights = {
@@ -128,7 +128,7 @@ def _arguments(model: TrainedModel, rows: Any) -> tuple[Any, ...]:
     )
 
 
-def open_program(folder: Path) -> Program:
+def open_program(folder: Path | str) -> Program:
     """The program of a bundle and its weights.
 
     JAX's and MLIR's own readers parse the file: of a bundle from strangers it is safer to take
@@ -137,10 +137,11 @@ def open_program(folder: Path) -> Program:
     Raises:
         UserError: the bundle has none or is damaged, or this version of JAX cannot read it.
     """
+    folder = Path(folder)
     parts = bundle.open_bundle(folder)
-    place = Path(folder) / bundle.PROGRAM_FILE
+    place = folder / bundle.PROGRAM_FILE
     try:
-        read = export.deserialize(bytearray(bundle.read_program(Path(folder))))
+        read = export.deserialize(bytearray(bundle.read_program(folder)))
         taken = read.in_tree.unflatten(read.in_avals)[0][0]
         shapes = {name: tuple(x.shape) for name, x in taken.items()}
     except UserError:

@@ -36,7 +36,7 @@ _VERSIONS = ("jax", "flax", "orbax-checkpoint", "numpy")
 
 @dataclass(frozen=True)
 class Network:
-    """A fusion network that somebody released.
+    """A fusion network that its authors released.
 
     Attributes:
         about: what it is, for `--help`.
@@ -186,25 +186,25 @@ def check_tensors(
         tensors: of the file.
         names: the table's name of a tensor -> the file's.
         shapes: of our variables.
-        encoders: what was found of those that the file holds too.
+        encoders: those that the file holds too.
     """
-    wanted: dict[str, tuple[int, ...]] = {}
+    expected: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
-        wanted |= dict.fromkeys(piece.sources, piece.sources_shape(shapes[piece.target]))
-    wanted |= {copy: wanted[name] for name, copy in table.duplicates}
-    has = {name: tensors.shapes[there] for name, there in names.items()}
-    known = table.names()
+        expected |= dict.fromkeys(piece.sources, piece.source_shape(shapes[piece.target]))
+    expected |= {copy: expected[name] for name, copy in table.duplicates}
+    saved = {name: tensors.shapes[in_file] for name, in_file in names.items()}
+    in_table = table.names()
     refuse_problems(
         what,
-        missing=[f"{name} {shape}" for name, shape in wanted.items() if name not in has]
+        missing=[f"{name} {shape}" for name, shape in expected.items() if name not in saved]
         + [name for taken in encoders for name in taken.missing],
         misshaped=[
-            f"{names[name]} has shape {has[name]}, not {shape}"
-            for name, shape in wanted.items()
-            if name in has and has[name] != shape
+            f"{names[name]} has shape {saved[name]}, not {shape}"
+            for name, shape in expected.items()
+            if name in saved and saved[name] != shape
         ]
         + [name for taken in encoders for name in taken.misshaped],
-        unknown=[there for name, there in names.items() if name not in known]
+        unknown=[in_file for name, in_file in names.items() if name not in in_table]
         + [name for taken in encoders for name in taken.unknown],
     )
 
@@ -270,8 +270,8 @@ def convert_network(
     }
     inside = tuple(network.inside)
     names = {table.renamed(n): n for n in tensors.shapes if not n.startswith(inside)}
-    found = [taken for _, taken in encoders.values()]
-    check_tensors(f"{file}: no {name}", table, tensors, names, shapes, found)
+    taken = [taken for _, taken in encoders.values()]
+    check_tensors(f"{file}: no {name}", table, tensors, names, shapes, taken)
     flat = fill(table, tensors, names, shapes)
     lines = [f"{name}: {sum(x.size for x in flat.values()):,} values from {len(names)} tensors"]
     for modality, (kind, taken) in encoders.items():
@@ -321,5 +321,5 @@ def write_workdir(out: Path, flat: Mapping[str, np.ndarray], record: Mapping[str
     manager = ocp.CheckpointManager(out.resolve() / "checkpoints", options=options)
     manager.save(0, args=ocp.args.Composite(weights=ocp.args.StandardSave(weights)))
     manager.close()
-    # Last: a folder without it is no workdir.
+    # Written last: a folder without it is no workdir.
     write_json(out / CONFIG_FILE, dict(record))

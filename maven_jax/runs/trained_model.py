@@ -8,33 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
-from maven_jax import experiment
-from maven_jax.data.pipeline import to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError, listing
 from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
 from maven_jax.evaluation.step import predict_function
+from maven_jax.experiment import (
+    Experiment,
+    check_features,
+    create_model,
+    example_batch,
+    input_transform,
+    trained_dimensions,
+)
+from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
 from maven_jax.runs.bundle import weights_of
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.runs.training_data import TrainingData
 from maven_jax.runs.workdir import CONFIG_FILE, read_record
 from maven_jax.runtime.sharding import logical_rules
-from maven_jax.state import Weights, init_weights
+from maven_jax.state import Weights, abstract_weights
 from maven_jax.types import Batch
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """All that prediction needs to know, and what there is to say about it.
+    """A model with all that prediction needs, and what describes it.
 
     Attributes:
         source: the workdir or bundle that it comes from.
@@ -49,7 +55,7 @@ class TrainedModel:
 
     source: Path
     config: Config
-    trained_on: TrainedOn
+    trained_on: TrainingData
     weights: Weights
     step: int
     scores: dict[str, dict[str, Any]]
@@ -59,11 +65,11 @@ class TrainedModel:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Those of valence and arousal that were trained."""
-        return experiment.trained_dimensions(self.config)
+        return trained_dimensions(self.config)
 
     @property
     def label(self) -> str:
-        """Why its numbers mean nothing for people's videos; "" if nothing says so."""
+        """Why its numbers mean nothing for videos of people; "" if they may mean something."""
         if not self.step and "converted" not in self.record:
             return "untrained weights"
         untrained = [m for m, spec in self.trained_on.modalities.items() if spec.untrained]
@@ -71,6 +77,11 @@ class TrainedModel:
             names = ", ".join(untrained)
             return f"features of untrained encoders ({names}): no claim beyond the training corpus"
         return ""
+
+    def say_label(self) -> None:
+        """Says why its numbers mean nothing, if they do not."""
+        if self.label:
+            say(f"note: {self.source}: {self.label}")
 
     def tuned_frames(self) -> tuple[int, int] | None:
         """Widths of the box filters that `tune-smoothing` chose; None if it never ran.
@@ -89,29 +100,15 @@ class TrainedModel:
 
     @property
     def module(self) -> nn.Module:
-        return experiment.create_model(self.config, self.trained_on.target_mean)
+        return create_model(self.config, self.trained_on.target_mean)
 
     @property
     def transform(self) -> InputTransform:
-        return experiment.build_transform(self.config)
+        return input_transform(self.config)
 
     def example(self, rows: int = 1) -> Batch:
-        """A batch of zeros (NumPy) as the store's would be: windows of the recipe's length."""
-        length, features, masks = self.config.data.window.length, {}, {}
-        for name, spec in self.trained_on.modalities.items():
-            frames = 1 if name in self.config.data.single_vector else length
-            features[name] = np.zeros((rows, frames, spec.dim), spec.dtype)
-            masks[name] = np.zeros((rows, frames), bool)
-        return to_batch(
-            {
-                "features": features,
-                "modality_masks": masks,
-                "frame_mask": np.zeros((rows, length), bool),
-                "targets": np.zeros((rows, length, 2), np.float32),
-                "target_mask": np.zeros((rows, length), bool),
-                "window": np.zeros(rows, np.int32),
-            }
-        )
+        """A batch of zeros (NumPy) as a store would give it; see `example_batch`."""
+        return example_batch(self.config, self.trained_on.modalities, rows)
 
     def function(self) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
         """(weights, batch) -> valence and arousal in [-1, 1]; pure, to be jitted."""
@@ -119,32 +116,32 @@ class TrainedModel:
         return predict_function(self.module, self.transform, rules=rules, seed=self.config.seed)
 
     def check(self) -> TrainedModel:
-        """Itself, if the weights are those of the recipe's model on these features.
+        """The model itself, if its weights fit the recipe's model on these features.
 
         Raises:
             UserError: a name or a shape differs, or a value is not finite.
         """
         try:
-            wanted = _leaves(self._abstract_weights())
+            model_shape = _leaves(self._abstract_weights())
             _ = self.transform, self.dimensions
         except UserError as error:
             raise UserError(f"{self.source}: {error}") from None
-        except Exception as error:  # of whatever a value that is none for it runs into
+        except Exception as error:  # a value of the wrong kind may fail anywhere
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"{self.source}: the recipe's model cannot be built ({line[:200]})"
             ) from error
-        found = _leaves(self.weights)
-        faults = [f"lacks {name}" for name in sorted(wanted.keys() - found.keys())]
-        faults += [f"has {name}, the model has not" for name in sorted(found.keys() - wanted)]
-        for name in sorted(wanted.keys() & found.keys()):
-            there, here = found[name], wanted[name]
-            if there.shape != here.shape or there.dtype != here.dtype:
+        saved = _leaves(self.weights)
+        faults = [f"lacks {name}" for name in sorted(model_shape.keys() - saved.keys())]
+        faults += [f"has {name}, the model has not" for name in sorted(saved.keys() - model_shape)]
+        for name in sorted(model_shape.keys() & saved.keys()):
+            array, expected = saved[name], model_shape[name]
+            if array.shape != expected.shape or array.dtype != expected.dtype:
                 faults.append(
-                    f"has {name} {there.dtype}{list(there.shape)}, "
-                    f"the model's is {here.dtype}{list(here.shape)}"
+                    f"has {name} {array.dtype}{list(array.shape)}, "
+                    f"the model's is {expected.dtype}{list(expected.shape)}"
                 )
-            elif np.issubdtype(there.dtype, np.floating) and not np.isfinite(there).all():
+            elif np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 faults.append(f"has values in {name} that are not finite")
         if faults:
             raise UserError(f"{self.source}: the weights: {listing(faults, 3, '; ')}")
@@ -154,12 +151,7 @@ class TrainedModel:
         dims = {m: spec.dim for m, spec in self.trained_on.modalities.items()}
         zeros = {m: jnp.zeros(dim, jnp.float32) for m, dim in dims.items()}
         statistics = FeatureStatistics(mean=zeros, std=zeros)
-        module, example = self.module, self.example()
-        return nn.meta.unbox(
-            jax.eval_shape(
-                lambda key, s: init_weights(module, example, s, key), jax.random.key(0), statistics
-            )
-        )
+        return nn.meta.unbox(abstract_weights(self.module, self.example(), statistics))
 
 
 def _leaves(weights: Weights) -> dict[str, Any]:
@@ -172,7 +164,7 @@ def _leaves(weights: Weights) -> dict[str, Any]:
     return dict(flatten_dict(trees, sep="/"))
 
 
-def open_model(path: Path, which: str = "best") -> TrainedModel:
+def open_model(path: Path | str, which: str = "best") -> TrainedModel:
     """The model of a workdir or of a bundle.
 
     Args:
@@ -217,16 +209,18 @@ def _from_workdir(workdir: Path, which: str) -> TrainedModel:
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
     try:
         step = checkpoints.resolve(which)
-        found = checkpoints.read_weights(step)
+        variables = checkpoints.read_weights(step)
     finally:
         checkpoints.close()
-    trained_on, statistics = _described(workdir, config, record, found.get("statistics"))
+    trained_on, statistics = _training_data(workdir, config, record, variables.get("statistics"))
     return TrainedModel(
         source=workdir,
         config=config,
         trained_on=trained_on,
         weights=Weights(
-            params=found["params"], model_state=found["model_state"], statistics=statistics
+            params=variables["params"],
+            model_state=variables["model_state"],
+            statistics=statistics,
         ),
         step=step,
         scores=_scores(workdir, step),
@@ -235,30 +229,29 @@ def _from_workdir(workdir: Path, which: str) -> TrainedModel:
     )
 
 
-def _described(
+def _training_data(
     workdir: Path, config: Config, record: Mapping[str, Any], statistics: Any
-) -> tuple[TrainedOn, FeatureStatistics]:
-    """What a run was trained on, by its record; of older and of converted runs, by their store."""
+) -> tuple[TrainingData, FeatureStatistics]:
+    """What a run was trained on, by its record; for older and converted runs, by their store."""
     released = record.get("statistics") == "store"
     if "trained_on" in record and statistics is not None:
-        described = TrainedOn.from_json(record["trained_on"], str(workdir / CONFIG_FILE))
-        return described, FeatureStatistics(**statistics)
+        data = TrainingData.from_json(record["trained_on"], str(workdir / CONFIG_FILE))
+        return data, FeatureStatistics(**statistics)
     try:
-        store = experiment.open_store(config)
+        experiment = Experiment.of(config)
     except UserError as error:
         raise UserError(
             f"{workdir}: does not say itself what it was trained on, and its store is not there "
             f"({error})"
         ) from None
-    experiment.check_features(store, record["features"], identity=not released)
+    check_features(experiment.store, record["features"], identity=not released)
     if statistics is None:
-        known = experiment.training_moments(store, config)
-        names = tuple(config.data.modalities)
+        moments = {m: experiment.moments[m] for m in experiment.modalities}
         statistics = {
-            "mean": {m: np.asarray(known[m].mean, np.float32) for m in names},
-            "std": {m: np.asarray(known[m].std, np.float32) for m in names},
+            "mean": {m: np.asarray(v.mean, np.float32) for m, v in moments.items()},
+            "std": {m: np.asarray(v.std, np.float32) for m, v in moments.items()},
         }
-    return TrainedOn.of_store(store, config), FeatureStatistics(**statistics)
+    return TrainingData.of(experiment), FeatureStatistics(**statistics)
 
 
 def _scores(workdir: Path, step: int) -> dict[str, dict[str, Any]]:

@@ -16,16 +16,19 @@ import jax
 
 from maven_jax import recipes
 from maven_jax.errors import UserError, listing
-from maven_jax.experiment import feature_kinds
+from maven_jax.experiment import Experiment, feature_kinds
 from maven_jax.files import write_json
 from maven_jax.models import registry
 from maven_jax.recipes import Config
-from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.runs.training_data import TrainingData
 from maven_jax.store.reader import Store
 from maven_jax.version import __version__
 
+CONFIG_FILE = "config.json"
+# Its presence says that a run is complete, evaluation included.
+FINISHED_FILE = "finished.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# What may change when a run continues: they say where and how fast it runs, not what it computes.
+# What may change when a run continues: where and how fast it runs, not what it computes.
 _FREE = (
     "mesh.",
     "checkpoint.",
@@ -34,6 +37,13 @@ _FREE = (
     "data.store",
     "train.log_every_steps",
 )
+
+# Keys that the configs of the first runs lack.
+_LATER_KEYS = {
+    "data": ("fold", "mix", "resident"),
+    "eval": ("smooth_frames",),
+    "train": ("stages", "init"),
+}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -83,30 +93,29 @@ def provenance(overrides: list[str]) -> dict[str, Any]:
 
 def claim(
     workdir: Path,
-    config: Config,
-    store: Store,
+    experiment: Experiment,
     mixed: Mapping[str, Store],
     overrides: list[str],
 ) -> dict[str, Any]:
-    """Makes the workdir this run's; returns what describes the run, for its checkpoints.
+    """Makes a folder the workdir of this run; returns the run's description, for its checkpoints.
 
     Args:
         workdir: folder of the run; made if it is not there.
-        config: the resolved recipe.
-        store: what it trains on.
+        experiment: what runs in it.
         mixed: the stores of `data.mix` by name.
         overrides: values set on the command line.
 
     Raises:
         UserError: the folder belongs to a run with another config or other features.
     """
-    resolved = json.loads(config.to_json_best_effort())
+    store = experiment.store
+    resolved = json.loads(experiment.config.to_json_best_effort())
     record = {
         "config": resolved,
         "store_fingerprint": store.fingerprint,
         "mix_fingerprints": {name: other.fingerprint for name, other in mixed.items()},
-        "features": feature_kinds(store, tuple(config.data.modalities)),
-        "trained_on": TrainedOn.of_store(store, config).to_json(),
+        "features": feature_kinds(experiment.modalities),
+        "trained_on": TrainingData.of(experiment).to_json(),
         **provenance(overrides),
     }
     path = workdir / CONFIG_FILE
@@ -144,17 +153,8 @@ def _compare(workdir: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
         )
 
 
-CONFIG_FILE = "config.json"
-# Not in the configs of the first runs.
-_LATER_KEYS = {
-    "data": ("fold", "mix", "resident"),
-    "eval": ("smooth_frames",),
-    "train": ("stages", "init"),
-}
-
-
 def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
-    """What a run wrote of itself: its resolved config, and the whole record.
+    """What a run recorded of itself: its resolved config, and the whole record.
 
     Raises:
         UserError: there is none, or its model is a file that came along in the workdir.

@@ -193,7 +193,7 @@ def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog
         yield watchdog
     except BaseException as error:
         _leave(watchdog, error)
-    agree(0)  # nobody leaves before the first has written all
+    wait_for_first()  # nobody leaves before the first has written all
     watchdog.stop()
     jax.distributed.shutdown()
 
@@ -207,8 +207,8 @@ def _join(arguments: dict[str, Any]) -> None:
     def give_up() -> None:
         # Sooner than the runtime, which would crash with a stack trace.
         print(
-            f"maven-jax: not all {count or ''} processes have met at {address or 'process 0'} within "
-            f"{JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
+            f"maven-jax: not all {count or ''} processes have met at {address or 'process 0'} "
+            f"within {JOIN_TIMEOUT_S} s; does every one run, and can it reach that address?",
             file=sys.stderr,
             flush=True,
         )
@@ -277,6 +277,11 @@ def agree(value: int) -> int:
             # The first process may be busy for long; the watchdog knows whether it is alive.
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+
+
+def wait_for_first() -> None:
+    """Returns when the first process has called it too."""
+    agree(0)
 
 
 class Preemption:

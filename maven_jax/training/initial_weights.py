@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from maven_jax import experiment, recipes
+from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment
+from maven_jax.experiment import check_features as check_kinds
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
 from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.trained_model import open_model
 from maven_jax.runs.workdir import CONFIG_FILE, read_record
 from maven_jax.state import Weights, count_parameters, put_weights
-from maven_jax.store.reader import Store
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -32,12 +34,11 @@ def read_folder(folder: Path) -> dict[str, Any]:
         checkpoints.close()
         return saved
     if bundle.is_bundle(folder):
-        from maven_jax.runs.trained_model import open_model
-
         model = open_model(folder)
         return {"params": model.weights.params, "model_state": model.weights.model_state}
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    # Imported here to start faster: few runs begin with an encoder by itself.
     from maven_jax.convert.huggingface import load_encoder
 
     encoder = load_encoder(str(folder))
@@ -45,30 +46,30 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 
 def init_from(config: Config, folder: str) -> None:
-    """Notes in a recipe that the whole model begins with the weights in `folder`.
+    """Sets a recipe so that the whole model begins with the weights in `folder`.
 
     Raises:
-        UserError: the recipe takes weights of modules from elsewhere; which come on top is not
-            for us to say.
+        UserError: the recipe takes weights of modules from elsewhere, and nothing says which of
+            them should win.
     """
-    others = [where for where, there in config.train.init.items() if there and there != folder]
+    others = [key for key, source in config.train.init.items() if source and source != folder]
     if others:
         raise UserError(
-            f"--init-from {folder}: config.train.init.{others[0]} is set too; take one of them"
+            f"--init-from {folder}: config.train.init.{others[0]} is set too; use one of the two"
         )
     with config.train.init.unlocked(), config.train.init.ignore_type():
         config.train.init["/"] = folder
 
 
-def start_from(weights: Weights, config: Config, store: Store) -> Weights:
-    """Puts weights of converted encoders and of other runs in the place of fresh ones.
+def start_from(weights: Weights, experiment: Experiment) -> Weights:
+    """Replaces fresh weights by those of converted encoders and other runs.
 
     Args:
         weights: fresh ones of the model.
-        config: `train.init`: path of a module within the model (`encoder_visual`, `fusion/head`;
-            `/` is the whole model) -> a folder (see `read_folder`) whose weights are put there;
-            None leaves the fresh ones. The feature statistics stay those of the store.
-        store: that is trained on.
+        experiment: what is trained. Its `train.init`: path of a module within the model
+            (`encoder_visual`, `fusion/head`; `/` is the whole model) -> a folder (see
+            `read_folder`) whose weights are put there; None leaves the fresh ones. The feature
+            statistics stay those of the store.
 
     Returns:
         The weights, laid out on devices as they were.
@@ -77,47 +78,47 @@ def start_from(weights: Weights, config: Config, store: Store) -> Weights:
         UserError: a folder without weights, weights of other names or shapes than the module's,
             or a whole model that was trained on features of other encoders than the store holds.
     """
-    for where, folder in recipes.plain(config.train.init).items():
+    for where, folder in recipes.plain(experiment.config.train.init).items():
         if folder is None:
             continue
         source = f"config.train.init.{where}: {folder}"
         if not where.strip("/"):
-            check_features(Path(folder), tuple(config.data.modalities), store, source)
-        found = read_folder(Path(folder))
-        weights = put_weights(weights, found, where, source)
-        count = count_parameters(found["params"])
+            check_features(Path(folder), experiment, source)
+        variables = read_folder(Path(folder))
+        weights = put_weights(weights, variables, where, source)
+        count = count_parameters(variables["params"])
         say(f"{where} starts from {folder} ({count:,} parameters)")
     return weights
 
 
-def check_features(folder: Path, modalities: tuple[str, ...], store: Store, source: str) -> None:
-    """Raises UserError unless a whole model understands what it is to be trained on now.
+def check_features(folder: Path, experiment: Experiment, source: str) -> None:
+    """Raises UserError unless a whole model was trained on the kinds of features of the new run.
 
     Shapes alone do not tell: many encoders are equally wide.
 
     Args:
         folder: a workdir or a bundle that holds the model.
-        modalities: that the new run takes, in its order.
-        store: whose features those are.
+        experiment: the new run.
         source: what is wrong there, for messages.
     """
     if bundle.is_bundle(folder):
         parts = bundle.open_bundle(folder)
-        known, kinds = parts.config.data.modalities, parts.trained_on.kinds()
+        modalities, kinds = parts.config.data.modalities, parts.trained_on.kinds()
         released = "converted" in parts.record
     elif (folder / CONFIG_FILE).exists():
         config, record = read_record(folder)
-        known, kinds = config.data.modalities, record["features"]
+        modalities, kinds = config.data.modalities, record["features"]
         released = "converted" in record
     else:
-        return  # an encoder of its own: nothing but names and shapes is known of it
-    if tuple(known) != modalities:
+        return  # an encoder by itself: only names and shapes are known of it
+    if tuple(modalities) != tuple(experiment.modalities):
         raise UserError(
-            f"{source} takes {', '.join(known)}, config.data.modalities is {', '.join(modalities)}"
+            f"{source} takes {', '.join(modalities)}, "
+            f"config.data.modalities is {', '.join(experiment.modalities)}"
         )
     try:
         # Released weights come without the names of what they were trained on.
-        experiment.check_features(store, kinds, identity=not released)
+        check_kinds(experiment.store, kinds, identity=not released)
     except UserError as error:
         raise UserError(
             f"{source}: {error}; prepare the store with the encoders of that run, or let the "

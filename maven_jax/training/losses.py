@@ -19,8 +19,8 @@ from maven_jax import circumplex
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.types import Prediction
 
-# Added to the denominator of the CCC: a track that stands still has a variance of float32 rounding
-# (about 1e-15), whose quotients would be noise with huge gradients. Real windows are above 1e-6.
+# Added to the denominator of the CCC. The variance of a constant track is float32 rounding, about
+# 1e-15: its quotient would be noise with huge gradients. Real windows are above 1e-6.
 _CCC_EPSILON = 1e-8
 
 DimensionWeights = tuple[float | int, float | int]
@@ -172,7 +172,7 @@ def make_loss(
         min_frames=min_frames,
         stop_gradient=stop_ccc_gradient,
     )
-    known = {
+    functions = {
         "ccc": functools.partial(ccc, reduction="window"),
         "ccc_batch": functools.partial(ccc, reduction="batch"),
         "mse": functools.partial(mse, dimension_weights=dimension_weights),
@@ -180,8 +180,8 @@ def make_loss(
         "polar_mse_unwrapped": functools.partial(polar_mse, wrapped=False),
     }
     for name in terms:
-        if name not in known:
-            raise UserError(f"loss: unknown term {name!r}{did_you_mean(name, list(known))}")
+        if name not in functions:
+            raise UserError(f"loss: unknown term {name!r}{did_you_mean(name, list(functions))}")
     chosen = {name: float(weight) for name, weight in terms.items() if weight}
     if not chosen or min(chosen.values()) < 0:
         raise UserError(f"loss: weights must be ≥ 0 and one of them positive, not {dict(terms)}")
@@ -191,7 +191,7 @@ def make_loss(
         )
 
     def loss(prediction, targets, mask):
-        parts = {name: known[name](prediction, targets, mask) for name in chosen}
+        parts = {name: functions[name](prediction, targets, mask) for name in chosen}
         total = sum((chosen[name] * part for name, part in parts.items()), jnp.zeros(()))
         return total, parts
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from maven_jax import experiment, recipes
+from maven_jax import recipes
 from maven_jax.data.mixture import PARTS, Mixture
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment, check_features, feature_kinds
 from maven_jax.progress import say
-from maven_jax.recipes import Config
 from maven_jax.store.reader import Store
 
 MAX_WEIGHT = 1000
 
 
-def open_mixed(config: Config, store: Store) -> dict[str, Store]:
+def open_mixed(experiment: Experiment) -> dict[str, Store]:
     """The stores of `data.mix` by name, known to hold features of the same kinds as the main one.
 
     Raises:
@@ -24,23 +24,20 @@ def open_mixed(config: Config, store: Store) -> dict[str, Store]:
             evaluated on.
     """
     return {
-        name: recipes.call(
-            _open_one, section, f"data.mix.{name}", name=name, config=config, main=store
-        )
-        for name, section in config.data.mix.items()
+        name: recipes.call(_open_one, section, f"data.mix.{name}", name=name, experiment=experiment)
+        for name, section in experiment.config.data.mix.items()
     }
 
 
-def _open_one(
-    store: str, split: str, weight: Any, *, name: str, config: Config, main: Store
-) -> Store:
+def _open_one(store: str, split: str, weight: Any, *, name: str, experiment: Experiment) -> Store:
     key = f"config.data.mix.{name}"
+    config, main = experiment.config, experiment.store
     number = isinstance(weight, int | float) and not isinstance(weight, bool)
     parts = weight * PARTS if number else 0.0
     if not 1 <= parts <= MAX_WEIGHT * PARTS or abs(parts - round(parts)) > 1e-6:
         raise UserError(
-            f"{key}.weight={weight!r}: windows for each one of the main store are wanted, a "
-            f"multiple of {1 / PARTS} up to {MAX_WEIGHT}"
+            f"{key}.weight={weight!r}: expected the number of windows for each one of the main "
+            f"store, a multiple of {1 / PARTS} up to {MAX_WEIGHT}"
         )
     mixed = Store(store)
     mixed.check_split(split, f"{key}: ")
@@ -48,52 +45,46 @@ def _open_one(
     held_out = split == config.data.eval_split or bool(config.data.fold)
     if mixed.fingerprint == main.fingerprint and held_out:
         raise UserError(f"{key}: split {split} of {store} is what the run is evaluated on")
-    modalities = tuple(config.data.modalities)
-    for modality in modalities:
+    for modality, spec in experiment.modalities.items():
         mixed.check_modality(modality, f"{key}: ")
-        kinds = [s.modalities[modality].dtype for s in (mixed, main)]
-        if kinds[0] != kinds[1]:
-            raise UserError(f"{key}: {store} holds {modality} as {kinds[0]}, not as {kinds[1]}")
+        dtype = mixed.modalities[modality].dtype
+        if dtype != spec.dtype:
+            raise UserError(f"{key}: {store} holds {modality} as {dtype}, not as {spec.dtype}")
     try:
-        experiment.check_features(mixed, experiment.feature_kinds(main, modalities))
+        check_features(mixed, feature_kinds(experiment.modalities))
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     return mixed
 
 
 def training_source(
-    config: Config, store: Store, windows: Windows, mixed: dict[str, Store]
+    experiment: Experiment, windows: Windows, mixed: dict[str, Store]
 ) -> WindowSource | Mixture:
     """What training batches are read from: the windows, with those of `data.mix` among them.
 
     Args:
-        config: the recipe.
-        store: the main store.
+        experiment: what is trained.
         windows: of its training split.
         mixed: what `open_mixed` returned.
 
     Raises:
         UserError: a split to be mixed in has no annotated videos.
     """
-
-    def source(of: Store, windows: Windows) -> WindowSource:
-        single_vector: dict[str, Any] = dict(config.data.single_vector)
-        return WindowSource(of, windows, tuple(config.data.modalities), single_vector)
-
-    main = source(store, windows)
+    config = experiment.config
+    main = experiment.source(windows)
     if not mixed:
         return main
     others, weights = {}, {}
-    for name, other in mixed.items():
+    for name, store in mixed.items():
         section = config.data.mix[name]
-        entries = other.videos(section.split)
+        entries = store.videos(section.split)
         try:
             cut = recipes.call(
                 make_windows, config.data.window, "data.window", entries=entries, annotated=True
             )
         except UserError as error:
             raise UserError(f"config.data.mix.{name}: {error}") from None
-        others[name], weights[name] = source(other, cut), float(section.weight)
+        others[name], weights[name] = experiment.source(cut, store), float(section.weight)
         say(
             f"mixed in: {name}, {len(cut):,} windows from {len(cut.entries)} videos of "
             f"{section.store}, {section.weight:g} for each of the main store"

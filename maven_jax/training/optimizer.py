@@ -20,20 +20,20 @@ def schedule(learning_rate: float, kind: str, warmup_steps: int, total_steps: in
     elif kind == "cosine":
         body = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))
     else:
-        raise UserError(f"config.optimizer.schedule={kind!r}: constant or cosine is wanted")
+        raise UserError(f"config.optimizer.schedule={kind!r}: expected constant or cosine")
     if warmup_steps == 0:
         return body
     ramp = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     return optax.join_schedules([ramp, body], [warmup_steps])
 
 
-# Leaves that are weight matrices, by the ends of their names: of linear layers and convolutions,
-# embeddings, LSTMs, and joint correlation.
+# How the names of weight matrices end: linear layers and convolutions, embeddings, LSTMs, joint
+# correlation.
 _MATRICES = ("kernel", "embedding", "recurrent", "_joint", "_input", "_correlation", "_output")
 
 
 def kernels_only(params: Any) -> Any:
-    """True for what a decay is meant for: weight matrices, not biases, norms or single vectors."""
+    """True for weight matrices, which decay; False for biases, norms and single vectors."""
 
     def decays(path: tuple, _) -> bool:
         # A parameter that carries axis names lies in a box below its own name.
@@ -44,10 +44,10 @@ def kernels_only(params: Any) -> Any:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm` by one factor for all gradients.
+    """`optax.clip_by_global_norm`, by one factor for all gradients.
 
-    optax divides each gradient by the norm, and XLA keeps such quotients in memory: two more
-    passes over all parameters on processors, where they cost as much as the moments' updates.
+    optax divides each gradient by the norm, and XLA stores the quotients: two more passes over all
+    parameters, which cost a processor as much as updating the moments.
     """
 
     def update(updates: Any, state: Any, params: Any = None):
@@ -104,17 +104,17 @@ def make_optimizer(
     elif name == "adam":
         parts = [decay, adam]
     else:
-        raise UserError(f"config.optimizer.name={name!r}: adam or adamw is wanted")
+        raise UserError(f"config.optimizer.name={name!r}: expected adam or adamw")
     clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     return optax.chain(*clip, *parts, optax.scale_by_learning_rate(rate)), rate
 
 
 @dataclasses.dataclass
 class Plateau:
-    """Shrinks the learning rate, then stops the run, when the validation score stays put.
+    """Shrinks the learning rate, then stops the run, when the validation score does not improve.
 
     optax's own plateau rule counts updates; a validation score arrives once per evaluation,
-    so it is kept here, on the host, and saved with every checkpoint.
+    so the rule is applied here, on the host, and saved with every checkpoint.
 
     Attributes:
         factor: what the rate is multiplied by; 1 switches the shrinking off.
@@ -150,7 +150,7 @@ class Plateau:
     @property
     def _smallest(self) -> bool:
         """The rate does not shrink any more."""
-        # A product of factors may miss the smallest scale by its rounding.
+        # Rounding: a product of factors may end just above the smallest scale.
         return self.factor >= 1 or self.scale <= self.min_scale * (1 + 1e-9)
 
     @property

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.experiment import trained_dimensions
+from maven_jax.experiment import Experiment
 from maven_jax.progress import format_duration, say
-from maven_jax.recipes import Config
 from maven_jax.runs.metrics import MetricWriter, SilentWriter
 
 
@@ -24,13 +23,15 @@ class Reporter:
 
     def __init__(
         self,
-        config: Config,
+        experiment: Experiment,
         writer: MetricWriter | SilentWriter,
         start: int,
+        *,
         steps_per_epoch: int,
         total_steps: int,
     ):
-        self._writer, self._dimensions = writer, trained_dimensions(config)
+        config = experiment.config
+        self._writer, self._dimensions = writer, experiment.dimensions
         self._every = config.train.log_every_steps
         self._batch_size, self._split = config.train.batch_size, config.data.eval_split
         self._steps_per_epoch, self._total = steps_per_epoch, total_steps
@@ -73,12 +74,12 @@ class Reporter:
         now = time.monotonic()
         took = max(now - self._last, 1e-9)
         windows = (step - self._last_step) * self._batch_size
-        left = took / (step - self._last_step) * (self._total - step)
+        remaining = took / (step - self._last_step) * (self._total - step)
         shown = "" if math.isnan(self._ccc) else f"  {self._split} ccc {self._ccc:.3f}"
         say(
             f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.1f}"
             f"  loss {values['loss']:.4f}{shown}  {windows / took:.1f} windows/s"
-            f"  waiting {self._waited / took:.0%}  {format_duration(left)} left"
+            f"  waiting {self._waited / took:.0%}  {format_duration(remaining)} left"
         )
         self._last, self._last_step, self._waited = now, step, 0.0
         self._writer.write(step, "train", values)

@@ -1,4 +1,4 @@
-"""Staged training: groups of parameters that are frozen at first and join in one after the other.
+"""Staged training: groups of parameters start frozen and join in one after the other.
 
 RJCMA (ABAW6, 2024) trains its fusion on frozen backbones; whenever the learning rate has shrunk as
 far as it may without a better validation score, the best weights so far are put back and one more
@@ -19,21 +19,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh
 
-from maven_jax import experiment, recipes
-from maven_jax.data.transforms import FeatureStatistics
+from maven_jax import recipes
 from maven_jax.errors import UserError
-from maven_jax.recipes import Config
-from maven_jax.runtime.sharding import Rules
-from maven_jax.state import (
-    TrainState,
-    Weights,
-    abstract_weights,
-    count_parameters,
-    draw_state,
-    state_of,
-)
+from maven_jax.experiment import Experiment
+from maven_jax.state import TrainState, Weights, abstract_state, count_parameters
 from maven_jax.training.losses import make_loss
 from maven_jax.training.optimizer import Plateau, make_optimizer
 from maven_jax.training.step import make_train_step
@@ -52,8 +42,8 @@ class Groups:
         params: the model's parameters or their shapes.
 
     Raises:
-        UserError: not a regular expression, one that no parameter is left for, or nothing that
-            the first stage could train.
+        UserError: not a regular expression, one that matches no further parameter, or nothing
+            remains for the first stage.
     """
 
     def __init__(self, patterns: Sequence[str], params: Any):
@@ -64,15 +54,15 @@ class Groups:
             except re.error as error:
                 raise UserError(f"config.train.stages: {pattern!r}: {error}") from error
         paths = list(flatten_dict(params, sep="/"))
-        found = {self._group(path) for path in paths}
+        groups = {self._group(path) for path in paths}
         for i, pattern in enumerate(patterns, 1):
-            if i not in found:
-                tops = sorted({path.split("/")[0] for path in paths})
+            if i not in groups:
+                modules = sorted({path.split("/")[0] for path in paths})
                 raise UserError(
                     f"config.train.stages: no parameter is left for {pattern!r}; "
-                    f"the paths begin with {', '.join(tops)}"
+                    f"the paths begin with {', '.join(modules)}"
                 )
-        if patterns and 0 not in found:
+        if patterns and 0 not in groups:
             raise UserError("config.train.stages leaves nothing for the first stage to train")
 
     def __len__(self) -> int:
@@ -80,14 +70,14 @@ class Groups:
         return len(self._patterns) + 1
 
     def _group(self, path: str) -> int:
-        hits = (i for i, pattern in enumerate(self._patterns, 1) if pattern.search(path))
-        return next(hits, 0)
+        matches = (i for i, pattern in enumerate(self._patterns, 1) if pattern.search(path))
+        return next(matches, 0)
 
     def trained(self, params: Any, stage: int) -> Any:
         """The parameters that train in a stage: `params` without the others."""
         flat = flatten_dict(params)
-        kept = {k: v for k, v in flat.items() if self._group("/".join(k)) <= stage}
-        return unflatten_dict(kept)
+        trained = {k: v for k, v in flat.items() if self._group("/".join(k)) <= stage}
+        return unflatten_dict(trained)
 
 
 @dataclasses.dataclass
@@ -181,12 +171,7 @@ class StageBuilder:
     """Makes the stages of a run.
 
     Args:
-        config: the recipe.
-        model: the model.
-        example: a batch, for its shapes.
-        statistics: of the training features.
-        mesh: the device mesh.
-        rules: logical axis -> mesh axis.
+        experiment: what is trained.
         steps_per_epoch: steps in an epoch.
         total_steps: steps of the run.
 
@@ -194,28 +179,15 @@ class StageBuilder:
         UserError: patterns that fit no parameters.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        model: nn.Module,
-        example: Batch,
-        statistics: FeatureStatistics,
-        mesh: Mesh,
-        rules: Rules,
-        *,
-        steps_per_epoch: int,
-        total_steps: int,
-    ):
-        self._config, self._model, self._example = config, model, example
-        self._statistics, self._mesh, self._rules = statistics, mesh, rules
+    def __init__(self, experiment: Experiment, *, steps_per_epoch: int, total_steps: int):
+        self._experiment = experiment
         self._steps_per_epoch, self._total = steps_per_epoch, total_steps
-        self._weights = abstract_weights(model, example, statistics)
-        self.params = nn.meta.unbox(self._weights.params)
-        self.groups = Groups(config.train.stages, self.params)
+        self.params = nn.meta.unbox(experiment.abstract_weights.params)
+        self.groups = Groups(experiment.config.train.stages, self.params)
 
     def build(self, number: int, first_step: int) -> Stage:
-        """The stage `number`, which begins at a step: its schedule, warm-up included, too."""
-        config = self._config
+        """The stage `number`; its schedule, warm-up included, begins at `first_step`."""
+        experiment, config = self._experiment, self._experiment.config
         (init, update), rate = recipes.call(
             make_optimizer,
             config.optimizer,
@@ -228,40 +200,30 @@ class StageBuilder:
             return self.groups.trained(params, number)
 
         tx = optax.GradientTransformation(lambda params: init(select(params)), update)
-        like, shardings = state_of(self._weights, tx, self._mesh, self._rules)
-        like = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings
+        like, shardings = abstract_state(
+            experiment.abstract_weights, tx, experiment.mesh, experiment.rules
         )
         step = make_train_step(
-            self._model,
+            experiment.model,
             recipes.call(make_loss, config.loss, "loss"),
-            experiment.build_transform(config),
+            experiment.transform,
             tx,
-            mesh=self._mesh,
-            rules=self._rules,
+            mesh=experiment.mesh,
+            rules=experiment.rules,
             shardings=shardings,
             accumulate_steps=config.train.accumulate_steps,
             seed=config.seed,
             select=select,
         )
         count = count_parameters(select(self.params))
-        # Computed beforehand: a schedule's arithmetic would wait for the devices' queue of steps.
+        # Computed in advance: on the devices it would wait behind the queued steps.
         numbers = np.arange(max(self._total - first_step, 1))
         rates = np.asarray(jax.jit(jax.vmap(lambda s: jnp.asarray(rate(s), jnp.float32)))(numbers))
         return Stage(number, tx, lambda s: rates[s - first_step], like, shardings, step, count)
 
     def fresh(self, stage: Stage) -> TrainState:
         """A state with weights drawn at random."""
-        return draw_state(
-            self._model,
-            stage.tx,
-            self._example,
-            self._statistics,
-            stage.shardings,
-            self._mesh,
-            self._rules,
-            self._config.seed,
-        )
+        return self._experiment.fresh_state(stage.tx, stage.shardings)
 
     def describe(self, stage: Stage) -> str:
         """One line: which stage of how many trains how much."""

@@ -1,4 +1,4 @@
-"""The jitted functions of training and prediction."""
+"""The jitted training step."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def make_train_step(
         mesh: the device mesh.
         rules: logical axis -> mesh axis.
         shardings: of the state.
-        accumulate_steps: the batch goes through in so many parts, whose gradients are averaged;
-            losses that span the batch then span a part, and so do BatchNorm's statistics, whose
-            running values take the parts in one after the other.
-        seed: of dropout, noise and modality dropout; together with the step it fixes them.
+        accumulate_steps: number of parts into which a batch is split; their gradients are averaged.
+            Losses over the batch are then over a part, and so are BatchNorm's statistics, whose
+            running values take in one part after the other.
+        seed: of dropout, noise and modality dropout; seed and step number determine them.
         select: parameters -> those that train, in the same nested dicts without the others. The
-            others have no gradient and stay as they are, bit for bit; `tx` never sees them.
+            others have no gradient and stay bit for bit the same; `tx` never sees them.
     """
 
     def loss_of(

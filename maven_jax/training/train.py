@@ -1,4 +1,4 @@
-"""Training a model by a recipe: mesh, data, model, state, restore, loop, in that order."""
+"""Training a model by a recipe."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax import experiment, recipes
-from maven_jax.data.pipeline import to_batch
+from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
+from maven_jax.experiment import Experiment
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, check_sections
-from maven_jax.runs import workdir as workdirs
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import MetricWriter, SilentWriter
+from maven_jax.runs.workdir import claim
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters
-from maven_jax.training import feed as feeding
-from maven_jax.training import mixing
+from maven_jax.training.feed import make_feed
 from maven_jax.training.initial_weights import start_from
+from maven_jax.training.mixing import open_mixed, training_source
 from maven_jax.training.optimizer import Plateau
-from maven_jax.training.reporter import NonFiniteLoss as NonFiniteLoss
 from maven_jax.training.reporter import Reporter
 from maven_jax.training.stages import Stage, StageBuilder, StageControl
 
 
 def train(
     config: Config,
-    workdir: Path,
+    workdir: Path | str,
     overrides: list[str] | None = None,
     *,
     watchdog: Watchdog | None = None,
@@ -44,7 +43,8 @@ def train(
 ) -> dict[str, Any] | None:
     """Trains, evaluating as it goes, and continues where an earlier call in `workdir` stopped.
 
-    The order within the loop is kept: evaluate, save, take the next batch, step.
+    It reads in the order in which it runs: data, model, weights (fresh or restored), loop. One turn
+    of the loop is: evaluate, save, begin the next stage, take the next batch, step.
 
     Args:
         config: a recipe with the sections of `SECTIONS`.
@@ -60,50 +60,40 @@ def train(
         UserError: a value of the recipe that cannot be, a workdir of another run, a loss that
             is not finite.
     """
-    watchdog = watchdog or Watchdog(math.inf)
+    workdir, watchdog = Path(workdir), watchdog or Watchdog(math.inf)
     preemption = preemption or hosts.Preemption()
     check_sections(config)
-    mesh, rules = experiment.build_mesh(config)
-    store = experiment.open_store(config)
-    experiment.say_what_runs(store, config, mesh)
+    experiment = Experiment.of(config)
+    for line in experiment.describe():
+        say(line)
 
-    windows = experiment.split_windows(store, config, config.data.train_split, train=True)
-    if config.train.batch_size % (config.train.accumulate_steps * mesh.shape["data"]):
+    # Data.
+    windows = experiment.windows(config.data.train_split, train=True)
+    if config.train.batch_size % (config.train.accumulate_steps * experiment.mesh.shape["data"]):
         raise UserError("config.train.batch_size is not a multiple of accumulate_steps x mesh.data")
-    mixed = mixing.open_mixed(config, store)
-    source = mixing.training_source(config, store, windows, mixed)
+    mixed = open_mixed(experiment)
+    source = training_source(experiment, windows, mixed)
     steps_per_epoch = max(math.ceil(source.epoch_windows / config.train.batch_size), 1)
     total_steps = math.ceil(config.train.num_epochs * steps_per_epoch)
     save_every = config.checkpoint.every_steps
     eval_every = max(round(config.train.eval_every_epochs * steps_per_epoch), 1)
     stops_every = (eval_every, save_every, config.train.log_every_steps)
-    feed = feeding.make_feed(config, store, windows, source, mesh)
+    feed = make_feed(experiment, windows, source)
 
-    model = experiment.build_model(config, store)
-    dimensions = experiment.trained_dimensions(config)
-    example = to_batch(source.read([0]))
-    builder = StageBuilder(
-        config,
-        model,
-        example,
-        experiment.feature_statistics(store, config),
-        mesh,
-        rules,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-    )
+    # Model.
+    steps = {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
+    builder = StageBuilder(experiment, **steps)
     plateau = recipes.call(Plateau, config.train.plateau, "train.plateau")
     control = StageControl(plateau, len(builder.groups))
     stage = builder.build(0, 0)
-    predictor = experiment.build_predictor(
-        config, store, model, config.data.eval_split, mesh, rules, stage.shardings.weights
-    )
+    predictor = experiment.predictor(config.data.eval_split, stage.shardings.weights)
     say(
         f"{config.model.name}: {count_parameters(builder.params):,} parameters; "
         f"{len(windows):,} windows of {windows.length} frames from {len(windows.entries)} videos, "
         f"{steps_per_epoch} steps per epoch, {total_steps} steps"
     )
 
+    # Weights, fresh or restored.
     checkpoints = recipes.call(
         Checkpoints,
         config.checkpoint.keep,
@@ -115,8 +105,8 @@ def train(
     state: Any = None
     if not start:
         state = builder.fresh(stage)
-        state = state.replace(weights=start_from(state.weights, config, store))
-    record = workdirs.claim(workdir, config, store, mixed, overrides or [])
+        state = state.replace(weights=start_from(state.weights, experiment))
+    record = claim(workdir, experiment, mixed, overrides or [])
     if start:
         control.from_json(checkpoints.control(start))
         stage = builder.build(control.stage, control.first_step)
@@ -127,7 +117,7 @@ def train(
     def compile_prediction(state: Any) -> None:
         with (
             watchdog.paused("compiling the prediction step"),
-            jax.set_mesh(mesh),
+            jax.set_mesh(experiment.mesh),
             timed("compiling the prediction step"),
         ):
             predictor.compile(state.weights)
@@ -135,7 +125,7 @@ def train(
     def compile_step(stage: Stage, state: Any) -> None:
         if len(builder.groups) > 1:
             say(builder.describe(stage))
-        with jax.set_mesh(mesh), timed("compiling the training step"):
+        with jax.set_mesh(experiment.mesh), timed("compiling the training step"):
             feed.compile(stage.step, state)
 
     def next_stage(step: int, state: Any) -> tuple[Stage, Any]:
@@ -151,11 +141,12 @@ def train(
         stage, state = next_stage(start, state)
     compile_step(stage, state)
     writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
-    report = Reporter(config, writer, start, steps_per_epoch, total_steps)
+    report = Reporter(experiment, writer, start, **steps)
 
+    # Loop.
     scores: dict[str, Any] = {}
     pending: tuple[dict[str, Any], int] | None = None
-    # However the loop ends, what was handed to them is written.
+    # However the loop ends, both write what they were given.
     with contextlib.closing(checkpoints), contextlib.closing(writer):
         step = start
         while True:
@@ -164,13 +155,14 @@ def train(
             evaluates = step > start and (last or step % eval_every == 0)
             saves = step > start and (stops or step % save_every == 0)
             if evaluates or saves:
-                # Nothing is saved before the loss that led to it is known to be finite.
+                # A state is saved only once the loss that led to it is known to be finite.
                 report.steps(step, stage.rate, pending)
                 pending = None
             if evaluates:
                 evaluating = functools.partial(watchdog.beat, step, "evaluating")
-                with jax.set_mesh(mesh):
-                    scores, _ = score(predictor(state.weights, beat=evaluating), dimensions)
+                with jax.set_mesh(experiment.mesh):
+                    videos = predictor(state.weights, beat=evaluating)
+                scores, _ = score(videos, experiment.dimensions)
                 control.update(scores["ccc"])
                 state = state.replace(
                     lr_scale=jax.device_put(np.float32(plateau.scale), stage.shardings.lr_scale)
@@ -203,10 +195,10 @@ def train(
             if first:
                 say("the first step begins")
             state, metrics = feed.run(state, taken)
-            # The numbers of the step before are read while the device works on this one.
+            # The metrics of the previous step are read while the device works on this one.
             report.steps(step, stage.rate, pending)
             pending, step = (metrics, count), step + count
-            if first:  # shown as soon as it is done; what no step needs has waited until here
+            if first:  # shown at once; what no training step needs is compiled only now
                 report.steps(step, stage.rate, pending)
                 pending = None
                 compile_prediction(state)

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from maven_jax import recipes
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
+from maven_jax.evaluation.smoothing import as_widths, box_filter
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
@@ -135,8 +135,7 @@ class VideoPredictor:
             return tuned
         if smooth is False:
             return None
-        check_smooth_frames(smooth)
-        return smooth
+        return as_widths(smooth, "smooth")
 
     def _transcript(
         self,

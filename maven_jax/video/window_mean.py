@@ -13,6 +13,7 @@ from maven_jax import recipes
 from maven_jax.data.pipeline import FrameStore, WindowSource, to_batch
 from maven_jax.data.windows import make_windows
 from maven_jax.errors import UserError
+from maven_jax.evaluation.overlap import OverlapMean
 from maven_jax.progress import meter
 from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import Weights
@@ -42,24 +43,21 @@ class WindowedModel:
         source = WindowSource(reel, windows, self._modalities, dict(config.data.single_vector))
         size = config.eval.batch_size
         k = 1 + len(self._modalities) * ways
-        total = np.zeros((entry.num_frames, k, 2), np.float64)
-        count = np.zeros((entry.num_frames, 1, 1), np.int32)
+        mean = OverlapMean(entry.num_frames, (k, 2))
         done = 0
         with meter(label, entry.num_frames, "frames") as m:
             for first, va in self._batches(source, size, ways):
                 for window, values in enumerate(va, first):
                     frames = windows.frames(window)
-                    rows = len(range(frames.start, frames.stop, frames.step))
-                    total[frames] += values[:rows]
-                    count[frames] += 1
+                    mean.add(frames, values)
                     m.advance(max(frames.stop - done, 0))
                     done = max(done, frames.stop)
-        if not count.all():
+        if mean.uncovered is not None:
             raise UserError(
                 f"{self._model.source}: windows at config.eval.hop={config.eval.hop} leave frames "
                 "out; train with a hop that covers them"
             )
-        return (total / count).astype(np.float32)
+        return mean.mean()
 
     def _batches(
         self, source: WindowSource, size: int, ways: bool

@@ -14,7 +14,7 @@ from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import write_report
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
@@ -56,7 +56,7 @@ def write_run(
             nonfinite={},
             segments=((0, n),),
         )
-        tracks.append(Track(entry, predictions, targets * mask[:, None], mask))
+        tracks.append(PredictedVideo(entry, predictions, targets * mask[:, None], mask))
         times.append(np.arange(n) / 25.0)
     scores, by_video = score(tracks, dimensions)
     scores |= {
@@ -168,7 +168,7 @@ def test_other_videos_and_frames_are_refused(runs, tmp_path):
     rows = file.read_text().splitlines()
     rows[1] = ",".join([*rows[1].split(",")[:4], "0.5", "0.5"])
     file.write_text("\n".join(rows))
-    with pytest.raises(UserError, match=r"b is annotated otherwise in .*changed"):
+    with pytest.raises(UserError, match=r"b is annotated differently in .*changed"):
         ensemble([runs[0], changed], tmp_path / "out", "test", "mean")
     rows[2] = rows[2].replace(",", ",x", 1)
     file.write_text("\n".join(rows))

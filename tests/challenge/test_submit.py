@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
+from maven_jax.challenge.submit import fill_gaps, observed_frames
 from maven_jax.evaluation.smoothing import Smoothing, box_filter
 from maven_jax.files import write_json
 from maven_jax.runs.evaluate import evaluate
-from maven_jax.runs.tracks import fill_gaps, observed_frames
 from maven_jax.runs.trained_model import open_model
 from maven_jax.store.reader import Store
 from maven_jax.training.train import train

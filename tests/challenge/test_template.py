@@ -12,7 +12,7 @@ from maven_jax.__main__ import main
 from maven_jax.challenge.template import (
     HEADER,
     check_submission,
-    labelled_tracks,
+    labelled_videos,
     read_template,
     write_submission,
 )
@@ -172,7 +172,7 @@ def test_faults_of_bytes_are_named(whole, template, tmp_path):
     (bom,) = faults(b"\xef\xbb\xbf" + text.encode())
     assert bom.startswith("line 1: a byte order mark (BOM)")
     (crlf,) = faults(text.replace("\n", "\r\n").encode())
-    assert crlf == r"line 1: a Windows line end (CRLF): \n is wanted (and 11 more)"
+    assert crlf == r"line 1: a Windows line end (CRLF): expected \n (and 11 more)"
     (cut,) = faults(text[:-3].encode())
     assert cut.startswith("line 12: no line's end behind 'video 7/00003.jpg,0.904762,1.0000'")
     (byte,) = faults(text.encode().replace(b"video 7/00002.jpg,", b"video 7/00002.jpg,\xff", 1))[:1]
@@ -231,7 +231,7 @@ def test_rows_are_scored_where_there_are_labels(template):
     rows = template.rows["12-24-1920x1080_left"]
     values[rows[:4]] = targets
     values[rows[1]] = np.nan
-    (track,) = labelled_tracks(
+    (track,) = labelled_videos(
         template,
         values,
         {"12-24-1920x1080_left": (targets, annotated), "other": (targets, annotated)},
@@ -240,7 +240,7 @@ def test_rows_are_scored_where_there_are_labels(template):
     np.testing.assert_array_equal(track.predictions[[0, 3]], targets[[0, 3]])
     np.testing.assert_array_equal(track.targets[[0, 3]], targets[[0, 3]])
     right = template.rows["12-24-1920x1080_right"]
-    (track,) = labelled_tracks(template, values, {"12-24-1920x1080_right": (targets, annotated)})
+    (track,) = labelled_videos(template, values, {"12-24-1920x1080_right": (targets, annotated)})
     assert len(right) == 3
     assert track.targets.tolist() == [[0, 0], targets[3].tolist()]  # frames 3 and 4, from 1
 
@@ -262,7 +262,7 @@ def test_the_command_checks_a_file_of_others(whole, template_file, tmp_path, cap
     assert "broken.csv: no row 'video 7/00003.jpg', it belongs behind line 11" in out
     assert "nothing to score" in out
     for wrong, message in (
-        (["submit", "--template", "t"], "--workdir W and --out FILE are wanted"),
+        (["submit", "--template", "t"], "give --workdir W and --out FILE"),
         ([*words, "f", "--out", "o"], "--check FILE goes without --workdir"),
         ([*words, str(tmp_path / "no.csv")], "no.csv: cannot be read"),
         ([*words, str(tmp_path / "whole.csv"), "--annotations", "no"], "no: no such folder"),

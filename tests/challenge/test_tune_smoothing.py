@@ -12,13 +12,15 @@ from maven_jax.challenge.tune_smoothing import ccc_of, sums, tune
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import Smoothing, as_widths, box_filter, read_smoothing
-from maven_jax.evaluation.split_predictor import Track
+from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.files import write_json
 
 WIDTHS = (0, 5, 21, 61, 201)
 
 
-def noisy_tracks(count: int, noise: float, frames: int = 400, seed: int = 0) -> list[Track]:
+def noisy_tracks(
+    count: int, noise: float, frames: int = 400, seed: int = 0
+) -> list[PredictedVideo]:
     """Slow sines, predicted with noise of its own at every frame."""
     rng = np.random.default_rng(seed)
     tracks = []
@@ -28,7 +30,7 @@ def noisy_tracks(count: int, noise: float, frames: int = 400, seed: int = 0) -> 
         predictions = np.clip(targets + noise * rng.normal(size=targets.shape), -1, 1)
         mask = rng.random(frames) < 0.9
         tracks.append(
-            Track(
+            PredictedVideo(
                 bare_entry(f"v{i}", frames, int(mask.sum())),
                 predictions.astype(np.float32),
                 np.where(mask[:, None], targets, 0),
@@ -111,10 +113,10 @@ def test_widths_of_a_workdir_say_what_they_were_chosen_by(tmp_path):
     assert read_smoothing(tmp_path) is None
     for text, reason in (
         ("{", "cannot be read"),
-        ("[]", "smoothing widths and what chose them are wanted"),
-        ('{"valence": 3}', "two numbers of frames are wanted"),
-        ('{"valence": 3, "arousal": -1}', "two numbers of frames are wanted"),
-        ('{"valence": true, "arousal": 1}', "two numbers of frames are wanted"),
+        ("[]", "expected smoothing widths and what chose them"),
+        ('{"valence": 3}', "expected two numbers of frames"),
+        ('{"valence": 3, "arousal": -1}', "expected two numbers of frames"),
+        ('{"valence": true, "arousal": 1}', "expected two numbers of frames"),
         ('{"valence": 3, "arousal": 0, "step": 1}', "does not say by which step, split and store"),
     ):
         (tmp_path / "smoothing.json").write_text(text)

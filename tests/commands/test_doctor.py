@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-import data_prep
+from maven_jax import media
 from maven_jax.__main__ import main
-from maven_jax.commands import doctor, doctor_run
+from maven_jax.commands import doctor
 from maven_jax.media import sample_clip
 from maven_jax.progress import console
 from maven_jax.runtime import compilation
+from maven_jax.training import self_test
 
 
 def test_this_machine_is_well(capsys, tmp_path, monkeypatch):
@@ -40,7 +41,7 @@ def test_packages_are_compared_with_what_is_required(tmp_path, monkeypatch):
     )
     result = doctor.check_versions(tmp_path)
     assert not result.passed
-    assert result.found == "flax 0.1, wanted >=0.12"
+    assert result.finding == "flax 0.1, needs >=0.12"
     assert result.advice.startswith("pip install")
 
 
@@ -61,7 +62,7 @@ def test_a_decoder_that_loses_frames_times_or_sound_fails(tmp_path, monkeypatch)
     ):
         result = broken(change)
         assert not result.passed
-        assert reason in result.found
+        assert reason in result.finding
         assert "av" in result.advice
 
 
@@ -75,7 +76,7 @@ def test_missing_cascades_are_named(tmp_path, monkeypatch):
 def test_disk_and_cache_have_to_be_writable_and_large(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert doctor.check_disk(tmp_path).passed
-    monkeypatch.setattr(doctor, "_WANTED_BYTES", 1 << 60)
+    monkeypatch.setattr(doctor, "_NEEDED_BYTES", 1 << 60)
     result = doctor.check_disk(tmp_path)
     assert not result.passed
     assert "make room" in result.advice
@@ -89,13 +90,13 @@ def test_disk_and_cache_have_to_be_writable_and_large(tmp_path, monkeypatch):
 
 def test_a_training_that_does_not_learn_breaks_or_phones_home_fails(tmp_path, monkeypatch):
     def outcome(train):
-        monkeypatch.setattr(doctor_run, "train_and_score", train)
+        monkeypatch.setattr(self_test, "train_and_score", train)
         return doctor.check_training(tmp_path)
 
     assert outcome(lambda place: (0.0, 0.9)).passed
     assert not outcome(lambda place: (0.0, 0.2)).passed
     assert not outcome(lambda place: (0.0, float("nan"))).passed
-    assert "division" in outcome(lambda place: 1 / 0).found
+    assert "division" in outcome(lambda place: 1 / 0).finding
 
     def curious(place: Path) -> tuple[float, float]:
         with pytest.raises(OSError, match="barred"):
@@ -104,19 +105,19 @@ def test_a_training_that_does_not_learn_breaks_or_phones_home_fails(tmp_path, mo
 
     result = outcome(curious)
     assert not result.passed
-    assert "asked the network for 192.0.2.1" in result.found
+    assert "asked the network for 192.0.2.1" in result.finding
 
 
 def test_packages_that_cannot_be_loaded_are_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "cv2", None)
         result = doctor.check_faces(tmp_path)
-    assert "OpenCV cannot be loaded: ModuleNotFoundError" in result.found
+    assert "OpenCV cannot be loaded: ModuleNotFoundError" in result.finding
     assert result.advice.startswith("pip install 'opencv")
     monkeypatch.setitem(sys.modules, "maven_jax.media.sample_clip", None)
-    monkeypatch.delattr(data_prep, "sample_clip")
+    monkeypatch.delattr(media, "sample_clip")
     result = doctor.check_decoder(tmp_path)
-    assert "cannot be written and read: ModuleNotFoundError" in result.found
+    assert "cannot be written and read: ModuleNotFoundError" in result.finding
     assert result.advice.startswith("pip install --force-reinstall av")
 
 
@@ -124,7 +125,7 @@ def test_a_platform_that_is_not_here_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr(jax, "devices", lambda: [][0])
     result = doctor.check_devices(tmp_path)
-    assert result.found == "JAX finds no device: IndexError: list index out of range"
+    assert result.finding == "JAX finds no device: IndexError: list index out of range"
     assert result.advice.startswith("unset JAX_PLATFORMS=cuda, or pip install -e '.[cuda]'")
 
 

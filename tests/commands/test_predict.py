@@ -234,8 +234,8 @@ def test_several_files_one_of_them_broken(workdir, videos, tmp_path, capfd):
         ("x.wav", b"RIFF", [], "cannot be opened"),
         ("none.mp4", None, [], "no such file"),
         ("x.mp4", b"x", ["--smooth"], "nobody chose smoothing widths"),
-        ("x.mp4", b"x", ["--smooth", "3"], "two numbers of frames are wanted"),
-        ("x.mp4", b"x", ["--fps", "0"], "a number above 0 is wanted"),
+        ("x.mp4", b"x", ["--smooth", "3"], "expected two numbers of frames"),
+        ("x.mp4", b"x", ["--fps", "0"], "expected a number above 0"),
     ],
 )
 def test_mistakes_end_in_one_line(workdir, tmp_path, capfd, name, content, more, said):

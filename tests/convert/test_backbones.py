@@ -23,12 +23,12 @@ def unread(name):
 def names_of(kind, prefix, config=None):
     """Name -> shape of the tensors that the tables want, and the counters beside them."""
     shapes = variable_shapes(kind, config or {})
-    there = {
+    tensors = {
         prefix + e.source: e.source_shape(shapes[e.target].shape)
         for e in entries(kind, kind_of(kind).read(config or {}))
     }
-    counters = [n.replace("running_var", "num_batches_tracked") for n in there if "_var" in n]
-    return there | dict.fromkeys(counters, ())
+    counters = [n.replace("running_var", "num_batches_tracked") for n in tensors if "_var" in n]
+    return tensors | dict.fromkeys(counters, ())
 
 
 @pytest.fixture(scope="module")

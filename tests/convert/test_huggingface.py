@@ -1,4 +1,4 @@
-"""Checkpoints as they are found: sharded, prefixed, old, half precision, damaged, hostile."""
+"""Checkpoints in the wild: sharded, prefixed, old, half precision, damaged, hostile."""
 
 import json
 import os
@@ -197,8 +197,8 @@ def test_old_and_new_weight_norm_names(hubert):
 
     def old_names(tensors):
         assert any("parametrizations" in name for name in tensors)
-        for there, old in names.items():
-            tensors = {name.replace(there, old): value for name, value in tensors.items()}
+        for new, old in names.items():
+            tensors = {name.replace(new, old): value for name, value in tensors.items()}
         return tensors
 
     rewrite(hubert, old_names)
@@ -284,15 +284,15 @@ def test_pickles_without_torch_ask_for_it(roberta, monkeypatch):
         load_encoder(roberta)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, -2])
+@pytest.mark.parametrize("num_bytes", [0, 4, 100, -2])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_truncated_weights_are_named(roberta, name, kept):
+def test_truncated_weights_are_named(roberta, name, num_bytes):
     source = roberta / "model.safetensors"
     if name == "pytorch_model.bin":
         torch.save({"a": torch.zeros(100)}, roberta / name)
         source.unlink()
         source = roberta / name
-    source.write_bytes(source.read_bytes()[:kept])
+    source.write_bytes(source.read_bytes()[:num_bytes])
     with pytest.raises(UserError, match=name) as error:
         load_encoder(roberta)
     assert "\n" not in str(error.value)

@@ -50,11 +50,11 @@ def assert_same_batches(store, data: int, model: int, kind: str, single) -> None
     for start in range(0, len(order), 8):
         numbers = order[start : start + 8]
         with jax.set_mesh(mesh):
-            found = take(resident.arrays, numbers)
+            batch = take(resident.arrays, numbers)
         expected = source.read(numbers)
-        found = {name: getattr(found, name) for name in expected}
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
-        jax.tree.map(lambda a, b: np.testing.assert_equal(a.dtype, b.dtype), found, expected)
+        taken = {name: getattr(batch, name) for name in expected}
+        jax.tree.map(np.testing.assert_array_equal, taken, expected)
+        jax.tree.map(lambda a, b: np.testing.assert_equal(a.dtype, b.dtype), taken, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,13 +78,12 @@ assert_same_batches(store, 8, 1, "dense", {})
 
 
 def test_windows_are_those_of_the_store_on_any_mesh(store):
-    root = str(ROOT)
     flags = "--xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, "-c", PROGRAM, str(store.path)],
         check=True,
         timeout=600,
-        env=os.environ | {"PYTHONPATH": root, "XLA_FLAGS": flags},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
     )
 
 

@@ -1,3 +1,5 @@
+"""Standardising, noise and dropped modalities: what happens to a batch before the model."""
+
 from __future__ import annotations
 
 import jax
@@ -57,9 +59,9 @@ def test_window_standardisation_is_over_all_observed_values_of_a_window():
     x = np.random.default_rng(0).normal(3, 2, size=(2, 50, 2))
     mask = np.random.default_rng(1).random((2, 50)) < 0.7
     out = transform(standardize="window")(batch(x, mask), STATISTICS, KEY, train=False)
-    for row, kept in zip(np.asarray(out.features["visual"]), mask):
-        assert row[kept].mean() == pytest.approx(0, abs=1e-3)
-        assert row[kept].std() == pytest.approx(1, abs=1e-3)
+    for row, observed in zip(np.asarray(out.features["visual"]), mask):
+        assert row[observed].mean() == pytest.approx(0, abs=1e-3)
+        assert row[observed].std() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +96,14 @@ def test_dropped_modalities_leave_at_least_one_that_was_observed():
     present = rng.random((4000, 3)) < 0.7
     masks = {m: jnp.asarray(np.repeat(present[:, i, None], 4, 1)) for i, m in enumerate("abc")}
     out = drop_modalities(KEY, masks, 0.4)
-    kept = np.stack([np.asarray(out[m]).any(1) for m in "abc"], 1)
-    assert not (kept & ~present).any()
-    np.testing.assert_array_equal(kept.any(1), present.any(1))
+    remaining = np.stack([np.asarray(out[m]).any(1) for m in "abc"], 1)
+    assert not (remaining & ~present).any()
+    np.testing.assert_array_equal(remaining.any(1), present.any(1))
     alone = present.sum(1) == 1
-    np.testing.assert_array_equal(kept[alone], present[alone])
+    np.testing.assert_array_equal(remaining[alone], present[alone])
     three = present.all(1)
-    # One of three is always kept: the share of dropped ones is below the rate, and far from 0.
-    assert 0.25 < 1 - kept[three].mean() < 0.4
+    # One of three always stays: the share of dropped ones is below the rate, and far from 0.
+    assert 0.25 < 1 - remaining[three].mean() < 0.4
 
 
 def test_no_modality_is_dropped_outside_training():

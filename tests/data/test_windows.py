@@ -1,3 +1,5 @@
+"""Which frames each kind of window covers."""
+
 from __future__ import annotations
 
 import numpy as np

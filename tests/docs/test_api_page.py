@@ -1,12 +1,15 @@
-"""The page about Python says what is so: its examples are run, and print what stands there."""
+"""The page about Python: its examples run, print what it shows, and need public names alone."""
 
 from __future__ import annotations
 
 import doctest
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
+import maven_jax
 from data_prep.prepare import prepare
 from maven_jax import recipes
 from maven_jax.progress import console
@@ -40,7 +43,20 @@ def place(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_the_examples_run_as_they_are_written(place, monkeypatch):
-    monkeypatch.setattr(console, "quiet", False)  # the page turns it on; here that ends with it
+    monkeypatch.setattr(console, "quiet", False)  # the page silences it; put back afterwards
     result = doctest.testfile(str(PAGE), module_relative=False, report=True)
     assert result.attempted > 40
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", maven_jax.__all__)
+def test_a_public_name_is_described_and_hidden_by_no_submodule(name):
+    assert hasattr(maven_jax, name)
+    assert importlib.util.find_spec(f"maven_jax.{name}") is None
+    if name != "__version__":
+        assert f"`{name}" in (maven_jax.__doc__ or "")
+
+
+def test_the_page_names_no_inner_module():
+    named = set(re.findall(r"maven_jax\.(\w+)", PAGE.read_text()))
+    assert named - set(maven_jax.__all__) == {"challenge"}

@@ -10,6 +10,7 @@ import transformers
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.encoders.swin import SwinConfig
 from maven_jax.errors import UserError
+from maven_jax.kernels import by_window
 
 TINY = {"image_size": 32, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
 
@@ -86,7 +87,8 @@ def test_images_of_a_batch_do_not_mix(rng):
     np.testing.assert_allclose(together[1:2], run(encoder, pixels[1:2]).pooled, atol=1e-5)
 
 
-def test_many_images_in_parts_are_what_they_are_alone(rng):
+def test_many_images_in_parts_are_what_they_are_alone(rng, monkeypatch):
+    monkeypatch.setattr(by_window, "CACHE_BYTES", 0)
     encoder = random_encoder("swin", TINY, 0)
     pixels = rng.normal(size=(12, 32, 32, 3)).astype(np.float32)
     together = run(encoder, pixels)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import box_filter, check_smooth_frames
+from maven_jax.evaluation.smoothing import as_widths, box_filter
 
 
 def naive(values: np.ndarray, width: int) -> np.ndarray:
@@ -50,5 +50,5 @@ def test_widths_of_0_and_1_change_nothing():
 
 @pytest.mark.parametrize("frames", [(-1, 0), (0, True)])
 def test_impossible_widths_are_refused(frames):
-    with pytest.raises(UserError, match=r"config\.eval\.smooth_frames"):
-        check_smooth_frames(frames)
+    with pytest.raises(UserError, match=r"^here=\(.*expected two numbers of frames"):
+        as_widths(frames, "here")

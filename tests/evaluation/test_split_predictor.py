@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from maven_jax import experiment
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.evaluation import split_predictor as inference
 from maven_jax.evaluation.smoothing import box_filter
-from maven_jax.evaluation.split_predictor import Predictor, Track
+from maven_jax.evaluation.split_predictor import PredictedVideo, SplitPredictor
+from maven_jax.experiment import Experiment
 from maven_jax.runtime.sharding import batch_sharding, make_mesh
-from maven_jax.state import Weights, create_weights
+from maven_jax.state import Weights
 from maven_jax.store.reader import Store
 from tests.support.compilations import counted
 from tests.support.processes import run_processes
@@ -37,8 +37,8 @@ def echo(weights, batch):
     return jnp.where(jnp.asarray(batch.frame_mask)[..., None], seen, 9.0)
 
 
-def predictor(store: Store, windows: Windows, smooth_frames=(0, 0), step=echo) -> Predictor:
-    return Predictor(
+def predictor(store: Store, windows: Windows, smooth_frames=(0, 0), step=echo) -> SplitPredictor:
+    return SplitPredictor(
         step,
         store,
         windows,
@@ -51,7 +51,7 @@ def predictor(store: Store, windows: Windows, smooth_frames=(0, 0), step=echo) -
     )
 
 
-def predict(store: Store, smooth_frames=(0, 0), hop: int = 1, **window) -> list[Track]:
+def predict(store: Store, smooth_frames=(0, 0), hop: int = 1, **window) -> list[PredictedVideo]:
     windows = make_windows(store.videos("train"), hop=hop, **window)
     return predictor(store, windows, smooth_frames)(Weights({}, {}, None))
 
@@ -126,7 +126,7 @@ def attending(batch_size: int, shape: tuple[int, int], order: list[int], path: s
 
     windows = make_windows(store.videos("train"), kind="sliding", length=20, hop=7, step_s=None)
     assert len(windows) % batch_size
-    p = Predictor(
+    p = SplitPredictor(
         jax.jit(step, out_shardings=batch_sharding(mesh)),
         store,
         windows,
@@ -193,15 +193,12 @@ def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, at
     config = small_recipe(store.path, recipe, data__window__kind="segment", eval__hop=50)
     entries = [e for s in store.splits for e in store.videos(s)]
     assert len({b - a for e in entries for a, b in e.segments}) > 2
-    mesh, rules = experiment.build_mesh(config)
-    model = experiment.build_model(config, store)
-    example = experiment.example_batch(store, config, "validation")
-    statistics = experiment.feature_statistics(store, config)
-    weights, shardings = create_weights(model, example, statistics, mesh, rules, 0)
+    experiment = Experiment.of(config)
+    weights, shardings = experiment.fresh_weights()
 
-    def tracks() -> list[Track]:
-        with jax.set_mesh(mesh), counted() as found:
-            p = experiment.build_predictor(config, store, model, "train", mesh, rules, shardings)
+    def tracks() -> list[PredictedVideo]:
+        with jax.set_mesh(experiment.mesh), counted() as found:
+            p = experiment.predictor("train", shardings)
             p.compile(weights)
             compiled.append(found["compiled"])
             return p(weights)
@@ -209,7 +206,7 @@ def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, at
     compiled = []
     bucketed = tracks()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "padded_lengths", lambda kind, length: (length,))
+        patch.setattr("maven_jax.experiment.padded_lengths", lambda kind, length: (length,))
         whole = tracks()
     assert compiled == [3, 1]
     for one, other in zip(bucketed, whole, strict=True):

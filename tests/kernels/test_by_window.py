@@ -45,6 +45,17 @@ def loops(module, *arguments):
     return str(jax.make_jaxpr(module.apply)(*arguments)).count("scan[")
 
 
+def test_the_gradients_of_the_loop_need_no_memory_for_what_they_compute_again():
+    x, mask = jnp.zeros((32, 64, 4)), jnp.ones((32, 64), bool)
+
+    def temporary_bytes(module):
+        params = module.init(jax.random.key(0), x, mask)
+        gradient = jax.jit(jax.grad(lambda params: module.apply(params, x, mask).sum()))
+        return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(Attend()) < temporary_bytes(Attend(num_bytes=0)) / 2
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_values_and_gradients_are_those_of_the_batch_at_once(at_once):
     looped, plain = Attend(at_once), Attend(num_bytes=0)

@@ -8,6 +8,7 @@ import pytest
 
 from maven_jax.layers.attention import MultiHeadAttention, attend
 from maven_jax.layers.dropout import Dropout
+from tests.support.rounding import float64
 from tests.support.small_models import random_params
 
 HEADS, WIDTH = 3, 12
@@ -43,31 +44,32 @@ def inputs(num_queries, num_frames):
 @pytest.mark.parametrize(("num_queries", "num_frames"), [(5, 1), (1, 7), (1, 1)])
 def test_the_short_cuts_equal_the_formula(rate, num_queries, num_frames):
     queries, context, mask = inputs(num_queries, num_frames)
-    fast, formula = MultiHeadAttention(HEADS, rate), Plain(rate)
-    params = random_params(fast, queries, context, mask, deterministic=True)["params"]
+    model = MultiHeadAttention(HEADS, rate)
+    params = random_params(model, queries, context, mask, deterministic=True)["params"]
     options = {"deterministic": not rate, "rngs": {"dropout": jax.random.key(7)}}
-    results = []
-    for run in (
-        lambda p, q, c: fast.apply({"params": p}, q, c, mask, **options),
-        lambda p, q, c: formula.apply({}, p, q, c, mask, **options),
-    ):
 
-        def loss(*args, run=run):
-            y = run(*args)
+    def value_and_gradients(attention, *args):
+        def loss(*args):
+            y = attention(*args)
             return (jnp.sin(y) * jnp.arange(1.0, 1 + num_queries)[:, None]).sum(), y
 
-        grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
-        (_, y), gradients = grad(params, queries, context)
-        results.append((y, gradients))
-    leaves = [jax.tree.leaves(result) for result in results]
-    # What cancels leaves rounding of the terms, which are as large as other gradients.
-    tolerance = 1e-6 * max(float(jnp.abs(leaf).max()) for leaf in leaves[1])
-    for a, b in zip(*leaves, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=tolerance)
-    y = results[0][0]
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*args)
+
+    with float64():
+        dtypes = dict(dtype=jnp.float32, param_dtype=jnp.float32)
+        fast, formula = MultiHeadAttention(HEADS, rate, **dtypes), Plain(rate)
+        args = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, queries, context))
+        short = value_and_gradients(
+            lambda p, *frames: fast.apply({"params": p}, *frames, mask, **options), *args
+        )
+        plain = value_and_gradients(lambda *args: formula.apply({}, *args, mask, **options), *args)
+    for a, b in zip(jax.tree.leaves(short), jax.tree.leaves(plain), strict=True):
+        assert a.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    y = np.asarray(short[0][1])
     np.testing.assert_array_equal(y[1], 0)
     if (num_queries, num_frames) == (5, 1):
-        spread = float(jnp.abs(y[0] - y[0, :1]).max())
+        spread = np.abs(y[0] - y[0, :1]).max()
         assert (spread > 1e-3) == (rate > 0)
 
 

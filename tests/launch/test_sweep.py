@@ -95,7 +95,7 @@ def test_names_that_leave_the_folder_are_refused(tmp_path, name):
     ("runs", "message"),
     [
         ("[{'name': 'a', 'overrides': {'modle.name': 1}}]", r"run 0 \(a\).*did you mean 'model'"),
-        ("[{'name': 'a', 'overrides': {'seed': 'x'}}]", r"run 0 \(a\).*int is wanted"),
+        ("[{'name': 'a', 'overrides': {'seed': 'x'}}]", r"run 0 \(a\).*expected int"),
         ("[{'name': 'a', 'overrides': {}, 'variant': 'cnocat'}]", "did you mean 'concat'"),
         ("[{'name': 'a', 'overrides': {}}, {'name': 'A', 'overrides': {}}]", "run 1.*twice"),
         ("[{'name': 'a'}]", "name, overrides"),

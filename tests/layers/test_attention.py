@@ -19,26 +19,10 @@ def setup(b=3, q=5, s=7, d=12, heads=3, rate=0.0, **attributes):
     return model, params, queries, context, mask
 
 
-def torch_attention(params, heads):
-    """Returns torch's own layer with our parameters."""
-    torch = pytest.importorskip("torch")
-    p = {name: np.asarray(value) for name, value in params["params"].items()}
-    d = p["out_bias"].size
-    layer = torch.nn.MultiheadAttention(d, heads, batch_first=True)
-    kernels = [p[f"{name}_kernel"].reshape(d, d).T for name in ("query", "key", "value")]
-    biases = [p[f"{name}_bias"].reshape(d) for name in ("query", "key", "value")]
-    state = {
-        "in_proj_weight": np.concatenate(kernels),
-        "in_proj_bias": np.concatenate(biases),
-        "out_proj.weight": p["out_kernel"].reshape(d, d).T,
-        "out_proj.bias": p["out_bias"],
-    }
-    layer.load_state_dict({name: torch.tensor(value.copy()) for name, value in state.items()})
-    return layer.eval()
-
-
 def test_parity_with_torch():
     torch = pytest.importorskip("torch")
+    from tests.support.reference_attention import torch_attention
+
     model, params, queries, context, mask = setup()
     attended = model.apply(params, queries, context, mask, deterministic=True)
     q, c = torch.tensor(np.array(queries)), torch.tensor(np.array(context))

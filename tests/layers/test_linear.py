@@ -48,7 +48,7 @@ def test_dtypes_of_computation_and_parameters():
 
 @pytest.mark.parametrize("axes", [("norm",), (None, "norm")])
 def test_layer_norm_far_from_zero(axes):
-    """E[x²] − E[x]² would have nothing left of the variance."""
+    """In float32, E[x²] − E[x]² would lose the variance."""
     x = X + 1000
     model = LayerNorm(1e-12, axes=axes)
     params = random_params(model, x)

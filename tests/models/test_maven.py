@@ -135,7 +135,7 @@ def test_the_released_parameters_fit_ours_one_to_one():
 def test_parity_of_the_released_mlp_with_torch():
     """The formulas of the release, put together from torch's own layers."""
     torch = pytest.importorskip("torch")
-    from tests.layers.test_attention import torch_attention
+    from tests.support.reference_attention import torch_attention
 
     model = small_model("maven_released_mlp")
     features, masks, frame_mask = random_batch(single=("audio", "text"))

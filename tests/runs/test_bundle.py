@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from maven_jax.__main__ import main
 from maven_jax.challenge.tune_smoothing import tune_smoothing
-from maven_jax.commands import export as export_module
-from maven_jax.commands.export import export
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing
 from maven_jax.files import write_json
+from maven_jax.runs import export as export_module
 from maven_jax.runs.bundle import PARTS, arrays_of, digests
 from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.export import export
 from maven_jax.runs.program import open_program
 from maven_jax.runs.released import write_workdir
 from maven_jax.runs.seal import SEAL, digest_of_list, find_fault, seal

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from maven_jax import experiment
 from maven_jax.errors import UserError
-from maven_jax.evaluation.report import file_stem, write_track
+from maven_jax.evaluation.report import file_stem, write_csv
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.split_predictor import Predictor, Track
+from maven_jax.evaluation.split_predictor import PredictedVideo, SplitPredictor
+from maven_jax.experiment import Experiment
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store
@@ -63,7 +63,7 @@ def entry(video: str, frames: int) -> VideoEntry:
     )
 
 
-def tracks(lengths: list[int], seed: int = 0) -> list[Track]:
+def tracks(lengths: list[int], seed: int = 0) -> list[PredictedVideo]:
     rng = np.random.default_rng(seed)
     made = []
     for i, n in enumerate(lengths):
@@ -71,7 +71,9 @@ def tracks(lengths: list[int], seed: int = 0) -> list[Track]:
         predictions = (0.6 * targets + 0.3 * rng.normal(size=(n, 2)) + 0.4 * i).astype(np.float32)
         mask = rng.random(n) < 0.8
         made.append(
-            Track(entry(f"v{i}", n), predictions, np.where(mask[:, None], targets, 9), mask)
+            PredictedVideo(
+                entry(f"v{i}", n), predictions, np.where(mask[:, None], targets, 9), mask
+            )
         )
     return made
 
@@ -107,15 +109,15 @@ def test_the_order_of_videos_does_not_matter():
 def test_a_frame_in_several_windows_gets_the_mean(store):
     """A model whose output is its window's number: what each frame gets can be counted."""
     config = small_recipe(store.path, eval__hop=20)
-    windows = experiment.split_windows(store, config, "validation", train=False)
-    mesh, _ = experiment.build_mesh(config)
+    experiment = Experiment.of(config)
+    windows = experiment.windows("validation", train=False)
 
     def numbered(weights, batch):
         return jax.numpy.broadcast_to(
             batch.window[:, None, None].astype(jax.numpy.float32), (*batch.frame_mask.shape, 2)
         )
 
-    predictor = Predictor(
+    predictor = SplitPredictor(
         numbered,
         store,
         windows,
@@ -123,7 +125,7 @@ def test_a_frame_in_several_windows_gets_the_mean(store):
         single_vector={},
         batch_size=8,
         num_threads=2,
-        mesh=mesh,
+        mesh=experiment.mesh,
         smooth_frames=(0, 0),
     )
     for i, track in enumerate(predictor(Weights({}, {}, None))):
@@ -208,7 +210,7 @@ def test_unknown_splits_are_named(workdir):
 def test_names_from_outside_stay_in_their_folder(name, tmp_path):
     stem = file_stem(name)
     (made,) = tracks([3])
-    write_track(made, np.arange(3.0), tmp_path / "inside" / f"{stem}.csv")
+    write_csv(made, np.arange(3.0), tmp_path / "inside" / f"{stem}.csv")
     assert [p.parent for p in tmp_path.rglob("*.csv")] == [tmp_path / "inside"]
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maven_jax.commands.convert import models, recognise
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.convert.tensor_files import read_file
+from maven_jax.runs.convert_file import models, recognise
 from tests.support import reference_maven
 from tests.support.reference_backbones import ExpressionNetwork, Tsav, Vggish
 from tests.support.reference_rjca import ReleasedRjca

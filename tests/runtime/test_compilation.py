@@ -1,3 +1,5 @@
+"""Compiled programs are found again by the next process."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Meshes, logical axes, and batches that several processes place together."""
+
 from __future__ import annotations
 
 import json
@@ -9,8 +11,9 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from maven_jax import experiment, recipes
+from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment
 from maven_jax.recipes import check_sections
 from maven_jax.runtime.sharding import _sharding, logical_rules, make_mesh, process_rows
 from tests.support.processes import run_processes
@@ -32,8 +35,8 @@ def test_a_batch_must_split_over_the_data_axis():
         process_rows(mesh, 0, "train.batch_size")
 
 
-# For each layout of the devices: this process's rows of a batch of 8, what a computation over the
-# devices makes of batches that are put together from them, and the batches gathered again.
+# For each layout of the devices: this process's rows of a batch of 8, the results of computations
+# on batches placed from these rows, and whether the batches can be gathered again.
 ON_LAYOUTS = """
 import json, numpy as np
 from jax.sharding import AxisType, Mesh
@@ -41,7 +44,7 @@ from maven_jax.runtime.sharding import batch_sharding, gather_rows, place_batch
 from maven_jax.runtime.sharding import process_rows, rows_here
 
 devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
-found = {}
+results = {}
 for name, (order, shape) in json.loads(sys.argv[4]).items():
     grid = np.array([devices[i] for i in order]).reshape(shape)
     mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
@@ -54,8 +57,8 @@ for name, (order, shape) in json.loads(sys.argv[4]).items():
     same = np.array_equal(outputs, 2 * whole[:, rows])
     gathered = np.array_equal(gather_rows(outputs, mesh), 2 * whole)
     sums = [float(weighted(x)) for x in batches]
-    found[name] = {"rows": rows.tolist(), "sums": sums, "same": same, "gathered": gathered}
-print(json.dumps(found))
+    results[name] = {"rows": rows.tolist(), "sums": sums, "same": same, "gathered": gathered}
+print(json.dumps(results))
 """
 
 
@@ -78,10 +81,10 @@ def test_a_global_batch_is_the_same_however_devices_lie_on_the_mesh():
         "all along model": (list(range(8)), list(range(8))),
     }
     for process in (first, second):
-        for name, found in process.items():
-            np.testing.assert_allclose(found["sums"], sums, rtol=1e-5, err_msg=name)
-            assert found["same"], name
-            assert found["gathered"], name
+        for name, result in process.items():
+            np.testing.assert_allclose(result["sums"], sums, rtol=1e-5, err_msg=name)
+            assert result["same"], name
+            assert result["gathered"], name
 
 
 def test_an_axis_that_does_not_divide_stays_whole():
@@ -103,8 +106,8 @@ def test_every_parameter_axis_has_a_rule_and_large_kernels_are_split(name, tmp_p
     config = recipes.load(name)
     config.data.store = str(tmp_path / "s")
     config.data.modalities = tuple(store.modalities)
-    model = experiment.build_model(config, store)
-    batch = experiment.example_batch(store, config, "train")
+    experiment = Experiment(config, store)
+    model, batch = experiment.model, experiment.example()
     abstract = jax.eval_shape(
         lambda: model.init(
             jax.random.key(0),

@@ -80,20 +80,20 @@ def test_every_window_comes_back_as_it_was_written(written):
             windows += [sorted(rng.integers(0, n + 1, 2)) for _ in range(20)]
             for start, stop in [(int(a), int(b)) for a, b in windows if a < b]:
                 read = store.read(entry, start, stop)
-                wanted = cut(content[entry.video], start, stop)
-                np.testing.assert_array_equal(read.time_s, wanted.time_s)
-                np.testing.assert_array_equal(read.target_mask, wanted.target_mask)
+                expected = cut(content[entry.video], start, stop)
+                np.testing.assert_array_equal(read.time_s, expected.time_s)
+                np.testing.assert_array_equal(read.target_mask, expected.target_mask)
                 np.testing.assert_array_equal(
-                    read.targets, np.where(wanted.target_mask[:, None], wanted.targets, 0)
+                    read.targets, np.where(expected.target_mask[:, None], expected.targets, 0)
                 )
-                np.testing.assert_array_equal(read.segment_id, wanted.segment_id)
+                np.testing.assert_array_equal(read.segment_id, expected.segment_id)
                 assert list(read.features) == list(DIMS)
                 for m in DIMS:
-                    seen = wanted.masks[m]
+                    seen = expected.masks[m]
                     np.testing.assert_array_equal(read.masks[m], seen)
                     np.testing.assert_array_equal(
                         read.features[m],
-                        np.where(seen[:, None], wanted.features[m], 0).astype(np.float16),
+                        np.where(seen[:, None], expected.features[m], 0).astype(np.float16),
                     )
 
 
@@ -420,20 +420,20 @@ def write_pixels(path, videos="ab") -> StoreWriter:
 def test_pixels_come_back_as_they_were_given(tmp_path):
     store = write_pixels(tmp_path / "s").finish()
     assert {m: s.dtype for m, s in store.modalities.items()} == {"crops": "uint8", "x": "float16"}
-    wanted = pixel_frames(50)
+    expected = pixel_frames(50)
     entry = store.videos("train")[1]
     for frames, at in (
         (store.read(entry, 0, 50), slice(None)),
         (store.read(entry, 3, 50, step=20), slice(3, 50, 20)),
     ):
-        seen = wanted.masks["crops"][at]
+        seen = expected.masks["crops"][at]
         assert frames.features["crops"].dtype == np.uint8
         assert frames.features["x"].dtype == np.float16
         np.testing.assert_array_equal(
-            frames.features["crops"], np.where(seen[:, None], wanted.features["crops"][at], 0)
+            frames.features["crops"], np.where(seen[:, None], expected.features["crops"][at], 0)
         )
         np.testing.assert_array_equal(frames.masks["crops"], seen)
-    rows = np.tile(wanted.features["crops"][wanted.masks["crops"]], (2, 1)).astype(np.float64)
+    rows = np.tile(expected.features["crops"][expected.masks["crops"]], (2, 1)).astype(np.float64)
     np.testing.assert_allclose(store.statistics["crops"].mean, rows.mean(0), rtol=1e-13)
     np.testing.assert_allclose(store.statistics["crops"].std, rows.std(0), rtol=1e-12)
     record = tfds.builder_from_directory(store.path).as_data_source("train")[0]

@@ -33,11 +33,11 @@ def make(seed: int, video: str, chunk: int) -> tuple[bytes, dict[str, np.ndarray
 @pytest.mark.parametrize(("video", "chunk"), [("a", 0), ("gräßlich " * 40, 127), ("", 2**40)])
 def test_everything_is_found_whatever_the_lengths(video, chunk):
     record, arrays = make(0, video, chunk)
-    found = decode(record, ARRAYS)
-    assert (found["video"], found["chunk"]) == (video, chunk)
+    fields = decode(record, ARRAYS)
+    assert (fields["video"], fields["chunk"]) == (video, chunk)
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array)
+        assert fields[name].dtype == array.dtype
+        np.testing.assert_array_equal(fields[name], array)
     assert set(decode(record, {"mask": ARRAYS["mask"]})) == {"video", "chunk", "mask"}
 
 
@@ -67,9 +67,9 @@ def test_what_is_damaged_is_an_error():
         broken = bytearray(record)
         broken[dice.integers(len(record))] ^= int(dice.integers(1, 256))
         try:
-            found = decode(bytes(broken), ARRAYS)
+            fields = decode(bytes(broken), ARRAYS)
         except ValueError:
             continue
-        assert {name: found[name].shape for name in ARRAYS} == {
+        assert {name: fields[name].shape for name in ARRAYS} == {
             n: s for n, (_, s) in ARRAYS.items()
         }

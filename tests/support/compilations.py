@@ -14,15 +14,15 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """How many programs have been `traced` and `compiled` since, by all threads."""
-    found = {"traced": 0, "compiled": 0}
+    """Counts the programs that are `traced` and `compiled` in the block, by all threads."""
+    counts = {"traced": 0, "compiled": 0}
 
     def listen(event: str, *_: object, **__: object) -> None:
-        found["traced"] += event == _TRACED
-        found["compiled"] += event == _COMPILED
+        counts["traced"] += event == _TRACED
+        counts["compiled"] += event == _COMPILED
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        yield found
+        yield counts
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)

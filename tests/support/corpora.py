@@ -50,7 +50,7 @@ def write_video(
         sound_at_s: when the sound begins.
         sample_rate_hz: of the sound.
         size: width and height.
-        images: what is shown instead, (h, w, 3) in RGB each.
+        images: pictures to show instead, (h, w, 3) in RGB each.
         options: of the video encoder.
         container: options of the muxer, such as {"movflags": "faststart"}.
     """
@@ -114,7 +114,7 @@ def write_crops(folder: Path, frames: Sequence[int], size: int = 112) -> None:
 
 
 def write_annotation(path: Path, values: np.ndarray) -> None:
-    """The header and one line per row of (n, 2) `values`."""
+    """Writes the header and one line for each row of `values`, (n, 2)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = "".join(f"{v:.3f},{a:.3f}\n" for v, a in values)
     path.write_text("valence,arousal\n" + rows)
@@ -138,7 +138,7 @@ def write_tiny_corpus(
     """Writes a small faultless corpus.
 
     Args:
-        root: made if it is not there.
+        root: folder, made if need be.
         videos: name -> split, or a number of videos (about two thirds of them in train, then
             validation, one in test if there are at least four); by default `SPLITS`. Names
             `<stem>_left` and `<stem>_right` share one video, sound and transcript.
@@ -189,10 +189,10 @@ def write_tiny_corpus(
 
 
 def write_rated_videos(root: Path, names: dict[str, str]) -> Path:
-    """Videos of 30 frames in 1.2 s, rated four times in the first second, as users have them.
+    """Writes a user's own corpus: videos of 30 frames in 1.2 s, rated in the first second.
 
     Args:
-        root: made if it is not there.
+        root: folder, made if need be.
         names: video -> train or validation.
 
     Returns:

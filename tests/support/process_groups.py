@@ -13,28 +13,27 @@ from types import TracebackType
 
 from tests.support.root import ROOT
 
-# For a whole group to end or to get somewhere; a busy machine may be ten times slower than an idle
-# one.
+# For a group to end or to get somewhere; a busy machine may be ten times slower than an idle one.
 PATIENCE_S = 900.0
-# For what the shell says after a process has ended.
+# For what the shell prints after a process has ended.
 AFTER_ITS_END_S = 60.0
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A port on which nobody listens."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
 class Group:
-    """Processes 0 to n-1 of one run; whatever happens, none outlives the context.
+    """Processes 0 to n-1 of one run, none of which outlives the context.
 
     Args:
-        folder: where each one's output goes.
-        command: of `maven-jax`, with its options.
-        count: how many.
-        program: Python that runs before the command in each, with `PROCESS` for its number.
+        folder: for the output of each.
+        command: a command of `maven-jax` with its options.
+        count: how many processes.
+        program: Python to run in each before the command; `PROCESS` is its number.
     """
 
     def __init__(self, folder: Path, command: list[str], count: int = 2, program: str = ""):
@@ -70,7 +69,7 @@ class Group:
         return self._logs[i].read_text()
 
     def last_line(self, i: int) -> str:
-        """Its last line; waits for what is printed right after a process's end."""
+        """A process's last line; waits for what is printed right after its end."""
         self._until(lambda: self.output(i).endswith("\n"), i)
         return self.output(i).splitlines()[-1]
 
@@ -84,9 +83,9 @@ class Group:
             self.processes[i].send_signal(number)
 
     def codes(self, *which: int) -> list[int]:
-        """Waits for the end of some of them, of all if none are named; their exit codes."""
-        chosen = which or range(len(self.processes))
-        return [self.processes[i].wait(timeout=PATIENCE_S) for i in chosen]
+        """Waits for some processes to end, by default all; returns their exit codes."""
+        numbers = which or range(len(self.processes))
+        return [self.processes[i].wait(timeout=PATIENCE_S) for i in numbers]
 
     def _until(self, condition: Callable[[], bool], i: int) -> None:
         end = time.monotonic() + PATIENCE_S

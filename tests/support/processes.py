@@ -1,16 +1,16 @@
-"""Runs a Python script in several processes that form one JAX system."""
+"""A Python script in several processes that form one JAX system."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support.process_groups import free_port
 from tests.support.root import ROOT
 
 _JOIN = """
@@ -21,17 +21,15 @@ jax.distributed.initialize(address, int(count), int(index))
 
 
 def run_processes(script: str, *arguments: str, processes: int, devices: int) -> list[Any]:
-    """What each process's last line of output holds, which has to be JSON.
+    """Runs a script to its end; returns the last line of each process's output, read as JSON.
 
     Args:
         script: Python; its own arguments begin at `sys.argv[4]`. With one process it runs alone.
         arguments: of the script.
         processes: how many.
-        devices: simulated devices of each.
+        devices: simulated devices in each.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     join = _JOIN if processes > 1 else "import sys, jax\n"

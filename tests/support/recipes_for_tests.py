@@ -1,4 +1,4 @@
-"""A recipe small enough to train within a test, on a store that a test wrote."""
+"""A recipe that is small enough to train within a test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from maven_jax import recipes
 
 
 def small_recipe(store: Path, name: str = "quickstart", **changes: object) -> ConfigDict:
-    """The quickstart on `store`, with a narrow model and two epochs; dots in keys are `__`."""
+    """A recipe on `store` with short windows, a narrow model and two epochs.
+
+    Args:
+        store: the feature store.
+        name: of the recipe.
+        changes: other values; `__` in a keyword stands for the dots of the key.
+    """
     config = recipes.load(name)
     config.data.synthetic = None
     config.data.store = str(store)

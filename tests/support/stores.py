@@ -32,7 +32,7 @@ def write_small_store(
 
     Args:
         path: folder to make.
-        videos: videos in the first split; half as many, at least one, in each other.
+        videos: in the first split; half as many, at least one, in every other.
         frames: frames of the shortest video.
         modalities: name -> width.
         seed: same seed, same store.

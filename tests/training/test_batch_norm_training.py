@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import experiment
-from maven_jax.data.pipeline import WindowSource, to_batch
+from maven_jax.experiment import Experiment
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.state import create_state
 from maven_jax.store.reader import Store
 from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
-from tests.training.test_train import step_parts
+from tests.training.test_train import first_windows, fresh_step
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +61,11 @@ def test_two_steps_and_two_after_a_restart_are_four(store, tmp_path):
 
 def test_accumulated_parts_enter_the_running_statistics_one_after_the_other(store):
     config = recipe(store, train__accumulate_steps=2)
-    state, step, _, mesh = step_parts(config, store, partial(create_state, seed=0))
-    source = WindowSource(
-        store,
-        experiment.split_windows(store, config, "train", train=True),
-        tuple(config.data.modalities),
-        {},
-    )
-    rows = [source[i] for i in range(8)]
-    batch = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
+    experiment = Experiment(config, store)
+    state, step = fresh_step(experiment)
+    batch = first_windows(experiment, 8)
     weights = jax.tree.map(np.array, state.weights)
-    model, transform = experiment.build_model(config, store), experiment.build_transform(config)
+    model, transform = experiment.model, experiment.transform
     expected = weights.model_state
     for part in range(2):
         half = jax.tree.map(lambda x, part=part: jnp.asarray(x[part::2]), batch)
@@ -88,7 +79,7 @@ def test_accumulated_parts_enter_the_running_statistics_one_after_the_other(stor
             rngs={"dropout": jax.random.key(0)},
             mutable=["batch_stats"],
         )
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(experiment.mesh):
         after, _ = step(state, batch)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),

@@ -48,7 +48,7 @@ def streamed(store, tmp_path_factory) -> list[dict]:
 def test_resident_features_train_as_streamed_ones(
     store, streamed, at_once, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(feeding, "steps_at_once", lambda config: at_once)
+    monkeypatch.setattr(feeding, "steps_at_once", lambda experiment: at_once)
     found = rows_of(store, tmp_path, data__resident=True)
     assert "GiB of features per device" in capsys.readouterr().out
     assert_same(found, streamed)
@@ -64,7 +64,7 @@ def test_a_run_may_change_from_one_to_the_other(store, streamed, tmp_path):
 
 
 def test_features_that_do_not_fit_are_streamed(store, streamed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(feeding, "room", lambda: 1000)
+    monkeypatch.setattr(feeding, "free_bytes", lambda: 1000)
     found = rows_of(store, tmp_path, data__resident=True)
     assert "they are streamed instead" in capsys.readouterr().out
     assert found == streamed

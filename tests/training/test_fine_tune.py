@@ -11,11 +11,11 @@ import pytest
 
 from maven_jax import recipes
 from maven_jax.__main__ import main
-from maven_jax.commands.export import export
 from maven_jax.errors import UserError
 from maven_jax.files import write_json
 from maven_jax.media import find_faces
 from maven_jax.runs.bundle import arrays_of
+from maven_jax.runs.export import export
 from maven_jax.runs.trained_model import open_model
 from maven_jax.training.train import train
 from tests.support.corpora import write_rated_videos

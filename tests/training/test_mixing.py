@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from maven_jax import experiment
 from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment
 from maven_jax.runs import workdir
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.runs.workdir import read_record
@@ -48,16 +48,17 @@ def test_a_run_on_mixed_stores_has_the_main_ones_statistics_and_knows_its_stores
     train.train(config, tmp_path / "run")
     record = json.loads((tmp_path / "run/config.json").read_text())
     assert record["mix_fingerprints"] == {"extra": stores["other"].fingerprint}
-    windows = experiment.split_windows(stores["main"], config, "train", train=True)
+    windows = Experiment.of(config).windows("train", train=True)
     steps = max(row["step"] for row in read_metrics(tmp_path / "run"))
     assert steps == -(-len(windows) * 3 // 8)
     config, record = read_record(tmp_path / "run")
-    statistics = experiment.feature_statistics(stores["main"], config)
+    experiment = Experiment.of(config)
+    statistics = experiment.statistics
     np.testing.assert_allclose(
         statistics.mean["visual"], stores["main"].statistics["visual"].mean, rtol=1e-6
     )
     # The same contents elsewhere are the same run; other contents are another.
-    claimed = (tmp_path / "run", config, stores["main"])
+    claimed = (tmp_path / "run", experiment)
     config.data.mix.extra.store = "moved"
     workdir.claim(*claimed, {"extra": stores["other"]}, [])
     with pytest.raises(UserError, match=r"other features than .*main"):
@@ -84,12 +85,13 @@ def test_impossible_mixtures_are_refused(stores, section, message):
     if "store" in section:
         section = section | {"store": str(stores[section["store"]].path)}
     with pytest.raises(UserError, match=message):
-        mixing.open_mixed(recipe(stores, extra=section), stores["main"])
+        mixing.open_mixed(Experiment.of(recipe(stores, extra=section)))
 
 
 def test_the_store_of_a_fold_is_not_mixed_in_again(stores):
     config = recipe(stores, extra={"store": str(stores["main"].path)})
-    assert mixing.open_mixed(config, stores["main"])
+    experiment = Experiment.of(config)
+    assert mixing.open_mixed(experiment)
     config.data.fold = 1
     with pytest.raises(UserError, match="is what the run is evaluated on"):
-        mixing.open_mixed(config, stores["main"])
+        mixing.open_mixed(experiment)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from maven_jax import experiment
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.evaluation import plots
+from maven_jax.experiment import trained_dimensions
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.training.train import train
@@ -61,7 +61,7 @@ def test_it_is_plotted_and_compared(workdir, tmp_path, capsys):
 
 def test_a_loss_for_what_the_model_does_not_predict_is_refused(tmp_path):
     config = small_recipe(tmp_path, "rjcma:valence")
-    assert experiment.trained_dimensions(config) == ("valence",)
+    assert trained_dimensions(config) == ("valence",)
     config.loss.dimension_weights = (1.0, 0.5)
     with pytest.raises(UserError, match="trains arousal, which a model with"):
-        experiment.trained_dimensions(config)
+        trained_dimensions(config)

@@ -5,26 +5,25 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from maven_jax import experiment, recipes
-from maven_jax.data.pipeline import WindowSource, to_batch, train_iterator
+from maven_jax import recipes
+from maven_jax.data.pipeline import to_batch, train_iterator
 from maven_jax.errors import UserError
+from maven_jax.experiment import Experiment
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.metrics import read_metrics
-from maven_jax.state import abstract_state, create_state
 from maven_jax.store.reader import Store
 from maven_jax.training import train
-from maven_jax.training.feed import Streamed
-from maven_jax.training.losses import make_loss
-from maven_jax.training.optimizer import make_optimizer
-from maven_jax.training.step import make_train_step
+from maven_jax.training.feed import StreamedFeed
+from maven_jax.training.reporter import NonFiniteLoss
+from maven_jax.training.stages import Stage, StageBuilder
+from maven_jax.types import Batch
 from tests.support.compilations import counted
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.root import ROOT
@@ -60,39 +59,29 @@ def wide_store(tmp_path_factory) -> Store:
     return write_small_store(path, videos=2, frames=40, modalities=widths)
 
 
-def step_parts(config, store, create):
-    """State (made by `create`), train step, example batch and mesh of a recipe."""
-    config.data.store = str(store.path)
-    if not config.data.modalities:
-        config.data.modalities = tuple(store.modalities)
-    mesh, rules = experiment.build_mesh(config)
-    model = experiment.build_model(config, store)
-    tx, _ = recipes.call(
-        make_optimizer, config.optimizer, "optimizer", steps_per_epoch=3, total_steps=30
-    )
-    batch = experiment.example_batch(store, config, "train")
-    statistics = experiment.feature_statistics(store, config)
-    state, shardings = create(model, tx, batch, statistics, mesh, rules)
-    step = make_train_step(
-        model,
-        recipes.call(make_loss, config.loss, "loss"),
-        experiment.build_transform(config),
-        tx,
-        mesh=mesh,
-        rules=rules,
-        shardings=shardings,
-        accumulate_steps=config.train.accumulate_steps,
-        seed=config.seed,
-    )
-    return state, step, batch, mesh
+def first_stage(experiment: Experiment) -> tuple[StageBuilder, Stage]:
+    builder = StageBuilder(experiment, steps_per_epoch=3, total_steps=30)
+    return builder, builder.build(0, 0)
+
+
+def fresh_step(experiment: Experiment):
+    """A fresh state and the training step."""
+    builder, stage = first_stage(experiment)
+    return builder.fresh(stage), stage.step
+
+
+def first_windows(experiment: Experiment, count: int) -> Batch:
+    source = experiment.source(experiment.windows("train", train=True))
+    return to_batch(source.read(range(count)))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_recipe_goes_through_a_whole_train_step(name, wide_store):
-    state, step, batch, mesh = step_parts(recipes.load(name), wide_store, abstract_state)
-    with jax.set_mesh(mesh):
-        after, metrics = jax.eval_shape(step, state, batch)
-    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)]
+    experiment = Experiment(recipes.load(name), wide_store)
+    _, stage = first_stage(experiment)
+    with jax.set_mesh(experiment.mesh):
+        after, metrics = jax.eval_shape(stage.step, stage.like, experiment.example())
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (stage.like, after)]
     assert shapes[0] == shapes[1]
     assert metrics["loss"].shape == ()
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(after.weights.params))
@@ -101,16 +90,8 @@ def test_every_recipe_goes_through_a_whole_train_step(name, wide_store):
 def small_step(store, dropout_rate=0.0, **changes):
     config = small_recipe(store.path, "quickstart:concat", inputs__modality_dropout=0.0, **changes)
     config.model.dropout_rate, config.inputs.noise_std = dropout_rate, 0.0
-    state, step, _, mesh = step_parts(config, store, partial(create_state, seed=0))
-    source = WindowSource(
-        store,
-        experiment.split_windows(store, config, "train", train=True),
-        tuple(config.data.modalities),
-        {},
-    )
-    rows = [source[i] for i in range(8)]
-    batch = to_batch(jax.tree.map(lambda *x: np.stack(x), *rows))
-    return state, step, batch, mesh
+    experiment = Experiment(config, store)
+    return *fresh_step(experiment), first_windows(experiment, 8), experiment.mesh
 
 
 def numpy(tree):
@@ -172,8 +153,9 @@ def test_unannotated_frames_and_padding_do_not_move_the_weights(store):
 
 def test_the_shuffled_batches_do_not_depend_on_the_number_of_processes(store):
     config = small_recipe(store.path)
-    windows = experiment.split_windows(store, config, "train", train=True)
-    source = WindowSource(store, windows, tuple(config.data.modalities), {})
+    experiment = Experiment.of(config)
+    windows = experiment.windows("train", train=True)
+    source = experiment.source(windows)
 
     def batches(processes: int, count: int) -> list[list[int]]:
         iterators = [
@@ -192,8 +174,9 @@ def test_the_shuffled_batches_do_not_depend_on_the_number_of_processes(store):
 
 def test_the_iterators_position_is_restored(store):
     config = small_recipe(store.path)
-    windows = experiment.split_windows(store, config, "train", train=True)
-    source = WindowSource(store, windows, tuple(config.data.modalities), {})
+    experiment = Experiment.of(config)
+    windows = experiment.windows("train", train=True)
+    source = experiment.source(windows)
     arguments = dict(batch_size=4, rows=np.arange(4), seed=0, num_threads=2)
     first, second = train_iterator(source, **arguments), train_iterator(source, **arguments)
     for _ in range(5):
@@ -208,14 +191,14 @@ def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(
 ):
     config = small_recipe(store.path, "quickstart:mean")
     after_step = []
-    plain = Streamed.run
+    plain = StreamedFeed.run
 
     def run(self, state, taken):
         result = plain(self, state, taken)
         after_step.append(dict(found))
         return result
 
-    monkeypatch.setattr(Streamed, "run", run)
+    monkeypatch.setattr(StreamedFeed, "run", run)
     jax.clear_caches()  # of what other tests have compiled
     with counted() as found:
         train.train(config, tmp_path / "run")
@@ -301,7 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(store, tmp_p
     config = small_recipe(store.path, "quickstart:concat", loss__terms={"mse": 1.0})
     config.optimizer.update(learning_rate=1e30, warmup_epochs=0.0, clip_norm=None)
     config.checkpoint.every_steps = 1
-    with pytest.raises(train.NonFiniteLoss, match="at step 2"):
+    with pytest.raises(NonFiniteLoss, match="at step 2"):
         train.train(config, tmp_path / "run")
     # What the message says of the last checkpoint is so: it was saved before the loss was lost.
     saved = Checkpoints(tmp_path / "run", keep_latest=1, keep_best=1, read_only=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from maven_jax.kernels.by_window import by_window
-from maven_jax.layers.linear import XAVIER, dense
+from maven_jax.kernels.by_window import by_window, keep
+from maven_jax.layers.linear import Linear, dense
 
 
 def split_positions(
@@ -91,22 +89,21 @@ class AudioGuidedPool(nn.Module):
     ) -> Float[Array, "b t c"]:
         """Returns Σ_p α_p V_p; `guide` is the guide's part of the hidden units."""
         positions = maps.shape[2]
-        hidden = nn.relu(self._dense("map", ("embed", "mlp"))(maps))
+        hidden = nn.relu(keep(self._dense("map", ("embed", "mlp"))(maps)))
         content = self._without_bias("map_content", positions)(hidden)  # (b, t, p, units)
         content += guide[..., None] if self.layout == "released" else guide[..., None, :]
         score = self._without_bias("score", 1)(jnp.tanh(content))[..., 0]
         alpha = jax.nn.softmax(score.astype(jnp.float32), axis=-1).astype(self.dtype)
         return jnp.einsum("btp,btpc->btc", alpha, maps)
 
-    def _dense(self, name: str, axes: tuple[str, str]) -> nn.Dense:
+    def _dense(self, name: str, axes: tuple[str, str]) -> Linear:
         return dense(self.dim, axes, name=name, dtype=self.dtype, param_dtype=self.param_dtype)
 
-    def _without_bias(self, name: str, features: int) -> nn.Dense:
-        kernel_init: Any = nn.with_logical_partitioning(XAVIER, ("mlp", None))
-        return nn.Dense(
+    def _without_bias(self, name: str, features: int) -> Linear:
+        return dense(
             features,
+            ("mlp", None),
             use_bias=False,
-            kernel_init=kernel_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from maven_jax.kernels.by_window import by_window
 from maven_jax.kernels.random_bits import keep_mask
 from maven_jax.layers.dropout import Dropout
-from maven_jax.layers.linear import XAVIER, dense
+from maven_jax.layers.linear import XAVIER, Linear, dense
 from maven_jax.models.fusion.recursion_config import RecursionConfig
 
 
@@ -128,7 +128,7 @@ class JointCorrelation(nn.Module):
 
     def _dense(
         self, features: int, name: str, axes: tuple[str | None, str | None] = ("embed", "mlp")
-    ) -> nn.Dense:
+    ) -> Linear:
         return dense(features, axes, name=name, dtype=self.dtype, param_dtype=self.param_dtype)
 
     def _weight(

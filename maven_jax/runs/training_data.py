@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from maven_jax.errors import UserError
-from maven_jax.experiment import split_entries, training_moments
-from maven_jax.recipes import Config
-from maven_jax.store.reader import Store
+from maven_jax.experiment import Experiment, feature_kinds
 from maven_jax.store.schema import ModalitySpec
 
 
 @dataclass(frozen=True)
-class TrainedOn:
-    """Features, the encoders that they come from, and how much of them there was.
+class TrainingData:
+    """Features, the encoders that they come from, and how many of them.
 
     Attributes:
         modalities: name -> how its features were made, in the order that the model takes them.
@@ -31,36 +29,32 @@ class TrainedOn:
     splits: dict[str, dict[str, int]]
 
     @classmethod
-    def of_store(cls, store: Store, config: Config) -> TrainedOn:
-        """Of a run with this recipe on this store."""
-        names = tuple(config.data.modalities)
-        encoders = store.provenance.get("encoders") or {}
-        valence, arousal = training_moments(store, config)["targets"].mean
+    def of(cls, experiment: Experiment) -> TrainingData:
+        """Of a run that trains on an experiment's store."""
+        encoders = experiment.store.provenance.get("encoders") or {}
         splits = {}
-        for split in store.splits:
-            entries = split_entries(store, config, split)
+        for split in experiment.store.splits:
+            entries = experiment.entries(split)
             splits[split] = {
                 "videos": len(entries),
                 "frames": sum(e.num_frames for e in entries),
                 "annotated": sum(e.num_annotated for e in entries),
             }
+        modalities = experiment.modalities
         return cls(
-            modalities={m: store.modalities[m] for m in names},
-            encoders={m: encoders[m] for m in names if m in encoders},
-            target_mean=(float(valence), float(arousal)),
+            modalities=modalities,
+            encoders={m: encoders[m] for m in modalities if m in encoders},
+            target_mean=experiment.target_mean,
             splits=splits,
         )
 
     def kinds(self) -> dict[str, dict[str, Any]]:
-        """As `assembly.check_features` takes them."""
-        return {
-            m: {"dim": s.dim, "encoder": s.spec.get("encoder"), "sha256": s.spec.get("sha256")}
-            for m, s in self.modalities.items()
-        }
+        """As `experiment.check_features` takes them."""
+        return feature_kinds(self.modalities)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            # A list: in which order the model takes them is not for JSON's sorted keys to say.
+            # A list keeps the order in which the model takes them; JSON's keys are sorted.
             "modalities": [{"name": m, **s.to_json()} for m, s in self.modalities.items()],
             "encoders": self.encoders,
             "target_mean": list(self.target_mean),
@@ -68,7 +62,7 @@ class TrainedOn:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], where: str) -> TrainedOn:
+    def from_json(cls, content: Mapping[str, Any], where: str) -> TrainingData:
         """The inverse of `to_json`.
 
         Raises:

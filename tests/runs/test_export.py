@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from maven_jax import recipes
-from maven_jax.commands.export import _noise, largest_difference
 from maven_jax.runs.bundle import Bundle, arrays_of, write_bundle
+from maven_jax.runs.export import _noise, largest_difference
 from maven_jax.runs.model_card import model_card
 from maven_jax.runs.program import export_program
 from maven_jax.runs.trained_model import TrainedModel, open_model
-from maven_jax.runs.trained_on import TrainedOn
+from maven_jax.runs.training_data import TrainingData
 from maven_jax.state import Weights
 from maven_jax.store.schema import ModalitySpec
 
@@ -69,7 +69,7 @@ def untrained(name: str) -> TrainedModel:
     model = TrainedModel(
         source=Path("nowhere"),
         config=config,
-        trained_on=TrainedOn(
+        trained_on=TrainingData(
             modalities={m: ModalitySpec(m, dim, {"encoder": "own"}) for m, dim in widths.items()},
             encoders={},
             target_mean=(0.2, 0.1),

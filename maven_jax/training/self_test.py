@@ -1,4 +1,4 @@
-"""The doctor's self-test: a store, a training, a checkpoint and an evaluation, all tiny."""
+"""What `maven-jax doctor` runs: a store, a training, a checkpoint and an evaluation, all tiny."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from maven_jax.progress import console
 from maven_jax.recipes import Config
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.store.schema import Frames, ModalitySpec
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 from maven_jax.training.train import train
 
 _WIDTHS = {"visual": 8, "audio": 6}
@@ -28,8 +29,6 @@ def write_store(path: Path, *, videos: int, frames: int, seed: int) -> None:
         frames: of each.
         seed: of everything that is drawn.
     """
-    from maven_jax.store.writer import PlannedVideo, StoreWriter
-
     rng = np.random.default_rng(seed)
     names = [("train", i) for i in range(videos)] + [("validation", i) for i in range(videos // 2)]
     planned = [PlannedVideo(f"{split}_{i}", split, frames, f"{split}_{i}") for split, i in names]
@@ -81,7 +80,7 @@ def recipe(store: Path, epochs: float) -> Config:
 
 
 def train_and_score(place: Path) -> tuple[float, float]:
-    """Validation ccc after one step, and at the end by the checkpoint that was written.
+    """Validation ccc after one step, and of the checkpoint at the end of a longer run.
 
     Args:
         place: an empty folder.
