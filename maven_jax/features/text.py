@@ -28,8 +28,8 @@ class SegmentWords:
         vectors: (n, c) float32.
     """
 
-    start_s: float
-    end_s: float
+    start_s: float | int
+    end_s: float | int
     spans_s: np.ndarray
     vectors: np.ndarray
 
