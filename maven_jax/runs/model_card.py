@@ -76,8 +76,8 @@ def _use(program: bool) -> str:
     )
     if program:
         text += (
-            " `predictor.stablehlo` needs JAX alone: "
-            "`maven_jax/runs/program.py` says how it is called."
+            " `predictor.stablehlo` needs JAX alone; "
+            "maven_jax's page on bundles says how it is called."
         )
     return text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
-import re
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,3 @@ def test_a_public_name_is_described_and_hidden_by_no_submodule(name):
     assert importlib.util.find_spec(f"maven_jax.{name}") is None
     if name != "__version__":
         assert f"`{name}" in (maven_jax.__doc__ or "")
-
-
-def test_the_page_names_no_inner_module():
-    named = set(re.findall(r"maven_jax\.(\w+)", PAGE.read_text()))
-    assert named - set(maven_jax.__all__) == {"challenge"}
