@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import maven_jax
 from maven_jax import recipes
 from maven_jax.__main__ import COMMANDS, main
 from maven_jax.errors import UserError
@@ -109,6 +110,13 @@ def test_recipes_and_their_values_exist(page):
 def written(page: Path) -> set[str]:
     """The files that a page tells its reader to write."""
     return {step.file for step in steps(page.read_text().splitlines())}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_imports_public_names_alone(page):
+    public = {"challenge", "layers", *maven_jax.__all__}
+    named = re.findall(r"(?:from |import |`)maven_jax\.(\w+)", page.read_text())
+    assert set(named) <= public
 
 
 def test_the_table_of_recipes_names_all_of_them():
