@@ -168,8 +168,8 @@ time.sleep(600)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("0", "train", "--workdir", "w"), "0: a number of processes"),
-        (("two", "train", "--workdir", "w"), "two: a number of processes"),
+        (("0", "train", "--workdir", "w"), "0: expected a number of processes"),
+        (("two", "train", "--workdir", "w"), "two: expected a number of processes"),
         (("gpus", "train", "--workdir", "w"), "no GPU here"),
         (("2", "train", "--config", "x"), "no --workdir"),
     ],

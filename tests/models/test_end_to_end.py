@@ -221,7 +221,7 @@ def test_faces_are_cut_in_the_middle_or_anywhere_with_their_window():
     ],
 )
 def test_frames_of_another_size_are_refused(function, width):
-    with pytest.raises(UserError, match=f"config.model.encoders: {width} values a frame are no"):
+    with pytest.raises(UserError, match=f"encoders: {width} values a frame do not make"):
         function(jnp.zeros((1, 2, width)))
 
 
@@ -261,7 +261,7 @@ def test_what_lies_under_a_mask_changes_neither_output_nor_gradients():
 
 def test_encoders_that_take_no_raw_frames_are_refused():
     model, *inputs = model_and_inputs(text={"kind": "bert"})
-    with pytest.raises(UserError, match=r"encoders.text.kind='bert': iresnet50 or vggish"):
+    with pytest.raises(UserError, match=r"encoders.text.kind='bert': expected iresnet50 or vggish"):
         model.init(jax.random.key(0), *inputs, train=False)
 
 

@@ -238,7 +238,7 @@ def test_a_run_begins_with_the_weights_of_another_and_nothing_else(store, tmp_pa
 
 def test_init_from_does_not_come_on_top_of_other_weights(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", train__init={"encoder": "there"})
-    with pytest.raises(UserError, match=r"config.train.init.encoder is set too; take one"):
+    with pytest.raises(UserError, match=r"train.init.encoder is set too; use one of the two"):
         init_from(config, str(tmp_path))
     config = small_recipe(store.path, "quickstart:concat")
     init_from(config, str(tmp_path))

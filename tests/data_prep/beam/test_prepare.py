@@ -289,7 +289,7 @@ def test_encoders_are_opened_once_in_a_process_of_many_threads(place, tmp_path):
     assert all(map(writer.is_done, names))
     # Another job has another worker: its store is another one.
     assert beam_job.worker_of(job.write(writer.scratch())) is not found[0]
-    with pytest.raises(UserError, match="a folder that all workers see"):
+    with pytest.raises(UserError, match="all workers have to see the folder"):
         beam_job.worker_of(tmp_path / "elsewhere.job")
 
 
