@@ -38,9 +38,30 @@ def keep_mask(
         for axis in reversed(range(len(blocks))):
             counts += jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) * jnp.uint32(stride)
             stride *= blocks[axis]
-        zeros = jnp.zeros(blocks, jnp.uint32)
-        words = threefry2x32_p.bind(key_words[0], key_words[1], zeros, counts)
+        if jax.default_backend() == "cpu":
+            words = _threefry(key_words[0], key_words[1], counts)
+        else:
+            zeros = jnp.zeros(blocks, jnp.uint32)
+            words = threefry2x32_p.bind(key_words[0], key_words[1], zeros, counts)
     else:
         words = jax.random.bits(key, (2, *blocks), jnp.uint32)
     parts = [part < threshold for word in words for part in (word & 0xFFFF, word >> 16)]
     return jnp.concatenate(parts, axis=-1)[..., : shape[-1]], threshold / _LEVELS
+
+
+def _threefry(key_0: Array, key_1: Array, counts: Array) -> tuple[Array, Array]:
+    """`threefry2x32_p` of the blocks (0, counts), bit for bit, as one expression.
+
+    On processors JAX makes it a loop of five passes over memory, with copies between them.
+
+    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+    """
+    keys = (key_0, key_1, key_0 ^ key_1 ^ jnp.uint32(0x1BD11BDA))
+    x, y = keys[0], counts + keys[1]
+    for group in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x = x + y
+            y = x ^ ((y << turn) | (y >> (32 - turn)))
+        x = x + keys[(group + 1) % 3]
+        y = y + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+    return x, y

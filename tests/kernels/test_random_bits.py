@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from maven_jax.kernels import random_bits
 from maven_jax.kernels.random_bits import keep_mask
 from tests.support.processes import run_processes
 
@@ -40,6 +41,7 @@ _DRAW = """
 import hashlib, json, functools
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
+from maven_jax.kernels import random_bits
 from maven_jax.kernels.random_bits import keep_mask
 
 def digest(data, model):
@@ -58,3 +60,11 @@ def test_every_mesh_draws_what_one_device_draws():
     (digests,) = run_processes(_DRAW, processes=1, devices=8)
     here = np.asarray(keep_mask(jax.random.key(5), 0.3, (16, 6, 40))[0])
     assert digests == [hashlib.sha256(here.tobytes()).hexdigest()] * 4
+
+
+def test_the_expression_for_processors_draws_what_jaxs_generator_does(monkeypatch):
+    key = jax.random.key(7)
+    fast, _ = keep_mask(key, 0.3, (5, 6, 41))
+    monkeypatch.setattr(random_bits.jax, "default_backend", lambda: "tpu")
+    plain, _ = keep_mask(key, 0.3, (5, 6, 41))
+    np.testing.assert_array_equal(fast, plain)
