@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maven_jax import recipes
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 from maven_jax.features.clips import ClipEncoder
 from maven_jax.features.device import Clock
 from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
@@ -80,7 +80,7 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
     """
     for name in modalities:
         if name not in MODALITIES:
-            raise UserError(f"no modality {name!r}{recipes.did_you_mean(name, MODALITIES)}")
+            raise UserError(f"no modality {name!r}{did_you_mean(name, MODALITIES)}")
         if name not in config:
             raise UserError(f"the encoders' recipe has no section {name!r}")
     keep_compiled()
@@ -106,7 +106,7 @@ def _class_of(modality: str, section: dict[str, Any]) -> type:
     kind = section.pop("kind")
     if kind not in kinds:
         raise UserError(
-            f"encoders.{modality}.kind {kind!r}{recipes.did_you_mean(kind, list(kinds))}"
+            f"encoders.{modality}.kind {kind!r}{did_you_mean(kind, list(kinds))}"
         )
     return kinds[kind]
 
