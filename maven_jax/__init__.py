@@ -8,7 +8,7 @@ The public names, each imported when it is first used (`docs/api.md` shows them 
 * `open_model(path)`: a trained model itself, its weights and what it was trained on.
 * `predict_split(model, split)`: what it predicts for the videos of a feature store.
 * `score(videos)`: the scores of such predictions. `box_filter(values, frames)`: smooth them.
-* `ccc(predictions, targets, mask)`: the concordance correlation coefficient of arrays.
+* `ccc(predictions, targets)`: the concordance correlation coefficient of arrays.
 * `CccState`: its moments, which can be merged.
 * `export(checkpoint, out, platforms=…)`: write a bundle. `open_program(bundle)`: its program.
 * `silence()`: no progress lines.

@@ -250,7 +250,11 @@ def ccc_video_mean(state: CccState) -> Float[Array, "2"]:
 
 
 def ccc(
-    predictions: Float[Array, "n 2"], targets: Float[Array, "n 2"], mask: Bool[Array, "n"]
+    predictions: Float[Array, "n 2"],
+    targets: Float[Array, "n 2"],
+    mask: Bool[Array, "n"] | None = None,
 ) -> Float[Array, "2"]:
-    """Returns the ccc of valence and arousal over the frames where `mask` is True, (2,)."""
+    """Returns the ccc of valence and arousal over all frames, or those where `mask` is True."""
+    if mask is None:
+        mask = jnp.ones(len(targets), bool)
     return CccState.of(predictions, targets, mask).compute().ccc

@@ -143,6 +143,7 @@ def test_the_video_mean_is_another_number_and_leaves_out_videos_without_frames()
     ]
     np.testing.assert_allclose(per_video[:3], expected, atol=1e-6)
     np.testing.assert_array_equal(per_video[0], ccc(x[0], y[0], mask[0]))
+    np.testing.assert_allclose(ccc(x[0][mask[0]], y[0][mask[0]]), expected[0], atol=1e-6)
     np.testing.assert_array_equal(per_video[3], 0)
     np.testing.assert_allclose(mean, np.mean(expected, axis=0), atol=1e-6)
     together = CccState.of(x, y, mask).merge_axis().compute().ccc

@@ -105,9 +105,7 @@ def _class_of(modality: str, section: dict[str, Any]) -> type:
         raise UserError(f"encoders.{modality} lacks kind, one of {', '.join(kinds)}")
     kind = section.pop("kind")
     if kind not in kinds:
-        raise UserError(
-            f"encoders.{modality}.kind {kind!r}{did_you_mean(kind, list(kinds))}"
-        )
+        raise UserError(f"encoders.{modality}.kind {kind!r}{did_you_mean(kind, list(kinds))}")
     return kinds[kind]
 
 
