@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import prepare
+from data_prep import preparation, prepare
 from data_prep.preparation import begin
 from maven_jax import recipes
 from maven_jax.__main__ import main
@@ -219,7 +219,7 @@ def test_a_bad_video_fails_alone_as_in_the_plain_command(place, tmp_path, monkey
 
     encoders = recipes.load(str(place / "recipe.py"), group="encoders")
     given = {"modalities": ("audio",), "workers": 1}
-    monkeypatch.setattr(prepare, "begin", begin_and_break)
+    monkeypatch.setattr(preparation, "begin", begin_and_break)  # imported by `prepare` when it runs
     monkeypatch.setattr(beam_prepare, "begin", begin_and_break)
     root, plain, out = place / "corpus", tmp_path / "plain", tmp_path / "beam"
     try:
