@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.kernels.device import layers_written_out
 from maven_jax.layers.attention import SelfAttention
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import LayerNorm
@@ -59,6 +60,7 @@ class BeitLayer(nn.Module):
         attention_dropout_rate: of the attention weights.
         activation: Hugging Face's name of it.
         norm_eps: of both norms.
+        valid_first: the frames that the mask leaves out lie behind all others.
         deterministic: no dropout, no stochastic depth; otherwise an rng "dropout" is needed.
         dtype: of the computation.
     """
@@ -72,6 +74,7 @@ class BeitLayer(nn.Module):
     attention_dropout_rate: float = 0.0
     activation: str = "gelu"
     norm_eps: float = 1e-12
+    valid_first: bool = False
     deterministic: bool = True
     dtype: DTypeLike = jnp.float32
 
@@ -118,7 +121,7 @@ class BeitLayer(nn.Module):
             dropout_rate=self.attention_dropout_rate,
             dtype=self.dtype,
             name="attention",
-        )(y, mask, bias, deterministic=self.deterministic)
+        )(y, mask, bias, valid_first=self.valid_first, deterministic=self.deterministic)
         x = x + self._branch(y, "attention_scale", drop_path_rate)
         y = LayerNorm(self.norm_eps, self.dtype, name="mlp_norm")(x)
         y = FeedForward(self.mlp_dim, self.activation, _KERNEL_INIT, self.dtype, name="mlp")(y)
@@ -152,6 +155,7 @@ class BeitStack(nn.Module):
         remat: recompute activations in the backward pass instead of keeping them.
         activation: see `BeitLayer`.
         norm_eps: see `BeitLayer`.
+        valid_first: see `BeitLayer`.
         dtype: of the computation.
     """
 
@@ -167,6 +171,7 @@ class BeitStack(nn.Module):
     remat: bool = False
     activation: str = "gelu"
     norm_eps: float = 1e-12
+    valid_first: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -196,6 +201,7 @@ class BeitStack(nn.Module):
             # Linen's annotation knows integers only.
             in_axes=(nn.broadcast, nn.broadcast if rates is None else 0),  # pyright: ignore
             length=self.num_layers,
+            unroll=layers_written_out(self.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(
             self.num_heads,
@@ -207,6 +213,7 @@ class BeitStack(nn.Module):
             attention_dropout_rate=self.attention_dropout_rate,
             activation=self.activation,
             norm_eps=self.norm_eps,
+            valid_first=self.valid_first,
             deterministic=deterministic,
             dtype=self.dtype,
             name="layers",

@@ -14,7 +14,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from maven_jax.kernels.processor import on_one_processor
+from maven_jax.kernels.device import on_one_processor
 
 # Intermediate results up to this size stay near a processor's cores.
 CACHE_BYTES = 2**24

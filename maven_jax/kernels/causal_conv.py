@@ -1,11 +1,14 @@
-"""Causal convolutions over frames; on one processor with fewer multiplications.
+"""Causal convolutions over frames: one product on accelerators, fewer multiplications on a CPU.
 
-Four outputs of a filter with r taps need only r + 3 products, not 4 r, of sums of inputs with sums
-of taps (Toom-Cook; Winograd's algorithm in Lavin & Gray, 2016): both polynomials are evaluated at
-r + 3 points, multiplied there, and interpolated. Here the numbers are matrices: for five taps 8
-large matrix products replace 20, in both gradients too. The price is passes over the data for the
-sums, and a digit of precision for the interpolation: about 1e-6 of the largest value in float32.
-It pays where matrix products take most of the time; accelerators have better convolutions.
+On accelerators the frames that a filter sees are put side by side and multiplied once, in both
+gradients too: GPU libraries have no fast kernel for the gradient of a dilated filter.
+
+On one processor, four outputs of a filter with r taps need only r + 3 products, not 4 r, of sums
+of inputs with sums of taps (Toom-Cook; Winograd's algorithm in Lavin & Gray, 2016): both
+polynomials are evaluated at r + 3 points, multiplied there, and interpolated. Here the numbers are
+matrices: for five taps 8 large matrix products replace 20, in both gradients too. The price is
+passes over the data for the sums, and a digit of precision for the interpolation: about 1e-6 of the
+largest value in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from maven_jax.kernels.processor import on_one_processor
+from maven_jax.kernels.device import on_one_processor, platform
 
 # Outputs of one tile.
 _TILE = 4
@@ -46,10 +49,12 @@ def causal_conv(
     # Several devices would exchange a gradient per product, of which there are more than taps.
     if on_one_processor() and worth_it and x.dtype == kernel.dtype == jnp.float32:
         return _tiled(x, kernel, dilation)
-    return _direct(dilation, x, kernel)
+    if platform() == "cpu":
+        return _direct(x, kernel, dilation)
+    return _gathered(x, kernel, dilation)
 
 
-def _direct(dilation: int, x: Array, kernel: Array) -> Array:
+def _direct(x: Array, kernel: Array, dilation: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -58,6 +63,42 @@ def _direct(dilation: int, x: Array, kernel: Array) -> Array:
         rhs_dilation=(dilation,),
         dimension_numbers=("NWC", "WIO", "NWC"),
     )
+
+
+def _seen(x: Array, taps: int, dilation: int) -> Array:
+    """Returns the frames that the taps see at each frame, side by side, (b, t, taps · c)."""
+    t, reach = x.shape[1], (taps - 1) * dilation
+    x = jnp.pad(x, ((0, 0), (reach, 0), (0, 0)))
+    return jnp.concatenate([x[:, i * dilation :][:, :t] for i in range(taps)], axis=-1)
+
+
+def _seen_by(x: Array, taps: int, dilation: int) -> Array:
+    """The reverse: of each tap the frame at which it sees a frame, (b, t, taps · c)."""
+    t, reach = x.shape[1], (taps - 1) * dilation
+    x = jnp.pad(x, ((0, 0), (0, reach), (0, 0)))
+    return jnp.concatenate([x[:, i * dilation :][:, :t] for i in reversed(range(taps))], axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _gathered(x: Array, kernel: Array, dilation: int) -> Array:
+    return _seen(x, len(kernel), dilation) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _gathered_forward(x: Array, kernel: Array, dilation: int):
+    seen = _seen(x, len(kernel), dilation)
+    return seen @ kernel.reshape(-1, kernel.shape[-1]), (seen, kernel)
+
+
+def _gathered_backward(dilation: int, saved: tuple[Array, Array], gradient: Array):
+    """Each gradient by one product too, which sums over taps before it rounds."""
+    seen, kernel = saved
+    taps = len(kernel)
+    of_kernel = jnp.einsum("bti,bto->io", seen, gradient).reshape(kernel.shape)
+    of_x = _seen_by(gradient, taps, dilation) @ kernel.mT.reshape(-1, kernel.shape[1])
+    return of_x, of_kernel
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 @functools.cache

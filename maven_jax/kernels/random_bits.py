@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Bool
 
+from maven_jax.kernels.device import platform
+
 # A decision takes 16 random bits, so that a rate is kept to within 1 / 131072.
 _LEVELS = 2**16
 _PER_BLOCK = 4
@@ -38,7 +40,7 @@ def keep_mask(
         for axis in reversed(range(len(blocks))):
             counts += jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) * jnp.uint32(stride)
             stride *= blocks[axis]
-        if jax.default_backend() == "cpu":
+        if platform() == "cpu":
             words = _threefry(key_words[0], key_words[1], counts)
         else:
             zeros = jnp.zeros(blocks, jnp.uint32)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.kernels.wide_einsum import wide_einsum
+
 Dropout = Callable[[Array], Array]
 
 
@@ -67,7 +69,7 @@ def attend_from_one_query(
     """
     d, h, k = key_kernel.shape
     in_context = jnp.einsum("bhe,de->bhd", _in_blocks(query), key_kernel.reshape(d, -1))
-    scores = jnp.einsum("bhd,bsd->bhs", in_context, context, preferred_element_type=jnp.float32)
+    scores = wide_einsum("bhd,bsd->bhs", in_context, context)
     scores = jnp.where(context_mask[:, None], scores * k**-0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores)[:, :, None]
     weights = (weights if dropout is None else dropout(weights))[:, :, 0].astype(context.dtype)

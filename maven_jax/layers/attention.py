@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -13,7 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.errors import UserError
+from maven_jax.kernels import fused_attention
 from maven_jax.kernels.single_token_attention import attend_from_one_query, attend_to_one_frame
+from maven_jax.kernels.wide_einsum import wide_einsum
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import Linear, contract
 
@@ -26,7 +27,9 @@ def attend(
     value: Float[Array, "b s h k"],
     key_mask: Bool[Array, "b s"] | None = None,
     bias: Float[Array, "*#bh t s"] | None = None,
-    dropout: Callable[[Array], Array] | None = None,
+    dropout: Dropout | None = None,
+    *,
+    valid_first: bool = False,
 ) -> Float[Array, "b t h k"]:
     """Scaled dot-product attention; softmax in float32.
 
@@ -34,15 +37,35 @@ def attend(
         query: queries.
         key: keys.
         value: values.
-        key_mask: False for keys that nobody attends to; a row without any key gives zeros.
+        key_mask: False for keys that nobody attends to; a row without any gives finite values.
         bias: added to the scores, broadcast over batch and heads.
-        dropout: applied to the (b, h, t, s) weights.
+        dropout: of the (b, h, t, s) weights.
+        valid_first: the keys that `key_mask` leaves out lie behind all others; faster on GPUs.
     """
+    if dropout is not None and dropout.active:
+        b, t, h, _ = query.shape
+        drawn = dropout.draw((b, h, t, key.shape[1]))
+    elif fused_attention.serves(query, key):
+        return fused_attention.attend(query, key, value, key_mask, bias, valid_first=valid_first)
+    else:
+        drawn = None
+    return fused_attention.recomputed(_attend)(query, key, value, key_mask, bias, drawn)
+
+
+def _attend(
+    query: Float[Array, "b t h k"],
+    key: Float[Array, "b s h k"],
+    value: Float[Array, "b s h k"],
+    key_mask: Bool[Array, "b s"] | None,
+    bias: Float[Array, "*#bh t s"] | None,
+    drawn: tuple[Bool[Array, "b h t s"], float] | None,
+) -> Float[Array, "b t h k"]:
+    """The formula; `drawn` are the weights that stay, and the probability of that."""
     # Heads lead, so that both products are plain batched ones, and the division waits until the
     # values are summed: in Swin's windows a third of the time of the other order, on processors.
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (b, h, t, k)
     query = query * (1 / math.sqrt(query.shape[-1]))
-    scores = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
+    scores = wide_einsum("bhtk,bhsk->bhts", query, key)
     if bias is not None:
         scores = scores + bias
     if key_mask is not None:
@@ -53,10 +76,11 @@ def attend(
     total = weights.sum(-1, keepdims=True)
     if key_mask is not None:
         weights = jnp.where(key_mask, weights, 0.0)
-    if dropout is not None:
-        weights = dropout(weights)
+    if drawn is not None:
+        keep, probability = drawn
+        weights = jnp.where(keep, weights / probability, 0.0)
     weights = weights.astype(value.dtype)
-    y = jnp.einsum("bhts,bhsk->bhtk", weights, value, preferred_element_type=jnp.float32)
+    y = wide_einsum("bhts,bhsk->bhtk", weights, value)
     return (y / total).astype(value.dtype).swapaxes(1, 2)
 
 
@@ -84,6 +108,7 @@ class SelfAttention(nn.Module):
         key_mask: Bool[Array, "b t"] | None = None,
         bias: Float[Array, "*#bh t t"] | None = None,
         *,
+        valid_first: bool = False,
         deterministic: bool = True,
     ) -> Float[Array, "b t d"]:
         width = x.shape[-1]
@@ -93,7 +118,7 @@ class SelfAttention(nn.Module):
         key = heads(use_bias=self.key_bias, name="key")(x)
         value = heads(name="value")(x)
         dropout = Dropout(self.dropout_rate, deterministic)
-        y = attend(query, key, value, key_mask, bias, dropout)
+        y = attend(query, key, value, key_mask, bias, dropout, valid_first=valid_first)
         return linear(width, _OUT_OF_HEADS, name="out")(y)
 
 
@@ -138,7 +163,7 @@ class MultiHeadAttention(nn.Module):
         context = jnp.where(context_mask[..., None], context, 0)
         if context.shape[1] == 1:
             value = contract(context[:, 0], value_kernel) + value_bias
-            dropout = None if deterministic or not self.dropout_rate else dropout
+            dropout = dropout if dropout.active else None
             attended = attend_to_one_frame(value, out_kernel, queries.shape[1], dropout)
         elif queries.shape[1] == 1:
             query = contract(queries[:, 0], query_kernel) + query_bias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from maven_jax.kernels.random_bits import keep_mask
 
@@ -22,16 +22,25 @@ class Dropout(nn.Module):
     rate: float | int
     deterministic: bool
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Returns x with dropout.
+    @property
+    def active(self) -> bool:
+        """Whether anything is left out.
 
         Raises:
             ValueError: a rate outside [0, 1).
         """
         if not 0 <= self.rate < 1:
             raise ValueError(f"dropout rate {self.rate} is not in [0, 1)")
-        if self.deterministic or self.rate == 0:
+        return self.rate > 0 and not self.deterministic
+
+    def draw(self, shape: tuple[int, ...]) -> tuple[Bool[Array, "*shape"], float]:
+        """Returns which elements stay, and the probability with which they do."""
+        return keep_mask(self.make_rng("dropout"), self.rate, shape)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Returns x with dropout."""
+        if not self.active:
             return x
-        mask, probability = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(mask, x / jnp.asarray(probability, x.dtype), 0)
+        keep, probability = self.draw(x.shape)
+        return jnp.where(keep, x / jnp.asarray(probability, x.dtype), 0)

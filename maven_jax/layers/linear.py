@@ -9,6 +9,7 @@ a row need one all-reduce between them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -128,13 +129,43 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         axes = tuple(self.axes)
-        shape, last = x.shape[x.ndim - len(axes) :], tuple(range(-len(axes), 0))
+        shape = x.shape[x.ndim - len(axes) :]
         ones = nn.with_logical_partitioning(nn.initializers.ones_init(), axes)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
         scale = jnp.asarray(self.param("scale", ones, shape, self.param_dtype))
         bias = jnp.asarray(self.param("bias", zeros, shape, self.param_dtype))
-        x = x.astype(jnp.float32)
-        # By two passes: E[x²] − E[x]² loses what an epsilon of 1e-12 keeps.
-        x = x - x.mean(last, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(last, keepdims=True) + self.epsilon)
-        return (x * scale + bias).astype(self.dtype)
+        return _normalized(x, scale, bias, self.epsilon, self.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalized(x: Array, scale: Array, bias: Array, epsilon: float, dtype: DTypeLike) -> Array:
+    return _normalized_forward(x, scale, bias, epsilon, dtype)[0]
+
+
+def _normalized_forward(x: Array, scale: Array, bias: Array, epsilon: float, dtype: DTypeLike):
+    last = tuple(range(-scale.ndim, 0))
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(last, keepdims=True)
+    # By two passes: E[x²] − E[x]² loses what an epsilon of 1e-12 keeps.
+    centered = wide - mean
+    factor = jax.lax.rsqrt(jnp.square(centered).mean(last, keepdims=True) + epsilon)
+    return (centered * factor * scale + bias).astype(dtype), (x, mean, factor, scale, bias)
+
+
+def _normalized_backward(epsilon: float, dtype: DTypeLike, saved: Any, gradient: Array):
+    """JAX's own keeps float32 copies of x, and reads them once for each sum."""
+    x, mean, factor, scale, bias = saved
+    last, rows = tuple(range(-scale.ndim, 0)), tuple(range(x.ndim - scale.ndim))
+    gradient = gradient.astype(jnp.float32)
+    normal = (x.astype(jnp.float32) - mean) * factor
+    scaled = gradient * scale
+    of_x = scaled - scaled.mean(last, keepdims=True)
+    of_x -= normal * (scaled * normal).mean(last, keepdims=True)
+    return (
+        (of_x * factor).astype(x.dtype),
+        (gradient * normal).sum(rows).astype(scale.dtype),
+        gradient.sum(rows).astype(bias.dtype),
+    )
+
+
+_normalized.defvjp(_normalized_forward, _normalized_backward)

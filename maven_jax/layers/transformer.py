@@ -39,6 +39,8 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """One layer of a frozen encoder: BERT's order (norm after adding) or the pre-norm one.
 
+    What its mask leaves out is padding behind the tokens or frames.
+
     Attributes:
         num_heads: attention heads.
         mlp_dim: width of the feed-forward part.
@@ -64,10 +66,10 @@ class EncoderLayer(nn.Module):
         feed_forward = FeedForward(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         attention_norm, mlp_norm = norm(name="attention_norm"), norm(name="mlp_norm")
         if self.pre_norm:
-            x = x + attention(attention_norm(x), mask)
+            x = x + attention(attention_norm(x), mask, valid_first=True)
             x = x + feed_forward(mlp_norm(x))
         else:
-            x = attention_norm(x + attention(x, mask))
+            x = attention_norm(x + attention(x, mask, valid_first=True))
             x = mlp_norm(x + feed_forward(x))
         return x, x if self.emit else None
 

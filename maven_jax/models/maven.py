@@ -124,6 +124,7 @@ class Maven(nn.Module):
                 dropout_rate=self.beit_dropout_rate,
                 stochastic_depth_rate=self.stochastic_depth_rate,
                 remat=self.remat,
+                valid_first=True,
                 dtype=self.dtype,
                 name=f"beit_{stack}",
             )(x, frame_mask, deterministic=not train)

@@ -105,6 +105,7 @@ class MavenReleased(nn.Module):
                     mlp_dim=self.beit_mlp_dim,
                     layer_scale_init=self.layer_scale_init,
                     remat=self.remat,
+                    valid_first=True,
                     dtype=self.dtype,
                     name=f"beit_{stack}",
                 )(x, frame_mask, deterministic=not train)

@@ -21,7 +21,7 @@ def with_gradients(conv, x, kernel, by, dilation):
 
 
 def direct(x, kernel, dilation):
-    return module._direct(dilation, x, kernel)
+    return module._direct(x, kernel, dilation)
 
 
 # Frames that fill their tiles and frames that do not, fewer than one tile, and one alone.
@@ -43,6 +43,21 @@ def test_values_and_gradients_are_those_of_xlas_convolution(taps, dilation, t):
         # Interpolation costs a digit, which shows where there are few terms.
         tolerance = max(terms, 100) * EPS * total.max()
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("taps", "dilation", "t"), [(5, 1, 40), (5, 8, 30), (3, 2, 21), (1, 1, 3)])
+def test_the_product_of_accelerators_is_xlas_convolution(taps, dilation, t, dtype):
+    draw = np.random.default_rng(0).standard_normal
+    x, by = (jnp.asarray(draw((2, t, width)), dtype) for width in (24, 16))
+    kernel = jnp.asarray(draw((taps, 24, 16)) / (24 * taps) ** 0.5, dtype)
+    gathered = with_gradients(module._gathered, x, kernel, by, dilation)
+    wide = [v.astype(jnp.float32) for v in (x, kernel, by)]
+    exact = with_gradients(direct, *wide, dilation)
+    for a, b in zip(gathered, exact):
+        # One rounding of the result, besides the sums' own in float32.
+        tolerance = float(jnp.finfo(dtype).eps) / 2 + 100 * EPS
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=tolerance * np.abs(b).max())
 
 
 @pytest.mark.parametrize("taps", range(2, MOST_TAPS + 1))

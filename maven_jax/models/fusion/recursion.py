@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.kernels.device import layers_written_out
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
 from maven_jax.models.fusion.recursion_config import RecursionConfig
 
@@ -17,7 +18,7 @@ from maven_jax.models.fusion.recursion_config import RecursionConfig
 class Recursion(nn.Module):
     """`JointCorrelation` l times, the joint features built anew from each step's result.
 
-    One scan: size of the program and time to compile it do not grow with l. Weights of steps of
+    One scan, which on GPUs is written out. Weights of steps of
     their own are stacked along a leading axis l (logical name "layers"); the parameters' names are
     `step/…` in both cases. Source: RJCA (Praveen et al., 2023/24), RJCMA (ABAW6, 2024); the papers
     give each step its own weights.
@@ -74,6 +75,7 @@ class Recursion(nn.Module):
             body,
             split_rngs={"params": not self.config.share_weights, "dropout": True},
             length=self.config.num_steps,
+            unroll=layers_written_out(self.config.num_steps),
             **axes,
         )
         step = JointCorrelation(self.config, self.dtype, self.param_dtype, name="step")

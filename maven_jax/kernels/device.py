@@ -1,0 +1,41 @@
+"""What the program runs on; kernels ask this, models never do."""
+
+from __future__ import annotations
+
+import jax
+
+
+def platform() -> str:
+    """Returns "cpu", "gpu" or "tpu": that of the mesh, which need not be there, or JAX's own."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def on_one_device() -> bool:
+    """Whether the program is for one device, not for several that share its arrays."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
+def on_one_processor() -> bool:
+    """Whether the program is for one CPU, not for accelerators or several (simulated) devices."""
+    return platform() == "cpu" and on_one_device()
+
+
+def compute_capability() -> tuple[int, int]:
+    """Returns NVIDIA's number for what the GPU can do, (9, 0) for Hopper; (0, 0) elsewhere."""
+    if platform() != "gpu":
+        return 0, 0
+    number = getattr(jax.local_devices(backend="gpu")[0], "compute_capability", "")
+    major, _, minor = str(number).partition(".")
+    # AMD's devices have names there.
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+def layers_written_out(num_layers: int) -> int:
+    """Returns how many turns of a scan over layers the program writes out.
+
+    On GPUs all: a loop copies what the gradient needs onto stacks, and from there. That is dearer
+    than the time to compile, which grows with it.
+    """
+    return num_layers if platform() == "gpu" else 1
