@@ -16,6 +16,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.kernels.lstm import run_lstms
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import dense, uniform_by_fan_in
 
@@ -31,80 +32,27 @@ def _two_biases(hidden_dim: int) -> Callable[..., Array]:
     return init
 
 
-def _scan_lstm(
-    reverse: bool,
-    frames: Float[Array, "t b g"],
-    recurrent: Float[Array, "h g"],
-    initial: tuple[Float[Array, "b h"], Float[Array, "b h"]],
-    mask: Bool[Array, "t b 1"],
-) -> Float[Array, "t b h"]:
-    """Returns the hidden state after each frame; `frames` is the inputs' part of the gates."""
-
-    def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
-        hidden, cell = state
-        projected, observed = frame
-        z = projected + (hidden.astype(recurrent.dtype) @ recurrent).astype(jnp.float32)
-        i, f, g, o = jnp.split(z, 4, axis=-1)
-        new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
-        new_hidden = nn.sigmoid(o) * jnp.tanh(new_cell)
-        hidden = jnp.where(observed, new_hidden, hidden)
-        return (hidden, jnp.where(observed, new_cell, cell)), hidden
-
-    return lax.scan(step, initial, (frames, mask), reverse=reverse)[1]
-
-
-# JAX would add up the gradient of the recurrent weights within the loop, and exchange it between
-# devices at every frame. Here it is one product after the loop.
-_run_lstm = jax.custom_vjp(_scan_lstm, nondiff_argnums=(0,))
-
-
-def _run_lstm_forward(reverse: bool, frames, recurrent, initial, mask):
-    states, back = jax.vjp(lambda f, i: _scan_lstm(reverse, f, recurrent, i, mask), frames, initial)
-    return states, (back, states, recurrent, initial[0])
-
-
-def _run_lstm_backward(reverse: bool, saved, gradient):
-    back, states, recurrent, first = saved
-    of_frames, of_initial = back(gradient)
-    if reverse:
-        before = jnp.concatenate([states[1:], first[None]])
-    else:
-        before = jnp.concatenate([first[None], states[:-1]])
-    of_recurrent = jnp.einsum(
-        "tbh,tbg->hg", before.astype(recurrent.dtype), of_frames.astype(recurrent.dtype)
-    )
-    return of_frames, of_recurrent, of_initial, None
-
-
-_run_lstm.defvjp(_run_lstm_forward, _run_lstm_backward)
-
-
 class LstmLayer(nn.Module):
-    """One direction of one LSTM layer. Gates lie in torch's order: input, forget, cell, output.
+    """What one direction of one LSTM layer has of its own: the projection, the recurrent weights.
 
-    The inputs of all frames are projected in one product; only the recurrent one is scanned. At a
-    masked frame the state stays what it was.
+    The inputs of all frames are projected in one product. Gates lie in torch's order: input,
+    forget, cell, output.
 
     Attributes:
         hidden_dim: h.
-        reverse: from the last frame to the first.
-        dtype: of the products; the state is float32.
+        dtype: of the products.
         param_dtype: of the parameters.
     """
 
     hidden_dim: int
-    reverse: bool
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t c"],
-        mask: Bool[Array, "b t"],
-        initial: tuple[Float[Array, "b h"], Float[Array, "b h"]],
-    ) -> Float[Array, "b t h"]:
-        """Returns the state after each frame, begun with the `initial` (hidden, cell) state."""
+        self, x: Float[Array, "b t c"]
+    ) -> tuple[Float[Array, "b t g"], Float[Array, "h g"]]:
+        """Returns the inputs' part of the gates, g = 4 h, and the weights of the hidden state."""
         gates = 4 * self.hidden_dim
         start = uniform_by_fan_in(self.hidden_dim)
         project = dense(
@@ -123,15 +71,11 @@ class LstmLayer(nn.Module):
             self.param_dtype,
         ).astype(self.dtype)
         # Gathered on every device before the loop, not once at each frame within it.
-        recurrent = nn.with_logical_constraint(recurrent, (None, None))
-
-        frames = jnp.swapaxes(project(x).astype(jnp.float32), 0, 1)
-        states = _run_lstm(self.reverse, frames, recurrent, initial, mask.T[..., None])
-        return jnp.swapaxes(states, 0, 1).astype(self.dtype)  # (t, b, h) -> (b, t, h)
+        return project(x), nn.with_logical_constraint(recurrent, (None, None))
 
 
 class Blstm(nn.Module):
-    """LSTM layers, each running over the frames both ways, by `lax.scan`.
+    """LSTM layers, each running over the frames both ways.
 
     Size of the program and time to compile it do not depend on t. A masked frame leaves the states
     of both directions as they are, and its output is the held state: masked frames behind the end
@@ -161,7 +105,8 @@ class Blstm(nn.Module):
     ) -> Float[Array, "b t d"]:
         """Returns the last layer's states, forward beside backward: d = 2 h (h if one way)."""
         directions = ("forward", "backward") if self.bidirectional else ("forward",)
-        shape = (2, self.num_layers, len(directions), self.hidden_dim)
+        ways, reverse = len(directions), tuple(way == "backward" for way in directions)
+        shape = (2, self.num_layers, ways, self.hidden_dim)
         if self.learned_initial_state:
             initial = self.param(
                 "initial_state",
@@ -177,17 +122,17 @@ class Blstm(nn.Module):
         for layer in range(self.num_layers):
             if layer:
                 x = Dropout(self.dropout_rate, deterministic)(x)
-            outputs = [
-                LstmLayer(
-                    self.hidden_dim,
-                    reverse=direction == "backward",
-                    dtype=self.dtype,
-                    param_dtype=self.param_dtype,
-                    name=f"layer_{layer}_{direction}",
-                )(x, mask, (initial[0, layer, index], initial[1, layer, index]))
-                for index, direction in enumerate(directions)
-            ]
-            x = jnp.concatenate(outputs, axis=-1)
+            frames, recurrent = zip(
+                *(
+                    LstmLayer(
+                        self.hidden_dim, self.dtype, self.param_dtype, name=f"layer_{layer}_{way}"
+                    )(x)
+                    for way in directions
+                )
+            )
+            starts = [(initial[0, layer, way], initial[1, layer, way]) for way in range(ways)]
+            states = run_lstms(reverse, frames, recurrent, starts, mask)
+            x = jnp.concatenate(states, axis=-1).astype(self.dtype)
         return x
 
 
