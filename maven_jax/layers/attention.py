@@ -49,7 +49,8 @@ def attend(
         return fused_attention.attend(query, key, value, key_mask, bias, valid_first=valid_first)
     else:
         drawn = None
-    return fused_attention.recomputed(_attend)(query, key, value, key_mask, bias, drawn)
+    formula = fused_attention.attend_again if fused_attention.keeps_no_scores() else _attend
+    return formula(query, key, value, key_mask, bias, drawn)
 
 
 def _attend(
