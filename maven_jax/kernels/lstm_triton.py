@@ -21,9 +21,10 @@ from maven_jax.kernels.device import compute_capability
 _AMPERE = (8, 0)
 # Rows of a block: the fewest that the matrix units take.
 _ROWS = 16
-# Hidden values, or gradients of gates, that a product takes at once.
-_PART = 64
-_WIDEST = 512
+# A product takes so many weights of a gate at once: of several parts there is room near the units.
+_PART = 2**13
+_WARPS, _STAGES = 8, 3
+_NARROWEST, _WIDEST = 64, 512
 
 
 def serves(recurrent: Sequence[Float[Array, "h g"]]) -> bool:
@@ -32,7 +33,7 @@ def serves(recurrent: Sequence[Float[Array, "h g"]]) -> bool:
     return (
         compute_capability() >= _AMPERE
         and recurrent[0].dtype in (jnp.bfloat16, jnp.float16)
-        and _PART <= width <= _WIDEST
+        and _NARROWEST <= width <= _WIDEST
         and width & (width - 1) == 0  # Triton's arrays have such sizes
     )
 
@@ -128,7 +129,7 @@ def _call(kernel: Callable, reverse: tuple[bool, ...], interpret: bool, outputs:
         body,
         grid=(n, b // _ROWS),
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in outputs],
-        compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
+        compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
         interpret=interpret,
         name=kernel.__name__,
     )
@@ -147,6 +148,7 @@ def _wait(interpret: bool) -> None:
 
 def _forward(n, reverse, rows, interpret, x, w, hidden, cell, mask, states, cells, gates):
     t, h = x.shape[2], hidden.shape[-1]
+    size = min(h, _PART // h)
     first = pl.ds(t if reverse else 0, 1)
     plgpu.store(states.at[n, rows, first], plgpu.load(hidden.at[n, rows])[:, None])
     start = plgpu.load(cell.at[n, rows])
@@ -158,7 +160,7 @@ def _forward(n, reverse, rows, interpret, x, w, hidden, cell, mask, states, cell
         _wait(interpret)
 
         def add(part: Array, z: tuple[Array, ...]) -> tuple[Array, ...]:
-            at = pl.ds(part * _PART, _PART)
+            at = pl.ds(part * size, size)
             y = plgpu.load(states.at[n, rows, before, at])
             weights = [plgpu.load(w.at[n, at, pl.ds(k * h, h)]) for k in range(4)]
             return tuple(a + plgpu.dot(y, b) for a, b in zip(z, weights))
@@ -166,7 +168,7 @@ def _forward(n, reverse, rows, interpret, x, w, hidden, cell, mask, states, cell
         z = tuple(
             plgpu.load(x.at[n, rows, i, pl.ds(k * h, h)]).astype(jnp.float32) for k in range(4)
         )
-        z = jax.lax.fori_loop(0, h // _PART, add, z)
+        z = jax.lax.fori_loop(0, h // size, add, z)
         gate = [jnp.tanh(v) if k == 2 else jax.nn.sigmoid(v) for k, v in enumerate(z)]
         for k, value in enumerate(gate):
             plgpu.store(gates.at[n, rows, i, pl.ds(k * h, h)], value.astype(gates.dtype))
@@ -184,6 +186,7 @@ def _forward(n, reverse, rows, interpret, x, w, hidden, cell, mask, states, cell
 
 def _backward(n, reverse, rows, interpret, of_y, w, cells, gates, mask, of_x, of_hidden, of_cell):
     t, h = of_y.shape[2], of_y.shape[-1]
+    size = min(h, _PART // h)
 
     def frame(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         of_h, of_c = carry
@@ -209,12 +212,12 @@ def _backward(n, reverse, rows, interpret, of_y, w, cells, gates, mask, of_x, of
         _wait(interpret)
 
         def add(part: Array, total: Array) -> Array:
-            at = pl.ds(part * _PART, _PART)
+            at = pl.ds(part * size, size)
             return total + plgpu.dot(
                 plgpu.load(of_x.at[n, rows, i, at]), plgpu.load(w.at[n, at, :])
             )
 
-        through = jax.lax.fori_loop(0, 4 * h // _PART, add, jnp.zeros((_ROWS, h), jnp.float32))
+        through = jax.lax.fori_loop(0, 4 * h // size, add, jnp.zeros((_ROWS, h), jnp.float32))
         return (
             jnp.where(observed, through, of_h),
             jnp.where(observed, inner * gate[1], of_c),

@@ -149,7 +149,10 @@ def _normalized_forward(x: Array, scale: Array, bias: Array, epsilon: float, dty
     # By two passes: E[x²] − E[x]² loses what an epsilon of 1e-12 keeps.
     centered = wide - mean
     factor = jax.lax.rsqrt(jnp.square(centered).mean(last, keepdims=True) + epsilon)
-    return (centered * factor * scale + bias).astype(dtype), (x, mean, factor, scale, bias)
+    y = (centered * factor * scale + bias).astype(dtype)
+    # Without it XLA computes both again from x wherever the gradient needs them.
+    mean, factor = jax.lax.optimization_barrier((mean, factor))
+    return y, (x, mean, factor, scale, bias)
 
 
 def _normalized_backward(epsilon: float, dtype: DTypeLike, saved: Any, gradient: Array):
