@@ -61,9 +61,9 @@ class Chip:
 # the compiler's estimates of a product of 8192³ are then 88 and 90 % of the rate. That of v6e gives
 # the compiler's estimate of a large copy the same share of the stated bandwidth as on v5e, 81 %.
 CHIPS = {
-    "TPU v5 lite": Chip("v5e", 197e12, 16e9, 1.5e9),
-    "TPU v5": Chip("v5p", 459e12, 95e9, 1.75e9),
-    "TPU v6 lite": Chip("v6e", 918e12, 32e9, 1.75e9),
+    "TPU v5 lite": Chip("v5e", 197e12, 16 * 2**30, 1.5e9),
+    "TPU v5": Chip("v5p", 459e12, 95 * 2**30, 1.75e9),
+    "TPU v6 lite": Chip("v6e", 918e12, 32 * 2**30, 1.75e9),
 }
 
 

@@ -103,8 +103,13 @@ class JointCorrelation(nn.Module):
 
     def _time(self, m: str, x: Array, joint: Array) -> Array:
         t, d = x.shape[1], joint.shape[-1]
-        projected = x @ self._weight(f"{m}_joint", (x.shape[-1], d), axes=("embed", "mlp"))
-        correlation = jnp.tanh(jnp.einsum("bsd,btd->bst", projected, joint) / d**0.5)
+        weight = self._weight(f"{m}_joint", (x.shape[-1], d), axes=("embed", "mlp")) / d**0.5
+        # The frames meet in the narrower of the two widths.
+        if x.shape[-1] < d:
+            scores = jnp.einsum("bsc,btc->bst", x, joint @ weight.T)
+        else:
+            scores = jnp.einsum("bsd,btd->bst", x @ weight, joint)
+        correlation = jnp.tanh(scores)
         mixed = jnp.einsum("rs,bsc->brc", self._weight(f"{m}_correlation", (t, t)), x)
         hidden = nn.relu(jnp.einsum("bst,bsc->btc", correlation, mixed))
         # `hidden` sums T correlations where the other forms saturate: from Xavier's start alone
