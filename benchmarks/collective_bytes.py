@@ -12,12 +12,16 @@ follows from the numbers.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib.metadata
+import importlib.util
 import json
 import math
+import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +29,16 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from benchmarks.random_store import RandomStore
+from benchmarks.program_text import Program
+from benchmarks.random_store import WIDTHS, RandomStore
 from maven_jax import recipes
+from maven_jax.errors import UserError
 from maven_jax.experiment import Experiment
 from maven_jax.runtime.sharding import batch_sharding
 from maven_jax.state import count_parameters
 from maven_jax.training.stages import StageBuilder
 
-# Widths of the features that each recipe's encoders give.
-WIDTHS = {
-    "maven": {"visual": 1024, "audio": 768, "text": 768},
-    "rjca": {"visual": 49 * 512, "audio": 512},
-    "rjcma": {"visual": 512, "audio": 128, "text": 768},
-}
+SYSTEMS = ("maven", "rjca", "rjcma")
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "s8": 8, "u8": 8}
 _BITS |= {"s16": 16, "u16": 16, "s32": 32, "u32": 32, "s64": 64, "u64": 64}
@@ -47,16 +48,11 @@ _INSTRUCTION = re.compile(
     + r")(?P<start>-start)?\("
 )
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
-_CALLED = re.compile(r"(?:calls|to_apply|called_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_BODY = re.compile(r"body=%?([\w.\-]+)")
 # mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}
 _NAMED_GROUPS = re.compile(
     r"replica_groups=mesh\[([^\]]*)\]"
     r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}:]*)\}"
 )
-_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 
 
 def arrays(shape: str) -> list[tuple[str, int]]:
@@ -128,36 +124,6 @@ def sent(kind: str, size: int, group: int) -> float:
     }[kind]
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Name -> lines of each computation, and the entry's name."""
-    computations: dict[str, list[str]] = {}
-    entry, lines = "", []
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            lines = computations.setdefault(match[2], [])
-            entry = match[2] if match[1] else entry
-        else:
-            lines.append(line)
-    return computations, entry
-
-
-def _times(computations: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
-    """(line, how often it is executed) of a computation and all that it calls."""
-    for line in computations.get(name, ()):
-        yield line, times
-        if body := _BODY.search(line):
-            trips = _TRIPS.search(line)
-            if trips is None:
-                raise ValueError(f"a loop without a known trip count: {line.strip()[:200]}")
-            yield from _times(computations, body[1], times * int(trips[1]))
-            continue
-        called = _CALLED.findall(line)
-        for branches in _BRANCHES.findall(line):
-            called += [b.strip().lstrip("%") for b in branches.split(",")]
-        for other in called:
-            yield from _times(computations, other, times)
-
-
 def collectives(text: str, model: int) -> list[dict[str, Any]]:
     """The collectives of a program, those alike added up.
 
@@ -170,8 +136,7 @@ def collectives(text: str, model: int) -> list[dict[str, Any]]:
         the results on one device, a step) and sent (bytes each device sends in rings).
     """
     rows: dict[tuple, dict[str, Any]] = {}
-    computations, entry = _computations(text)
-    for line, times in _times(computations, entry, 1):
+    for line, times in Program.of(text).executions(in_fusions=True):
         match = _INSTRUCTION.match(line)
         if match is None:
             continue
@@ -219,27 +184,71 @@ def flops(jaxpr: Any) -> float:
 
 
 def make_mesh(data: int, model: int, topology: str) -> Mesh:
-    """A mesh of simulated CPU devices, or of a slice that is not there."""
-    if topology:
-        from jax.experimental import topologies
+    """A mesh of simulated CPU devices, or of a slice that is not there.
 
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    else:
-        devices = jax.devices()
+    Raises:
+        UserError: libtpu is missing, or knows no such slice of that size.
+    """
+    devices = list(slice_devices(topology) if topology else jax.devices())
+    if len(devices) < data * model:
+        raise UserError(f"mesh {data}x{model}: {topology or 'this machine'} has {len(devices)}")
     kinds = (AxisType.Auto,) * 2
-    devices = list(devices)[: data * model]
+    devices = devices[: data * model]
     return jax.make_mesh((data, model), ("data", "model"), axis_types=kinds, devices=devices)
 
 
-def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
-    """Compiles one training step and counts what it moves."""
-    config = recipes.load(system)
-    config.mesh.fsdp = fsdp
-    store = RandomStore(1, config.data.window.length, WIDTHS[system])
+def slice_devices(topology: str) -> Sequence[Any]:
+    """The chips of a slice for which the TPU's compiler compiles, without any TPU.
+
+    Raises:
+        UserError: libtpu is missing, or does not know the slice.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "the TPU's compiler is missing: pip install the libtpu that goes with"
+            f" jaxlib {importlib.metadata.version('jaxlib')} (pip install 'jax[tpu]')"
+        )
+    # Without these libtpu looks for the machine's TPU, and lets no other process load it.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"topology {topology!r}: {reason}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A training step for a mesh, compiled but never run.
+
+    Attributes:
+        config: the recipe.
+        mesh: of the devices that it is for.
+        parameters: how many the model has.
+        flops: of all matrix products and convolutions, on all devices.
+        compiled: the program of one device.
+        compile_s: seconds that it took.
+    """
+
+    config: recipes.Config
+    mesh: Mesh
+    parameters: int
+    flops: float
+    compiled: Any
+    compile_s: float
+
+
+def compile_step(config: recipes.Config, widths: Mapping[str, int], mesh: Mesh) -> CompiledStep:
+    """Compiles the training step of a recipe, with its batch at each position along `data`."""
+    store = RandomStore(1, config.data.window.length, widths)
     experiment = Experiment(config, store, mesh=mesh)
     stage = StageBuilder(experiment, steps_per_epoch=100, total_steps=100_000).build(0, 0)
-    data, along_model = mesh.shape["data"], mesh.shape["model"]
-    rows, sharding = config.train.batch_size * data, batch_sharding(mesh)
+    rows, sharding = config.train.batch_size * mesh.shape["data"], batch_sharding(mesh)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding),
         experiment.example(),
@@ -248,28 +257,44 @@ def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
         traced = stage.step.trace(stage.like, batch)
         began = time.monotonic()
         compiled = traced.lower(lowering_platforms=(mesh.devices.flat[0].platform,)).compile()
-    counted = collectives(compiled.as_text(), along_model)
+    return CompiledStep(
+        config=config,
+        mesh=mesh,
+        parameters=count_parameters(stage.like.weights.params),
+        flops=flops(traced.jaxpr.jaxpr),
+        compiled=compiled,
+        compile_s=round(time.monotonic() - began, 1),
+    )
+
+
+def measure(system: str, mesh: Mesh, fsdp: bool) -> dict[str, Any]:
+    """Compiles one training step and counts what it moves."""
+    config = recipes.load(system)
+    config.mesh.fsdp = fsdp
+    step = compile_step(config, WIDTHS[system], mesh)
+    data, along_model = mesh.shape["data"], mesh.shape["model"]
+    counted = collectives(step.compiled.as_text(), along_model)
     by_axis: dict[str, float] = defaultdict(float)
     for row in counted:
         by_axis[row["axis"]] += row["sent"]
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    cost, memory = step.compiled.cost_analysis() or {}, step.compiled.memory_analysis()
     return dict(
         system=system,
         platform=mesh.devices.flat[0].platform,
         mesh=f"{data}x{along_model}",
         fsdp=fsdp,
-        parameters=count_parameters(stage.like.weights.params),
+        parameters=step.parameters,
         windows_per_data_shard=config.train.batch_size,
         frames=config.data.window.length,
         dtype=config.model.dtype,
-        flops_of_the_step=flops(traced.jaxpr.jaxpr),
+        flops_of_the_step=step.flops,
         flops_by_cost_analysis=cost.get("flops"),
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         sent_by_axis=dict(by_axis),
         collectives_per_step=sum(row["count"] for row in counted),
         collectives=counted,
-        compile_s=round(time.monotonic() - began, 1),
+        compile_s=step.compile_s,
     )
 
 
@@ -294,7 +319,7 @@ def report(row: dict[str, Any]) -> str:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--systems", default=",".join(WIDTHS))
+    p.add_argument("--systems", default=",".join(SYSTEMS))
     p.add_argument("--meshes", default="8x1,4x2,2x4", help="data x model, with `f` behind: fsdp")
     p.add_argument("--topology", default="", help="of a TPU slice, as v5e:16x16; needs libtpu")
     p.add_argument("--out", type=Path, required=True, help="JSON file; rows are added to it")

@@ -13,6 +13,28 @@ from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import ModalitySpec, VideoEntry, mask_field
 
+# Widths of the features that the published encoders give.
+MAVEN = {"visual": 1024, "audio": 768, "text": 768}
+RJCMA = {"visual": 512, "audio": 128, "text": 768}
+RJCA = {"visual": 49 * 512, "audio": 512}
+# recipe -> widths of its features; end_to_end takes pixels, fine_tune a trained run, and systems
+# has small forms of the others
+WIDTHS: dict[str, dict[str, int]] = {
+    "quickstart": MAVEN,
+    "maven": MAVEN,
+    "maven_released:mlp": MAVEN,
+    "maven_released:beit": MAVEN,
+    "rjcma": RJCMA,
+    "lfan": RJCMA,
+    "late_fusion": RJCMA,
+    "grjca": RJCMA,
+    "hgrjca": RJCMA,
+    "tagf": RJCMA,
+    "rjca": RJCA,
+    "rjca:released": RJCA,
+    "baseline": MAVEN,
+    "features": MAVEN,
+}
 # So many frames differ; a prime, so that no window length divides it.
 _FRAMES = 997
 

@@ -18,29 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.random_store import MAVEN, RJCA, RJCMA, WIDTHS
 from benchmarks.side_by_side import Row, machine, versions
 from tests.support.stores import write_small_store
-
-MAVEN = {"visual": 1024, "audio": 768, "text": 768}
-RJCMA = {"visual": 512, "audio": 128, "text": 768}
-RJCA = {"visual": 49 * 512, "audio": 512}
-# recipe -> widths of its features; end_to_end takes pixels, fine_tune a trained run
-RECIPES: dict[str, dict[str, int]] = {
-    "quickstart": MAVEN,
-    "maven": MAVEN,
-    "maven_released:mlp": MAVEN,
-    "maven_released:beit": MAVEN,
-    "rjcma": RJCMA,
-    "lfan": RJCMA,
-    "late_fusion": RJCMA,
-    "grjca": RJCMA,
-    "hgrjca": RJCMA,
-    "tagf": RJCMA,
-    "rjca": RJCA,
-    "rjca:released": RJCA,
-    "baseline": MAVEN,
-    "features": MAVEN,
-}
 
 
 def first_step_s(recipe: str, store: Path, workdir: Path, cache: Path) -> float:
@@ -77,7 +57,7 @@ def measure(name: str, repeats: int, growth: bool) -> Iterator[Row]:
             path = Path(folder) / f"store_{len(stores)}"
             write_small_store(path, videos=8, frames=700, modalities=widths)
             stores[tuple(widths.items())] = path
-        for i, (recipe, widths) in enumerate(RECIPES.items()):
+        for i, (recipe, widths) in enumerate(WIDTHS.items()):
             described = machine()
             seconds = [
                 first_step_s(

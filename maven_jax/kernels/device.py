@@ -7,19 +7,20 @@ import jax
 
 def platform() -> str:
     """Returns "cpu", "gpu" or "tpu": that of the mesh, which need not be there, or JAX's own."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
     return jax.default_backend() if device is None else device.platform
 
 
-def on_one_device() -> bool:
-    """Whether the program is for one device, not for several that share its arrays."""
+def num_devices() -> int:
+    """How many devices share the program's arrays."""
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or mesh.size == 1
+    return 1 if mesh.empty else mesh.size
 
 
 def on_one_processor() -> bool:
     """Whether the program is for one CPU, not for accelerators or several (simulated) devices."""
-    return platform() == "cpu" and on_one_device()
+    return platform() == "cpu" and num_devices() == 1
 
 
 def compute_capability() -> tuple[int, int]:

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.kernels import lstm_triton
-from maven_jax.kernels.device import on_one_device
+from maven_jax.kernels.device import num_devices
 
 State = tuple[Float[Array, "b h"], Float[Array, "b h"]]
 
@@ -38,7 +38,7 @@ def run_lstms(
         initial: (hidden, cell) states before the first frame.
         mask: True where a frame was observed.
     """
-    if on_one_device() and lstm_triton.serves(recurrent):
+    if num_devices() == 1 and lstm_triton.serves(recurrent):
         weights, states = jnp.stack(recurrent), jax.tree.map(lambda *x: jnp.stack(x), *initial)
         return list(lstm_triton.run(reverse, jnp.stack(frames), weights, states, mask))
 

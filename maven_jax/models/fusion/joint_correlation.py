@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.kernels.by_window import by_window
 from maven_jax.kernels.random_bits import keep_mask
+from maven_jax.kernels.weighted_correlation import weighted_correlation
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import XAVIER, Linear, dense
 from maven_jax.models.fusion.recursion_config import RecursionConfig
@@ -93,17 +94,22 @@ class JointCorrelation(nn.Module):
 
     def _channel(self, m: str, x: Array, joint: Array) -> Array:
         t, k, d = x.shape[1], self.config.attention_dim, joint.shape[-1]
-        mixed = jnp.einsum("bsc,st->btc", x, self._weight(f"{m}_joint", (t, t)))
-        correlation = jnp.tanh(jnp.einsum("btc,btd->bcd", mixed, joint) / d**0.5)
+        # Divided before the product, where it is smaller.
+        mixed = jnp.einsum("bsc,st->btc", x, self._weight(f"{m}_joint", (t, t))) / d**0.5
         of_input = jnp.einsum("kt,btc->bkc", self._weight(f"{m}_input", (k, t)), x)
         weight = self._weight(f"{m}_correlation", (k, d), axes=(None, "mlp"))
-        hidden = nn.relu(of_input + jnp.einsum("kd,bcd->bkc", weight, correlation))
+        hidden = nn.relu(of_input + weighted_correlation(mixed, joint, weight))
         return jnp.einsum("kt,bkc->btc", self._weight(f"{m}_output", (k, t)), hidden)
 
     def _time(self, m: str, x: Array, joint: Array) -> Array:
         t, d = x.shape[1], joint.shape[-1]
-        projected = x @ self._weight(f"{m}_joint", (x.shape[-1], d), axes=("embed", "mlp"))
-        correlation = jnp.tanh(jnp.einsum("bsd,btd->bst", projected, joint) / d**0.5)
+        weight = self._weight(f"{m}_joint", (x.shape[-1], d), axes=("embed", "mlp")) / d**0.5
+        # The frames meet in the narrower of the two widths.
+        if x.shape[-1] < d:
+            scores = jnp.einsum("bsc,btc->bst", x, joint @ weight.T)
+        else:
+            scores = jnp.einsum("bsd,btd->bst", x @ weight, joint)
+        correlation = jnp.tanh(scores)
         mixed = jnp.einsum("rs,bsc->brc", self._weight(f"{m}_correlation", (t, t)), x)
         hidden = nn.relu(jnp.einsum("bst,bsc->btc", correlation, mixed))
         # `hidden` sums T correlations where the other forms saturate: from Xavier's start alone
