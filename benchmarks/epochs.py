@@ -14,14 +14,22 @@ from maven_jax.training.stages import StageBuilder
 
 
 class Epoch:
-    """A recipe trained as `maven_jax.train` does it, without the run's files."""
+    """A recipe trained as `maven_jax.train` does it, without the run's files.
+
+    Attributes:
+        windows: of an epoch.
+        steps: of an epoch.
+        load_s: seconds that it took to put the features onto the devices.
+    """
 
     def __init__(self, experiment: Experiment):
         windows = experiment.windows("train", train=True)
         self.windows = len(windows)
         self.steps = math.ceil(len(windows) / experiment.config.train.batch_size)
         self._mesh = experiment.mesh
+        began = time.perf_counter()
         self._feed = make_feed(experiment, windows, experiment.source(windows))
+        self.load_s = time.perf_counter() - began
         builder = StageBuilder(
             experiment, steps_per_epoch=self.steps, total_steps=1000 * self.steps
         )

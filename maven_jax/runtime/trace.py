@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def summary_of(planes: Iterable[Any], steps: int, longest: int = 10) -> Summary:
     else:
         lines = [_host_operations(line) for plane in planes for line in plane.lines]
         busy_ns = sum(_covered(line) for line in lines)
-    took, times = Counter[str](), Counter[str]()
+    took, times = defaultdict[str, float](float), Counter[str]()
     for line in lines:
         for name, own_ns in _own_times(line):
             took[name] += own_ns
@@ -129,7 +129,7 @@ def summary_of(planes: Iterable[Any], steps: int, longest: int = 10) -> Summary:
         kernels=sum(times.values()) / share,
         longest=tuple(
             Operation(name[:_NAME_LENGTH], ns / 1e6 / share, times[name] / share)
-            for name, ns in took.most_common(longest)
+            for name, ns in sorted(took.items(), key=lambda of: -of[1])[:longest]
         ),
     )
 
