@@ -26,6 +26,7 @@ BENCHMARKS = {
     "roberta": "encoders",
     "ccc": "ccc",
     "loader": "loader",
+    "resident": "loader",
     "startup": "startup",
 }
 

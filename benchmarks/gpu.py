@@ -1,15 +1,17 @@
 """What one GPU does: training steps and encoders in bfloat16, and an epoch of Aff-Wild2's size.
 
-    python -m benchmarks.gpu [--row NAME …] [--json FILE]
+    python -m benchmarks.gpu [--row NAME …] [--budget SECONDS] [--trace] [--json FILE]
     JAX_PLATFORMS=cpu python -m benchmarks.gpu --toy        the same at toy size, anywhere
 
 Ours, PyTorch eager and `torch.compile` take turns in one process on the same batch, all in bfloat16
-(PyTorch by autocast), after their outputs were compared in float32. A reading is several steps in a
-row and the wait for the last. `mfu` is the FLOPs of our matrix products and convolutions over the
-time and over what the maker states for the chip, `roofline` the same over a large bfloat16 product
-measured in the same process. The epoch draws 1.7 M frames of random features onto the device and
-trains the recipe's windows of them (`data.resident`). Each row is printed and written when it is
-there; without PyTorch's CUDA build the peers' columns stay empty.
+(PyTorch by autocast), after the training steps' outputs were compared in float32 on the device. A
+reading is several steps in a row and the wait for the last. Our program compiles in a thread while
+`torch.compile` works; nothing is timed meanwhile. `mfu` is the FLOPs of our matrix products and
+convolutions over the time and over what the maker states for the chip, `roofline` the same over a
+large bfloat16 product measured in the same process. Compiling is timed twice: into an empty cache,
+and from it. The epoch draws 1.7 M frames of random features onto the device and trains the recipe's
+windows of them (`data.resident`). Each row is printed and written when it is there, and one that
+fails leaves the others; without PyTorch's CUDA build the peers' columns stay empty.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import math
 import os
 import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,20 +36,22 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import jax.numpy as jnp
 import torch
-from torch.utils._pytree import tree_map
 
 from benchmarks import encoders, training_steps
+from benchmarks.command import write_rows
+from benchmarks.compiling import Compiling, cached_seconds, memory_facts
+from benchmarks.epochs import Epoch
 from benchmarks.random_store import RandomStore
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
+from benchmarks.torch_peers import KINDS, Begin, Peers
 from maven_jax import recipes
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, positive
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.experiment import Experiment
 from maven_jax.progress import say, timed
+from maven_jax.runtime import trace
 from maven_jax.runtime.compilation import keep_compiled
-from maven_jax.training.feed import make_feed
-from maven_jax.training.stages import StageBuilder
 
 # Dense bfloat16 FLOP/s that NVIDIA states, by a part of JAX's name of the device.
 STATED = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
@@ -56,9 +60,9 @@ VIDEOS, FRAMES = 350, 4857
 # name -> what the maker of the claim takes; then the same for toys
 TRAINING: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "maven_released": (dict(batch_size=64, frames=300), dict(batch_size=2, frames=20)),
-    "maven_paper": (dict(batch_size=64, frames=300), dict(batch_size=1, frames=20, layers=1)),
     "rjcma": (dict(batch_size=64, frames=300), dict(batch_size=1, frames=300)),
     "rjca": (dict(batch_size=256, frames=16), dict(batch_size=1, frames=16)),
+    "maven_paper": (dict(batch_size=64, frames=300), dict(batch_size=1, frames=20, layers=1)),
 }
 # name -> frames, seconds or tokens, and how many of them
 ENCODING = {
@@ -71,28 +75,50 @@ EPOCHS = {
     "rjcma_epoch": ("rjcma", dict(visual=512, audio=128, text=768), (64, 2)),
     "maven_epoch": ("maven", dict(visual=1024, audio=768, text=768), (64, 2)),
 }
-NAMES = (*TRAINING, *ENCODING, *EPOCHS)
-# Begins a step or a forward pass, and returns what is there when it is done.
-Begin = Callable[[], Any]
+# name -> seconds that --budget keeps free for it. JAX does not give memory back to PyTorch, so the
+# largest step comes after all other peers.
+EXPECTED_S = {
+    "maven_released": 40,
+    "rjcma": 80,
+    "rjca": 60,
+    "swin": 60,
+    "hubert": 45,
+    "roberta": 35,
+    "maven_paper": 100,
+    "rjcma_epoch": 70,
+    "maven_epoch": 100,
+}
+NAMES = tuple(EXPECTED_S)
+# A reading lasts about so long, and has so many steps at the most.
+_READING_S, _MOST_STEPS = 0.3, 10
+_TRACED_STEPS = 3
+
+
+def traced(begin: Callable[[int], Any]) -> dict[str, Any]:
+    """Records some steps and shows what took longest; `begin` takes how many."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with timed("a trace"), trace.recorded(folder):
+            jax.block_until_ready(begin(_TRACED_STEPS))
+        summary = trace.summarize(folder, _TRACED_STEPS)
+    for line in summary.lines():
+        say(line)
+    return summary.to_json()
 
 
 class Bench:
-    """What rows share: sizes, the peak, the peers' device.
+    """What rows share: sizes, the peak, the peers.
 
     Args:
         toy: tiny sizes, and peers on whatever PyTorch has.
+        peers: one of `KINDS`.
+        trace: whether steps are recorded too.
     """
 
-    def __init__(self, toy: bool):
-        self.toy = toy
-        cuda = torch.cuda.is_available()
-        self.peers = toy or cuda
-        self.torch_device = torch.device("cuda" if cuda else "cpu")
-        self._in_a_row, self._repeats = (1, 2) if toy else (10, 10)
-        if toy:
-            torch.set_num_threads(1)  # two that wait for each other are slow on a busy machine
-        if not self.peers:
-            say("PyTorch sees no GPU (its CUDA build is missing?): the peers' columns stay empty")
+    def __init__(self, toy: bool, peers: str = "compile", trace: bool = False):
+        self.toy, self._trace = toy, trace
+        self.peers = Peers(peers, toy)
+        self._most_steps, self._repeats = (1, 2) if toy else (_MOST_STEPS, 10)
         with timed("the rate of a bfloat16 product"):
             self._peak = self._matmul_rate(256 if toy else 8192)
         kind = jax.devices()[0].device_kind
@@ -103,58 +129,58 @@ class Bench:
     def _matmul_rate(self, size: int) -> float:
         a = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
         multiply = jax.jit(lambda x, y: x @ y)
-        seconds = in_turns([self._reading(lambda: multiply(a, a))], repeats=self._repeats)[0]
-        return 2 * size**3 * self._in_a_row / min(seconds)
+        return 2 * size**3 / min(self._seconds({"": lambda: multiply(a, a)})[""])
 
-    def _autocast(self) -> torch.autocast:
-        """bfloat16 on a GPU; processors take many times as long with it."""
-        on = self.torch_device.type == "cuda"
-        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=on)
-
-    def _reading(self, begin: Begin) -> Begin:
+    def _reading(self, begin: Begin, steps: int) -> Begin:
         """Some steps in a row; the host prepares one while the device is at another."""
 
         def reading() -> None:
-            for _ in range(self._in_a_row):
+            for _ in range(steps):
                 done = begin()
             jax.block_until_ready(done)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            self.peers.wait()
 
         return reading
 
-    def peers_of(self, module: torch.nn.Module, step: Callable[[Any], Begin]) -> dict[str, Begin]:
-        """PyTorch eager and `torch.compile`, as far as they are to be had here.
-
-        Args:
-            module: already on the peers' device.
-            step: what makes a step of it, or of the compiled module.
-        """
-        if not self.peers:
-            return {}
-        works = {"eager": step(module)}
-        try:
-            with timed("torch.compile"):
-                # A toy leaves out the code generator: minutes on a processor, and not the GPU's.
-                network = torch.compile(module, backend="eager" if self.toy else "inductor")
-                compiled = step(network)
-                compiled()
-        except Exception as error:  # whatever its many parts raise, ours and eager are measured
-            say(f"torch.compile failed ({type(error).__name__}): its column stays empty")
-        else:
-            works["compiled"] = compiled
-        return works
+    def _seconds(self, works: dict[str, Begin]) -> dict[str, list[float]]:
+        """Seconds of a step of each, taken in turns."""
+        steps = []
+        for begin in works.values():
+            once = self._reading(begin, 1)
+            once()
+            began = time.perf_counter()
+            once()
+            took = time.perf_counter() - began
+            steps.append(max(1, min(self._most_steps, math.ceil(_READING_S / took))))
+        readings = [self._reading(begin, n) for begin, n in zip(works.values(), steps)]
+        seconds = in_turns(readings, repeats=self._repeats, warm_up=1)
+        return {k: [s / n for s in r] for k, n, r in zip(works, steps, seconds)}
 
     def row(
         self, name: str, work: str, ours: Begin, peers: dict[str, Begin], flops: float, **facts: Any
     ) -> Row:
-        """Times all in turns."""
+        """Times all in turns; peers alone and first, if there is no room for both.
+
+        Args:
+            name: of the row.
+            work: what is done, in words.
+            ours: our step.
+            peers: as `Peers.of` makes them.
+            flops: of a step.
+            facts: further numbers.
+        """
+        described = machine()
+        needed = facts.get("temporary_gb", 0.0) * 1e9 + self.peers.peak_bytes
+        turns = [{"ours": ours} | peers]
+        if peers and needed > self.peers.free_bytes():
+            say("no room for both: PyTorch is timed first, then ours")
+            turns = [peers, {"ours": ours}]
+        seconds: dict[str, list[float]] = {}
         with timed("warming up and measuring"):
-            described, works = machine(), {"ours": ours} | peers
-            readings = in_turns(
-                [self._reading(begin) for begin in works.values()], repeats=self._repeats, warm_up=1
-            )
-        seconds = {k: [s / self._in_a_row for s in r] for k, r in zip(works, readings)}
+            for works in turns:
+                seconds |= self._seconds(works)
+                if len(turns) > 1:
+                    self.peers.free()
         medians = {k: statistics.median(s) for k, s in seconds.items()}
         rate = flops / medians["ours"]
         facts |= {
@@ -165,6 +191,8 @@ class Bench:
             "eager_s": medians.get("eager"),
             "eager_ratio": medians["eager"] / medians["ours"] if "eager" in medians else None,
         }
+        if self._trace:
+            facts["trace"] = traced(lambda steps: [ours() for _ in range(steps)][-1])
         return Row(
             name=f"{name}_bf16",
             work=work,
@@ -181,38 +209,54 @@ class Bench:
     def training_step(self, name: str) -> Row:
         """A training step of a claim of `training_steps`."""
         size = TRAINING[name][self.toy]
-        with timed("both networks, their outputs in float32"):
-            ours, peer, difference = training_steps.CLAIMS[name][0](**size)
-        config = ours.config
-        config.model.dtype = "bfloat16"
-        ours = training_steps.Ours(config, ours.batch, None)
-        with timed("compiling ours"):
-            jax.block_until_ready(ours.begin())
-        place = self.torch_device
-
-        def put(x: Any) -> Any:
-            return x.to(place) if isinstance(x, torch.Tensor) else x
-
-        module = peer.module.to(place)
-        inputs, targets = tree_map(put, peer.inputs), peer.targets.to(place)
-
-        def step(network: Any) -> Begin:
-            adam = torch.optim.Adam(module.parameters(), lr=1e-4, fused=place.type == "cuda")
-
-            def begin() -> None:
-                adam.zero_grad(set_to_none=True)
-                with self._autocast():
-                    out = network(*inputs)
-                peer.loss(out.float(), targets).backward()
-                adam.step()
-
-            return begin
-
-        peers = self.peers_of(module, step)
-        work = f"training step, B {size['batch_size']}, T {size['frames']}, bfloat16"
+        with timed("both networks"):
+            whole, peer = training_steps.CLAIMS[name][0](**size)
+        peers, difference = {}, None
+        with Compiling() as compiling:
+            if self.peers.kind != "none":
+                whole.lowered_prediction  # noqa: B018  traced here, compiled in the thread
+                compiling.begin(lambda: whole.prediction)
+            with timed("tracing ours"):
+                began = time.perf_counter()
+                ours = whole.in_dtype("bfloat16")
+                lowered, flops = ours.lower(), ours.flops
+                trace_s = time.perf_counter() - began
+            compiled = compiling.begin(lowered.compile)
+            if self.peers.kind != "none":
+                peer = peer.to(self.peers.device)
+                theirs = peer.outputs()
+                peers = self.peers.of(peer.module, lambda network: self._adam_step(network, peer))
+            with timed("waiting for ours to compile"):
+                ours.program, first_s = compiled()
+        if peers:
+            with timed("the outputs in float32"):
+                difference = training_steps.check_equal(whole.outputs(), theirs, name)
+        del whole
         return self.row(
-            name, work, ours.begin, peers, ours.flops, difference_of_float32_outputs=difference
+            name,
+            f"training step, B {size['batch_size']}, T {size['frames']}, bfloat16",
+            ours.begin,
+            peers,
+            flops,
+            difference_of_float32_outputs=difference,
+            trace_s=trace_s,
+            first_compile_s=first_s,
+            cached_compile_s=cached_seconds(lambda: ours.lower().compile()),
+            **memory_facts(ours.program),
         )
+
+    def _adam_step(self, network: Any, peer: training_steps.Peer) -> Begin:
+        fused = self.peers.device.type == "cuda"
+        adam = torch.optim.Adam(peer.module.parameters(), lr=1e-4, fused=fused)
+
+        def begin() -> None:
+            adam.zero_grad(set_to_none=True)
+            with self.peers.autocast():
+                out = network(*peer.inputs)
+            peer.loss(out.float(), peer.targets).backward()
+            adam.step()
+
+        return begin
 
     def encoder(self, name: str) -> Row:
         """The forward pass of an encoder of `encoders`."""
@@ -223,25 +267,38 @@ class Bench:
             model.save_pretrained(Path(folder) / "model")
             loaded = load_encoder(Path(folder) / "model", dtype=jnp.bfloat16)
         variables, x = jax.device_put(({"params": loaded.params}, here))
-        with timed("compiling ours"):
-            traced = jax.jit(loaded.module.apply).trace(variables, *x)
-            program = traced.lower().compile()
         peers = {}
-        if self.peers:
-            model = model.eval().to(self.torch_device)
-            theirs = {k: v.to(self.torch_device) for k, v in theirs.items()}
+        with Compiling() as compiling:
+            began = time.perf_counter()
+            traced = jax.jit(loaded.module.apply).trace(variables, *x)
+            lowered = traced.lower()
+            trace_s = time.perf_counter() - began
+            compiled = compiling.begin(lowered.compile)
+            if self.peers.kind != "none":
+                model = model.eval().to(self.peers.device)
+                theirs = {k: v.to(self.peers.device) for k, v in theirs.items()}
 
-            def forward(network: Any) -> Begin:
-                def begin() -> None:
-                    with torch.inference_mode(), self._autocast():
-                        network(**theirs)
+                def forward(network: Any) -> Begin:
+                    def begin() -> None:
+                        with torch.inference_mode(), self.peers.autocast():
+                            network(**theirs)
 
-                return begin
+                    return begin
 
-            peers = self.peers_of(model, forward)
-        work = f"forward, {count} x {work.format(size)}, bfloat16"
-        flops = product_flops(traced.jaxpr)
-        return self.row(name, work, lambda: program(variables, *x), peers, flops)
+                peers = self.peers.of(model, forward)
+            with timed("waiting for ours to compile"):
+                program, first_s = compiled()
+        return self.row(
+            name,
+            f"forward, {count} x {work.format(size)}, bfloat16",
+            lambda: program(variables, *x),
+            peers,
+            product_flops(traced.jaxpr),
+            trace_s=trace_s,
+            first_compile_s=first_s,
+            cached_compile_s=cached_seconds(lambda: traced.lower().compile()),
+            **memory_facts(program),
+        )
 
     def epoch(self, name: str) -> Row:
         """Seconds of an epoch with the features on the device, without the first one."""
@@ -256,11 +313,28 @@ class Bench:
         if self.toy and recipe == "maven":
             config.model.beit_layers = 1
         epoch = Epoch(Experiment(config, RandomStore(videos, frames, widths)))
-        seconds = []
-        for number in range(2 if self.toy else 4):
+        with timed("compiling the training step"):
+            began = time.perf_counter()
+            program = epoch.compile()
+            first_s = time.perf_counter() - began
+        cached_s = cached_seconds(epoch.compile)
+        seconds: list[float] = []
+        while len(seconds) < 2 or (not self.toy and len(seconds) < 4 and sum(seconds) < 20):
             seconds.append(epoch.seconds())
-            say(f"epoch {number + 1}: {seconds[-1]:.3g} s, {epoch.steps} steps")
+            say(f"epoch {len(seconds)}: {seconds[-1]:.3g} s, {epoch.steps} steps")
         later, described = seconds[1:], machine()
+        facts: dict[str, Any] = {
+            "steps": epoch.steps,
+            "limit_s": 5.0,
+            "first_epoch_s": seconds[0],
+            "load_s": epoch.load_s,
+            "frames_loaded_per_s": videos * frames / epoch.load_s,
+            "first_compile_s": first_s,  # tracing included, here and in the next
+            "cached_compile_s": cached_s,
+            **memory_facts(program),
+        }
+        if self._trace:
+            facts["trace"] = traced(epoch.take)
         return Row(
             name=name,
             work=f"epoch of {videos * frames:,} frames, {epoch.windows:,} windows, "
@@ -269,49 +343,37 @@ class Bench:
             ours_s=statistics.median(later),
             peer_s=None,
             spread=(max(later) - min(later)) / statistics.median(later),
-            facts={"steps": epoch.steps, "limit_s": 5.0, "first_epoch_s": seconds[0]},
+            facts=facts,
             machine=described,
             versions=versions(),
         )
 
 
-class Epoch:
-    """A recipe trained as `maven_jax.train` does it, without the run's files."""
+def measure(names: Sequence[str], bench: Bench, end: float) -> Iterator[Row | None]:
+    """The rows in order, None for one that failed; memory of one is free before the next.
 
-    def __init__(self, experiment: Experiment):
-        windows = experiment.windows("train", train=True)
-        self.windows = len(windows)
-        self.steps = math.ceil(len(windows) / experiment.config.train.batch_size)
-        self._feed = make_feed(experiment, windows, experiment.source(windows))
-        builder = StageBuilder(
-            experiment, steps_per_epoch=self.steps, total_steps=1000 * self.steps
-        )
-        stage = builder.build(0, 0)
-        self._state: Any = builder.fresh(stage)
-        with timed("compiling the training step"), jax.set_mesh(experiment.mesh):
-            self._feed.compile(stage.step, self._state)
-
-    def seconds(self) -> float:
-        """Trains one epoch."""
-        began, done = time.perf_counter(), 0
-        while done < self.steps:
-            taken, count = self._feed.take(self.steps - done)
-            self._state, metrics = self._feed.run(self._state, taken)
-            done += count
-        jax.block_until_ready((self._state, metrics))
-        return time.perf_counter() - began
-
-
-def measure(names: Sequence[str], toy: bool) -> Iterator[Row]:
-    """The rows in order; memory of one is free before the next."""
-    bench = Bench(toy)
+    Args:
+        names: of the rows.
+        bench: what they share.
+        end: time (of `time.monotonic`) at which all must be over.
+    """
     for name in names:
+        remaining_s = end - time.monotonic()
+        if remaining_s < EXPECTED_S[name]:
+            say(f"== {name}: no time, {remaining_s:.0f} s of about {EXPECTED_S[name]} are left")
+            continue
         kinds = ((TRAINING, bench.training_step), (ENCODING, bench.encoder), (EPOCHS, bench.epoch))
         say(f"== {name}")
-        yield next(row for kind, row in kinds if name in kind)(name)
+        try:
+            with timed(name):
+                row = next(row for kind, row in kinds if name in kind)(name)
+        except Exception:  # of any of three libraries; the other rows are measured
+            traceback.print_exc()
+            row = None
+        yield row
+        del row
         gc.collect()
-        with contextlib.suppress(AttributeError):  # absent from builds without CUDA
-            torch.cuda.empty_cache()
+        bench.peers.free()
 
 
 def parser() -> Parser:
@@ -323,31 +385,65 @@ def parser() -> Parser:
         help=f"this row; may be given several times (default: {', '.join(NAMES)})",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    p.add_argument(
+        "--peers",
+        choices=KINDS,
+        default="compile",
+        help="what ours is compared with: nothing, PyTorch eager, or torch.compile too (default)",
+    )
+    p.add_argument(
+        "--trace", action="store_true", help="record a few steps of ours too: its longest kernels"
+    )
+    p.add_argument(
+        "--budget",
+        type=positive,
+        default=math.inf,
+        metavar="SECONDS",
+        help="leave out rows that would take longer than what is left of it",
+    )
     p.add_argument("--toy", action="store_true", help="tiny sizes, to see that it works")
     return p
 
 
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Compiled programs go into an empty folder, unless JAX was told another one."""
+    given = jax.config.jax_compilation_cache_dir
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", given or folder)
+        keep_compiled()
+        try:
+            yield
+        finally:
+            jax.config.update("jax_compilation_cache_dir", given)
+
+
 def main(argv: list[str]) -> int:
     """Measures, prints, writes."""
+    end = time.monotonic()
     args: argparse.Namespace = parser().parse_args(argv)
+    end += args.budget
     names = args.row or NAMES
     for name in names:
         if name not in NAMES:
             raise UserError(f"--row: no {name!r}{did_you_mean(name, NAMES)}")
     if not args.toy and jax.devices()[0].platform != "gpu":
         raise UserError("JAX sees no GPU here; --toy runs anywhere")
-    keep_compiled()
     rows: list[dict[str, Any]] = []
-    for row in measure(names, args.toy):
-        rows.append(row.to_json())
-        numbers = {k: v for k, v in row.facts.items() if v is not None}
-        shown = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
-        compiled = "" if row.ratio is None else f", {row.ratio:.2f} x torch.compile's speed"
-        say(f"{row.name}: {row.work}: {row.ours_s:.3g} s{compiled}; {shown}")
-        if args.json is not None:  # what is done stays, whatever happens to the rest
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+    whole = True
+    with empty_cache():
+        for row in measure(names, Bench(args.toy, args.peers, args.trace), end):
+            if row is None:
+                whole = False
+                continue
+            rows.append(row.to_json())
+            numbers = {k: v for k, v in row.facts.items() if isinstance(v, int | float)}
+            shown = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
+            compiled = "" if row.ratio is None else f", {row.ratio:.2f} x torch.compile's speed"
+            say(f"{row.name}: {row.work}: {row.ours_s:.3g} s{compiled}; {shown}")
+            if args.json is not None:  # what is done stays, whatever happens to the rest
+                write_rows(args.json, rows)
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":

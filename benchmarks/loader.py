@@ -1,10 +1,12 @@
 """Shuffled windows from a store, against raw reads of the same records, in turns.
 
-    maven-jax bench loader
+    maven-jax bench loader resident
 
 Ours is the batch that training takes: read, decoded, cut, padded, stacked, in one process with the
 recipe's threads. The peer only asks ArrayRecord for the bytes of as many records, batch by batch,
 and does nothing with them. Each reading starts without a batch in flight and ends without one.
+
+`resident` puts a split of as wide features onto the devices, which has no peer.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from benchmarks.side_by_side import Row, compare
 from maven_jax.data.pipeline import WindowSource, train_iterator
+from maven_jax.data.resident import ResidentWindows
 from maven_jax.data.windows import make_windows
+from maven_jax.runtime.sharding import make_mesh
 from tests.support.stores import write_small_store
 
 WIDTHS = {"visual": 1024, "audio": 768, "text": 768}
@@ -93,8 +98,38 @@ def with_videos(name: str, videos: int, repeats: int, goal: float | None) -> Row
         return row
 
 
+def resident(name: str, repeats: int) -> Row:
+    """A split of long videos onto the devices, as `data.resident` does it."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_small_store(
+            Path(folder) / "store",
+            videos=12,
+            frames=4857,
+            modalities=WIDTHS,
+            splits=("train",),
+            shard_bytes=2**28,
+        )
+        entries = store.videos("train")
+        windows = make_windows(
+            entries, annotated=True, kind="sliding", length=LENGTH, hop=HOP, step_s=None
+        )
+
+        def load() -> None:
+            loaded = ResidentWindows(store, windows, tuple(WIDTHS), {}, make_mesh(1, 1))
+            jax.block_until_ready(loaded.arrays)
+
+        frames = sum(entry.num_frames for entry in entries)
+        work = f"{frames:,} frames of {len(entries)} videos onto the devices"
+        row = compare(name, work, load, None, repeats=repeats)
+        row.facts["frames_per_s"] = frames / row.ours_s
+        return row
+
+
 def measure(name: str, repeats: int, growth: bool) -> Iterator[Row]:
     """The rows of the claim; with `growth`, for other numbers of videos too."""
+    if name == "resident":
+        yield resident(name, repeats)
+        return
     yield with_videos(name, SIZES[0], repeats, 0.5)
     for videos in SIZES[1:] if growth else ():
         yield with_videos(f"{name}/{videos}", videos, repeats, None)

@@ -37,6 +37,14 @@ def test_every_command_has_help(command, capsys):
         (["evaluate", "--workdir", "nowhere"], "no config.json here"),
         (["inspect", "nowhere"], "no such folder"),
         (["train"], "required: --config, --workdir"),
+        (
+            ["train", "--config", "maven", "--workdir", "w", "--profile", "0"],
+            "'0': expected a whole",
+        ),
+        (
+            ["train", "--config", "maven", "--workdir", "w", "--profile=-3"],
+            "'-3': expected a whole",
+        ),
         (["synth", "--out", "o", "--videos", "many"], "--videos"),
         (["evaluate", "--workdir", "w", "--what"], "--what"),
         (["compare", "nowhere"], "maven-jax evaluate --workdir nowhere"),

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from maven_jax import recipes
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, count
 from maven_jax.files import write_json
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import check_sections
@@ -34,6 +34,14 @@ def parser() -> Parser:
         help="begin with the weights of the best checkpoint in this workdir, and with nothing "
         "else of it; short for --config.train.init of the whole model",
     )
+    p.add_argument(
+        "--profile",
+        type=count,
+        default=0,
+        metavar="STEPS",
+        help="record so many steps after the first ones into WORKDIR/profile, and print the "
+        "kernels that take longest; results stay the same",
+    )
     hosts.add_arguments(p)
     return p
 
@@ -59,7 +67,15 @@ def main(argv: list[str]) -> int:
                 section = config.data.synthetic
                 recipes.call(ensure_store, section, "data.synthetic", store=config.data.store)
         hosts.wait_for_first()  # the others wait for the store
-        if train(config, args.workdir, overrides, watchdog=watchdog, preemption=preemption) is None:
+        scores = train(
+            config,
+            args.workdir,
+            overrides,
+            watchdog=watchdog,
+            preemption=preemption,
+            profile_steps=args.profile,
+        )
+        if scores is None:
             return 0
         # Matplotlib takes a second to import: it should not delay the first step.
         from maven_jax.evaluation import plots

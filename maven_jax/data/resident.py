@@ -8,7 +8,9 @@ exactly the values that `pipeline.WindowSource` reads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, no_type_check
 
@@ -20,16 +22,19 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from maven_jax.data.loading import load_frames, local_positions, on_devices
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.progress import meter
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import VideoEntry
+from maven_jax.store.schema import TARGETS, mask_field
 from maven_jax.types import Batch
 
 # Of a frame's targets and their mask.
 _TARGET_BYTES = 4 * 2 + 1
+# Windows whose mean vectors a thread takes in one go.
+_WINDOWS = 16
 # The share of a device's free memory that features may take; the rest is for training.
 _FEATURES_SHARE = 0.6
 
@@ -144,7 +149,7 @@ class ResidentWindows:
         self._store, self._windows, self._mesh = store, windows, mesh
         self._modalities = modalities
         self._single = {m: s for m, s in single_vector.items() if m in modalities}
-        self._source = WindowSource(store, windows, modalities, single_vector)
+        self._vectors = WindowSource(store, windows, tuple(self._single), single_vector)
         self.layout = make_layout(windows, mesh.shape["data"])
         self.arrays = self._load()
 
@@ -180,74 +185,47 @@ class ResidentWindows:
         return ResidentArrays(**split, **index)
 
     def _load_shards(self) -> dict[str, Any]:
-        """Reads the positions of this process's devices, one after the other, onto these."""
-        layout, data = self.layout, self._mesh.shape["data"]
-        sharding = NamedSharding(self._mesh, P("data"))
-        axis = self._mesh.axis_names.index("data")
-        parts: dict[int, list[jax.Array]] = {}
-        treedef = None
-        by_position = np.moveaxis(self._mesh.devices, axis, 0).reshape(data, -1)
-        local = set(jax.local_devices())
-        ours = {
-            position: owners
-            for position, devices in enumerate(by_position)
-            if (owners := [d for d in devices if d in local])
-        }
-        total = sum(self._windows.entries[v].num_frames for p in ours for v in layout.shards[p])
-        with meter("loading features onto the devices", total, "frames") as m:
-            for position, devices in ours.items():
-                leaves, treedef = jax.tree.flatten(self._read_shard(position, m.advance))
-                for i, leaf in enumerate(leaves):
-                    parts.setdefault(i, []).extend(jax.device_put(leaf, d) for d in devices)
-        assert treedef is not None
-        arrays = [
-            jax.make_array_from_single_device_arrays(
-                (data * pieces[0].shape[0], *pieces[0].shape[1:]), sharding, pieces
-            )
-            for _, pieces in sorted(parts.items())
-        ]
-        return jax.tree.unflatten(treedef, arrays)
-
-    def _read_shard(self, position: int, advance: Callable[[int], None]) -> dict[str, Any]:
-        """The arrays of one position of the data axis."""
-        layout, specs = self.layout, self._store.modalities
-        rows = {m: layout.windows if m in self._single else layout.frames for m in self._modalities}
-        shard: dict[str, Any] = {
-            "features": {m: np.zeros((n, specs[m].dim), specs[m].dtype) for m, n in rows.items()},
-            "masks": {m: np.zeros(n, bool) for m, n in rows.items()},
-            "targets": np.zeros((layout.frames, 2), np.float32),
-            "target_mask": np.zeros(layout.frames, bool),
-        }
-        row = vector = 0
-        for video in layout.shards[position]:
-            entry = self._windows.entries[video]
-            self._read_video(entry, row, shard)
-            row += entry.num_frames
-            if self._single:
-                own = np.flatnonzero(self._windows.video == video)
-                for window in own:
-                    item = self._source[int(window)]
-                    for m in self._single:
-                        shard["features"][m][vector] = item["features"][m][0]
-                        shard["masks"][m][vector] = item["modality_masks"][m][0]
-                    vector += 1
-            advance(entry.num_frames)
-        return shard
-
-    def _read_video(self, entry: VideoEntry, row: int, shard: dict[str, Any]) -> None:
-        """Fills the shard's rows from `row` on with the frames of a video."""
+        """The positions of this process's devices, read onto these."""
+        windows, layout = self._windows, self.layout
         framed = [m for m in self._modalities if m not in self._single]
-        # In blocks: an hour of wide features would otherwise be in memory twice.
-        block = 64 * self._store.chunk_frames
-        for start in range(0, entry.num_frames, block):
-            stop = min(start + block, entry.num_frames)
-            frames = self._store.read(entry, start, stop, framed)
-            rows = slice(row + start, row + stop)
-            for m in framed:
-                shard["features"][m][rows] = frames.features[m]
-                shard["masks"][m][rows] = frames.masks[m]
-            shard["targets"][rows] = frames.targets
-            shard["target_mask"][rows] = frames.target_mask
+        fields = [TARGETS, "target_mask", *framed, *map(mask_field, framed)]
+        videos = {
+            position: [windows.entries[v] for v in layout.shards[position]]
+            for position in local_positions(self._mesh)
+        }
+        total = sum(entry.num_frames for entries in videos.values() for entry in entries)
+        with meter("loading features onto the devices", total, "frames") as m:
+            loaded = load_frames(self._store, videos, layout.frames, fields, self._mesh, m.advance)
+            if self._single:
+                vectors = {position: self._mean_vectors(position) for position in videos}
+                loaded |= on_devices(vectors, self._mesh)
+        return {
+            "features": {m: loaded[m] for m in self._modalities},
+            "masks": {m: loaded[mask_field(m)] for m in self._modalities},
+            "targets": loaded[TARGETS],
+            "target_mask": loaded["target_mask"],
+        }
+
+    def _mean_vectors(self, position: int) -> dict[str, np.ndarray]:
+        """Field -> a row for each window at a position, by video."""
+        rows, specs = self.layout.windows, self._store.modalities
+        arrays: dict[str, np.ndarray] = {}
+        for m in self._single:
+            arrays[m] = np.zeros((rows, specs[m].dim), specs[m].dtype)
+            arrays[mask_field(m)] = np.zeros(rows, bool)
+        own = [np.flatnonzero(self._windows.video == v) for v in self.layout.shards[position]]
+        numbers = np.concatenate([np.zeros(0, int), *own])
+
+        def read(begin: int) -> None:
+            batch = self._vectors.read(numbers[begin : begin + _WINDOWS])
+            to = slice(begin, begin + _WINDOWS)
+            for m in self._single:
+                arrays[m][: len(numbers)][to] = batch["features"][m][:, 0]
+                arrays[mask_field(m)][: len(numbers)][to] = batch["modality_masks"][m][:, 0]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(read, range(0, len(numbers), _WINDOWS)))
+        return arrays
 
     def take(self, arrays: ResidentArrays, windows: Int[Array, "b"]) -> Batch:
         """The batch of some windows, split over the data axis; for use inside jit.

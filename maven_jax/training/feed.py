@@ -50,8 +50,8 @@ class StreamedFeed:
         )
         self._example = experiment.example()
 
-    def compile(self, step: Any, state: TrainState) -> None:
-        """Compiles a stage's jitted (state, batch) -> (state, metrics)."""
+    def compile(self, step: Any, state: TrainState) -> Any:
+        """Compiles a stage's jitted (state, batch) -> (state, metrics); returns the program."""
         sharding = batch_sharding(self._mesh)
         batch = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
@@ -60,6 +60,7 @@ class StreamedFeed:
             self._example,
         )
         self._step = step.lower(state, batch).compile()
+        return self._step
 
     def take(self, most: int) -> tuple[Any, int]:
         """What the next steps need, and how many these are, `most` at the most: one."""
@@ -96,8 +97,8 @@ class ResidentFeed:
         seed = experiment.config.seed
         self.position = number_iterator(source, batch_size=self._batch_size, seed=seed)
 
-    def compile(self, step: Any, state: TrainState) -> None:
-        """Compiles a loop over a stage's jitted (state, batch) -> (state, metrics)."""
+    def compile(self, step: Any, state: TrainState) -> Any:
+        """Compiles a loop over a stage's jitted step, as `StreamedFeed`; returns the program."""
 
         def run(state: TrainState, arrays: Any, numbers: jax.Array, count: jax.Array) -> Any:
             def take(i: Any) -> Any:
@@ -124,6 +125,7 @@ class ResidentFeed:
             )
             .compile()
         )
+        return self._program
 
     def take(self, most: int) -> tuple[Any, int]:
         """What the next steps need, and how many these are, `most` at the most."""

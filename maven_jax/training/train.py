@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from maven_jax.training.feed import make_feed
 from maven_jax.training.initial_weights import start_from
 from maven_jax.training.mixing import open_mixed, training_source
 from maven_jax.training.optimizer import Plateau
+from maven_jax.training.profile import WARM_UP_STEPS, Profile, steps_to_record, steps_until
 from maven_jax.training.reporter import Reporter
 from maven_jax.training.stages import Stage, StageBuilder, StageControl
 
@@ -40,6 +40,7 @@ def train(
     *,
     watchdog: Watchdog | None = None,
     preemption: hosts.Preemption | None = None,
+    profile_steps: int = 0,
 ) -> dict[str, Any] | None:
     """Trains, evaluating as it goes, and continues where an earlier call in `workdir` stopped.
 
@@ -52,6 +53,7 @@ def train(
         overrides: what was set on the command line, for the record.
         watchdog: is told of progress; None for nobody.
         preemption: is asked before every step whether to save and stop; None for never.
+        profile_steps: so many steps are recorded, once, into `profile` in the workdir.
 
     Returns:
         The scores of the last evaluation of the evaluation split; None if `preemption` ended it.
@@ -142,12 +144,18 @@ def train(
     compile_step(stage, state)
     writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
     report = Reporter(experiment, writer, start, **steps)
+    to_record = range(0)
+    if profile_steps:
+        to_record = steps_to_record(start, profile_steps, total_steps, (eval_every, save_every))
+        if not to_record:
+            say(f"the run ends before step {start + WARM_UP_STEPS}: nothing is recorded")
+    profile = Profile(workdir / "profile", to_record, watchdog)
 
     # Loop.
     scores: dict[str, Any] = {}
     pending: tuple[dict[str, Any], int] | None = None
     # However the loop ends, both write what they were given.
-    with contextlib.closing(checkpoints), contextlib.closing(writer):
+    with contextlib.closing(checkpoints), contextlib.closing(writer), profile:
         step = start
         while True:
             last = step == total_steps
@@ -188,12 +196,14 @@ def train(
                     compile_step(stage, state)
             watchdog.beat(step, "reading its batch")
             waiting = time.monotonic()
-            taken, count = feed.take(steps_until(step, total_steps, stops_every))
+            most = profile.until(step, steps_until(step, total_steps, stops_every))
+            taken, count = feed.take(most)
             report.waited(time.monotonic() - waiting)
             watchdog.beat(step, "computing")
             first = step == start
             if first:
                 say("the first step begins")
+            profile.before(step, state)
             state, metrics = feed.run(state, taken)
             # The metrics of the previous step are read while the device works on this one.
             report.steps(step, stage.rate, pending)
@@ -202,18 +212,10 @@ def train(
                 report.steps(step, stage.rate, pending)
                 pending = None
                 compile_prediction(state)
+            profile.after(step, (state, metrics))
             checkpoints.check()
         watchdog.pause("saving")
         checkpoints.wait()
         best = checkpoints.best_step
     say(f"trained {step} of {total_steps} steps; best checkpoint: step {best}")
     return scores
-
-
-def steps_until(step: int, total_steps: int, stops_every: Sequence[int]) -> int:
-    """Steps from `step` until the loop has something else to do.
-
-    >>> steps_until(7, 100, (10, 4))
-    1
-    """
-    return min(total_steps - step, *(every - step % every for every in stops_every))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from maven_jax.data import loading
 from maven_jax.data.pipeline import WindowSource
 from maven_jax.data.resident import ResidentWindows, device_bytes, make_layout
 from maven_jax.data.windows import make_windows
+from maven_jax.errors import UserError
 from maven_jax.runtime.sharding import make_mesh
 from maven_jax.store.reader import Store
 from tests.support.root import ROOT
@@ -62,18 +65,52 @@ def test_windows_are_those_of_the_store(store, kind):
     assert_same_batches(store, 1, 1, kind, {})
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 3000, 2**14])
+def test_windows_are_those_of_the_store_when_it_is_read_in_pieces(store, piece_bytes, monkeypatch):
+    monkeypatch.setattr(loading, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(loading, "_RECORDS", 3)
+    assert_same_batches(store, 1, 1, "sliding", {"audio": 1.0})
+
+
+def test_every_frame_is_loaded_and_counted_once(store, monkeypatch):
+    monkeypatch.setattr(loading, "PIECE_BYTES", 1000)
+    entries, counted = store.videos("train"), []
+    total = sum(e.num_frames for e in entries)
+    arguments = ({0: entries}, total + 5, ["visual"], make_mesh(1, 1), counted.append)
+    visual = np.asarray(loading.load_frames(store, *arguments)["visual"])
+    expected = [store.read(e, 0, e.num_frames).features["visual"] for e in entries]
+    np.testing.assert_array_equal(visual, np.concatenate([*expected, np.zeros((5, 8))]))
+    assert sum(counted) == total
+    assert len(counted) > 5
+
+
+def test_damage_is_named_while_pieces_are_read(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "PIECE_BYTES", 5000)
+    shutil.copytree(store.path, tmp_path / "s")
+    shard = sorted((tmp_path / "s").glob("*train*record*"))[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    shard.write_bytes(content)
+    damaged = Store(tmp_path / "s")
+    windows = make_windows(damaged.videos("train"), **KINDS["sliding"])
+    with pytest.raises(UserError, match="damaged, cannot read"):
+        ResidentWindows(damaged, windows, ("visual",), {}, make_mesh(1, 1))
+
+
 def test_mean_vectors_are_those_of_the_store(store):
     assert_same_batches(store, 1, 1, "segment", {"audio": 1.0, "text": None})
 
 
 PROGRAM = """
 import sys
+from maven_jax.data import loading
 from maven_jax.store.reader import Store
 from tests.data.test_resident import assert_same_batches
 store = Store(sys.argv[1])
 for data, model in ((8, 1), (4, 2), (1, 8)):
     assert_same_batches(store, data, model, "sliding", {"audio": 1.0})
-assert_same_batches(store, 8, 1, "dense", {})
+loading.PIECE_BYTES = 2**14  # several pieces at each position
+assert_same_batches(store, 4, 2, "dense", {})
 """
 
 
