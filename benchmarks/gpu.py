@@ -1,6 +1,7 @@
 """What one GPU does: training steps and encoders in bfloat16, and an epoch of Aff-Wild2's size.
 
     python -m benchmarks.gpu [--row NAME …] [--budget SECONDS] [--trace] [--json FILE]
+    python -m benchmarks.gpu --at-once --peers none         ours alone, compiled side by side
     JAX_PLATFORMS=cpu python -m benchmarks.gpu --toy        the same at toy size, anywhere
 
 Ours, PyTorch eager and `torch.compile` take turns in one process on the same batch, all in bfloat16
@@ -27,6 +28,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from benchmarks.command import write_rows
 from benchmarks.compiling import Compiling, cached_seconds, memory_facts
 from benchmarks.epochs import Epoch
 from benchmarks.random_store import RandomStore
+from benchmarks.row_processes import measure_in_turns, wait_for_turn
 from benchmarks.side_by_side import Row, in_turns, machine, product_flops, versions
 from benchmarks.torch_peers import KINDS, Begin, Peers
 from maven_jax import recipes
@@ -92,15 +95,24 @@ NAMES = tuple(EXPECTED_S)
 # A reading lasts about so long, and has so many steps at the most.
 _READING_S, _MOST_STEPS = 0.3, 10
 _TRACED_STEPS = 3
+# What a row takes to measure, once its programs are compiled.
+_MEASURING_S = 9.0
 
 
-def traced(begin: Callable[[int], Any]) -> dict[str, Any]:
-    """Records some steps and shows what took longest; `begin` takes how many."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with timed("a trace"), trace.recorded(folder):
-            jax.block_until_ready(begin(_TRACED_STEPS))
-        summary = trace.summarize(folder, _TRACED_STEPS)
+def traced(begin: Callable[[int], Any]) -> dict[str, Any] | None:
+    """Records some steps and shows what took longest; `begin` takes how many.
+
+    None if that fails: what was measured before stays.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with timed("a trace"), trace.recorded(folder):
+                jax.block_until_ready(begin(_TRACED_STEPS))
+            summary = trace.summarize(folder, _TRACED_STEPS)
+    except Exception:  # of the profiler, which asks much of its surroundings
+        traceback.print_exc()
+        return None
     for line in summary.lines():
         say(line)
     return summary.to_json()
@@ -113,18 +125,30 @@ class Bench:
         toy: tiny sizes, and peers on whatever PyTorch has.
         peers: one of `KINDS`.
         trace: whether steps are recorded too.
+        wait: returns when a row, whose programs are compiled, may be measured.
     """
 
-    def __init__(self, toy: bool, peers: str = "compile", trace: bool = False):
-        self.toy, self._trace = toy, trace
+    def __init__(
+        self,
+        toy: bool,
+        peers: str = "compile",
+        trace: bool = False,
+        wait: Callable[[], None] = lambda: None,
+    ):
+        self.toy, self._trace, self._wait = toy, trace, wait
         self.peers = Peers(peers, toy)
         self._most_steps, self._repeats = (1, 2) if toy else (_MOST_STEPS, 10)
-        with timed("the rate of a bfloat16 product"):
-            self._peak = self._matmul_rate(256 if toy else 8192)
         kind = jax.devices()[0].device_kind
         self._stated = next((rate for name, rate in STATED.items() if name in kind), None)
+
+    @cached_property
+    def _peak(self) -> float:
+        with timed("the rate of a bfloat16 product"):
+            peak = self._matmul_rate(256 if self.toy else 8192)
         stated = "none is known" if self._stated is None else f"{self._stated / 1e12:.0f}"
-        say(f"{kind}: {self._peak / 1e12:.3g} TFLOP/s measured, stated: {stated}")
+        kind = jax.devices()[0].device_kind
+        say(f"{kind}: {peak / 1e12:.3g} TFLOP/s measured, stated: {stated}")
+        return peak
 
     def _matmul_rate(self, size: int) -> float:
         a = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
@@ -169,6 +193,7 @@ class Bench:
             flops: of a step.
             facts: further numbers.
         """
+        self._wait()
         described = machine()
         needed = facts.get("temporary_gb", 0.0) * 1e9 + self.peers.peak_bytes
         turns = [{"ours": ours} | peers]
@@ -318,6 +343,7 @@ class Bench:
             program = epoch.compile()
             first_s = time.perf_counter() - began
         cached_s = cached_seconds(epoch.compile)
+        self._wait()
         seconds: list[float] = []
         while len(seconds) < 2 or (not self.toy and len(seconds) < 4 and sum(seconds) < 20):
             seconds.append(epoch.seconds())
@@ -401,6 +427,13 @@ def parser() -> Parser:
         metavar="SECONDS",
         help="leave out rows that would take longer than what is left of it",
     )
+    p.add_argument(
+        "--at-once",
+        action="store_true",
+        help="compile all rows at once, each in a process of its own, then measure in turns; "
+        "the device needs memory for all of them",
+    )
+    p.add_argument("--turns", type=Path, help=argparse.SUPPRESS)
     p.add_argument("--toy", action="store_true", help="tiny sizes, to see that it works")
     return p
 
@@ -418,6 +451,20 @@ def empty_cache() -> Iterator[None]:
             jax.config.update("jax_compilation_cache_dir", given)
 
 
+def measure_at_once(args: argparse.Namespace, names: Sequence[str], end: float) -> int:
+    """`main` by a process for each row."""
+    command = ["benchmarks.gpu", "--peers", args.peers]
+    command += ["--trace"] * args.trace + ["--toy"] * args.toy
+    rows: list[dict[str, Any]] = []
+    whole = True
+    for _, measured in measure_in_turns(command, names, end, _MEASURING_S):
+        rows += measured
+        whole = whole and bool(measured)
+        if args.json is not None:
+            write_rows(args.json, rows)
+    return 0 if whole else 1
+
+
 def main(argv: list[str]) -> int:
     """Measures, prints, writes."""
     end = time.monotonic()
@@ -429,10 +476,17 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--row: no {name!r}{did_you_mean(name, NAMES)}")
     if not args.toy and jax.devices()[0].platform != "gpu":
         raise UserError("JAX sees no GPU here; --toy runs anywhere")
+    if args.at_once:
+        return measure_at_once(args, names, end)
     rows: list[dict[str, Any]] = []
     whole = True
+
+    def wait() -> None:
+        if args.turns is not None:
+            wait_for_turn(args.turns, *names)
+
     with empty_cache():
-        for row in measure(names, Bench(args.toy, args.peers, args.trace), end):
+        for row in measure(names, Bench(args.toy, args.peers, args.trace, wait), end):
             if row is None:
                 whole = False
                 continue

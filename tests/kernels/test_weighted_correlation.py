@@ -52,7 +52,7 @@ def test_only_tpus_compute_again_and_large_batches_in_turns(monkeypatch):
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh):
         assert "scan[" not in steps()
-        monkeypatch.setattr(kernel, "on_tpu", lambda: True)
+        monkeypatch.setattr(kernel, "platform", lambda: "tpu")
         assert "length=1" in steps()
         monkeypatch.setattr(kernel, "TURN_BYTES", 2 * 6 * 7 * 4)
         assert "length=4" in steps()
