@@ -24,6 +24,7 @@ from rich.text import Text
 
 from maven_jax.command_line import Parser
 from maven_jax.errors import disk_refusal
+from maven_jax.kernels.check import TOLERANCE, differences
 from maven_jax.progress import console, say
 from maven_jax.runtime import compilation
 from maven_jax.version import __version__
@@ -118,6 +119,21 @@ def check_devices(place: Path) -> Result:
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         return Result(False, f"{finding}; an NVIDIA driver is here, but JAX sees no GPU", _CUDA)
     return Result(True, finding)
+
+
+def check_kernels(place: Path) -> Result:
+    """What a GPU computes its own way is what the formulas say."""
+    try:
+        compared = dict(differences())
+    except Exception as error:  # of a compiler, a driver or one of their libraries
+        return Result(False, f"a kernel fails: {_line(error)}", _REPORT)
+    if not compared:
+        return Result(True, "formulas as they are: this device has no kernels that round")
+    finding = ", ".join(f"{name} {value:.1e}" for name, value in compared.items())
+    finding = f"bfloat16 kernels and formulas differ by: {finding}"
+    # NaN is a fault too.
+    faulty = not all(value < TOLERANCE for value in compared.values())
+    return Result(not faulty, finding, _REPORT if faulty else "")
 
 
 def check_decoder(place: Path) -> Result:
@@ -251,6 +267,7 @@ def _no_network(addresses: list[str]) -> Iterator[None]:
 CHECKS: dict[str, Check] = {
     "versions": check_versions,
     "devices": check_devices,
+    "kernels": check_kernels,
     "decoder": check_decoder,
     "faces": check_faces,
     "disk": check_disk,

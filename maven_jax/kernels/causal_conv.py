@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from maven_jax.kernels.device import on_one_processor, platform
+from maven_jax.kernels.device import ACCELERATORS, on_one_processor, platform
 
 # Outputs of one tile.
 _TILE = 4
@@ -49,12 +49,13 @@ def causal_conv(
     # Several devices would exchange a gradient per product, of which there are more than taps.
     if on_one_processor() and worth_it and x.dtype == kernel.dtype == jnp.float32:
         return _tiled(x, kernel, dilation)
-    if platform() == "cpu":
-        return _direct(x, kernel, dilation)
-    return _gathered(x, kernel, dilation)
+    if platform() in ACCELERATORS:
+        return _gathered(x, kernel, dilation)
+    return direct(x, kernel, dilation)
 
 
-def _direct(x: Array, kernel: Array, dilation: int) -> Array:
+def direct(x: Array, kernel: Array, dilation: int) -> Array:
+    """The formula, by XLA's convolution."""
     return lax.conv_general_dilated(
         x,
         kernel,

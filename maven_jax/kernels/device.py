@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
+
+ACCELERATORS = ("gpu", "tpu")
+_portable = ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced meanwhile runs on every platform: kernels leave it to the formulas."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
 
 
 def platform() -> str:
-    """Returns "cpu", "gpu" or "tpu": that of the mesh, which need not be there, or JAX's own."""
+    """Returns "cpu", "gpu" or "tpu": that of the mesh, which need not be there, or JAX's own.
+
+    "any" for a portable program.
+    """
+    if _portable.get():
+        return "any"
     mesh = jax.sharding.get_abstract_mesh()
     device = None if mesh.empty else mesh.abstract_device
     return jax.default_backend() if device is None else device.platform

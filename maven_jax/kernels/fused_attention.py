@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.device import compute_capability, platform
+from maven_jax.kernels.device import ACCELERATORS, compute_capability, platform
 
 # cuDNN works on tiles of this many keys; of Swin's windows most of a tile would be empty.
 _LEAST_KEYS = 128
@@ -78,7 +78,7 @@ def _padded(x: Array, axis: int, count: int) -> Array:
 
 def keeps_no_scores() -> bool:
     """Whether scores are computed again for the gradient: memory is dearer than products."""
-    return platform() != "cpu"
+    return platform() in ACCELERATORS
 
 
 def attend_again(

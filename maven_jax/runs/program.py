@@ -26,6 +26,7 @@ from jax import export
 from jaxtyping import Array, Bool, Float, UInt8
 
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.kernels.device import portable
 from maven_jax.runs import bundle
 from maven_jax.runs.bundle import arrays_of, weights_of
 from maven_jax.runs.trained_model import TrainedModel
@@ -97,12 +98,14 @@ def export_program(model: TrainedModel, platforms: Sequence[str]) -> tuple[bytes
     function = jax.jit(exported_function(model))
     try:
         (rows,) = export.symbolic_shape("b")
-        made = export.export(function, platforms=platforms)(*_arguments(model, rows))
+        with portable():
+            made = export.export(function, platforms=platforms)(*_arguments(model, rows))
         return bytes(made.serialize()), True
     except Exception:  # of its own kind from each operation that needs to know b
         pass
     try:
-        made = export.export(function, platforms=platforms)(*_arguments(model, 1))
+        with portable():
+            made = export.export(function, platforms=platforms)(*_arguments(model, 1))
         return bytes(made.serialize()), False
     except Exception as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -27,7 +27,7 @@ def test_this_machine_is_well(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("PASS") == len(doctor.CHECKS) == 7
+    assert printed.count("PASS") == len(doctor.CHECKS) == 8
     assert "FAIL" not in printed
     assert "all is well" in printed
     assert not list(tmp_path.iterdir())
@@ -127,6 +127,16 @@ def test_a_platform_that_is_not_here_is_named(tmp_path, monkeypatch):
     result = doctor.check_devices(tmp_path)
     assert result.finding == "JAX finds no device: IndexError: list index out of range"
     assert result.advice.startswith("unset JAX_PLATFORMS=cuda, or pip install -e '.[cuda]'")
+
+
+@pytest.mark.parametrize("value", [0.2, float("nan")])
+def test_a_kernel_that_is_not_its_formula_is_a_fault(tmp_path, monkeypatch, value):
+    monkeypatch.setattr(doctor, "differences", lambda: iter([("LSTM", 0.001)]))
+    assert doctor.check_kernels(tmp_path).passed
+    monkeypatch.setattr(doctor, "differences", lambda: iter([("LSTM", 0.001), ("other", value)]))
+    result = doctor.check_kernels(tmp_path)
+    assert not result.passed
+    assert "LSTM 1.0e-03, other" in result.finding
 
 
 def test_without_a_folder_for_temporary_files_every_check_fails_with_advice(monkeypatch):

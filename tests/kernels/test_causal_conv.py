@@ -21,7 +21,7 @@ def with_gradients(conv, x, kernel, by, dilation):
 
 
 def direct(x, kernel, dilation):
-    return module._direct(x, kernel, dilation)
+    return module.direct(x, kernel, dilation)
 
 
 # Frames that fill their tiles and frames that do not, fewer than one tile, and one alone.
