@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.device import layers_written_out
+from maven_jax.kernels.layer_scan import keeping_products, layers_written_out
 from maven_jax.layers.attention import SelfAttention
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import LayerNorm
@@ -89,7 +89,8 @@ class BeitLayer(nn.Module):
         if drop_path_rate is not None and not self.deterministic:
             keep = 1.0 - drop_path_rate
             mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
-            y = jnp.where(mask, y / keep.astype(y.dtype), 0)
+            # A factor for each window: of a choice between arrays the gradient keeps a whole one.
+            y = y * jnp.where(mask, 1 / keep, 0).astype(y.dtype)
         return y
 
     @nn.compact
@@ -191,9 +192,10 @@ class BeitStack(nn.Module):
         rates = None
         if self.stochastic_depth_rate and not deterministic:
             rates = jnp.linspace(0.0, self.stochastic_depth_rate, self.num_layers)
-        layer = _ScannedLayer
         if self.remat:
-            layer = nn.remat(layer, prevent_cse=False)
+            layer = nn.remat(_ScannedLayer, prevent_cse=False)
+        else:
+            layer = keeping_products(_ScannedLayer)
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},

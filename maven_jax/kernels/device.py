@@ -53,12 +53,3 @@ def compute_capability() -> tuple[int, int]:
     major, _, minor = str(number).partition(".")
     # AMD's devices have names there.
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
-
-
-def layers_written_out(num_layers: int) -> int:
-    """Returns how many turns of a scan over layers the program writes out.
-
-    On GPUs all: a loop copies what the gradient needs onto stacks, and from there. That is dearer
-    than the time to compile, which grows with it.
-    """
-    return num_layers if platform() == "gpu" else 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.kernels.device import ACCELERATORS, compute_capability, platform
@@ -17,6 +18,8 @@ from maven_jax.kernels.device import ACCELERATORS, compute_capability, platform
 # cuDNN works on tiles of this many keys; of Swin's windows most of a tile would be empty.
 _LEAST_KEYS = 128
 _AMPERE = (8, 0)
+# What a gradient that computes a layer again should not compute again.
+ATTENDED = "attended"
 _WIDEST_HEAD = 128
 
 
@@ -135,8 +138,9 @@ def _again_forward(query, key, value, mask, bias, drawn):
     total = weights.sum(-1, keepdims=True)
     weights = _dropped(weights, mask, drawn).astype(value.dtype)
     y = jnp.einsum("bhts,bhsk->bhtk", weights, value, preferred_element_type=jnp.float32)
-    y = (y / total).astype(value.dtype)
-    return y, (query, key, value, mask, bias, drawn, y, highest + jnp.log(total))
+    y = checkpoint_name((y / total).astype(value.dtype), ATTENDED)
+    log_total = checkpoint_name(highest + jnp.log(total), ATTENDED)
+    return y, (query, key, value, mask, bias, drawn, y, log_total)
 
 
 def _again_backward(saved, of_y):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.kernels.device import layers_written_out
+from maven_jax.kernels.layer_scan import layers_written_out
 from maven_jax.models.fusion.joint_correlation import JointCorrelation
 from maven_jax.models.fusion.recursion_config import RecursionConfig
 
