@@ -27,7 +27,7 @@ def differences() -> Iterator[tuple[str, float]]:
         query, key = (jnp.zeros((1, 300, 4, 64), jnp.bfloat16) for _ in range(2))
         if fused_attention.serves(query, key):
             yield "attention", max(_attention(biased) for biased in (False, True))
-        if lstm_triton.serves([jnp.zeros((256, 1024), jnp.bfloat16)]):
+        if lstm_triton.serves(jnp.zeros((2, 256, 1024), jnp.bfloat16)):
             yield "LSTM", _lstm()
         yield "causal convolution", _convolution()
 
@@ -77,8 +77,7 @@ def _lstm() -> float:
     mask = jnp.asarray(np.random.default_rng(2).random((b, t)) < 0.7)
 
     def run(frames: Array, recurrent: Array) -> Array:
-        start = list(zip(hidden, cell))
-        return jnp.stack(lstm.run_lstms(reverse, list(frames), list(recurrent), start, mask))
+        return lstm.run_lstms(reverse, frames, recurrent, (hidden, cell), mask)
 
     # The scan takes float32.
     weights = _draw(n, h, 4 * h, seed=3, scale=h**-0.5)

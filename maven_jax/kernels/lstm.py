@@ -5,9 +5,6 @@ A scan's turn is a dozen small programs on a GPU, each of which takes longer to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,17 +14,17 @@ from jaxtyping import Array, Bool, Float
 from maven_jax.kernels import lstm_triton
 from maven_jax.kernels.device import num_devices
 
-State = tuple[Float[Array, "b h"], Float[Array, "b h"]]
+State = tuple[Float[Array, "n b h"], Float[Array, "n b h"]]
 
 
 def run_lstms(
     reverse: tuple[bool, ...],
-    frames: Sequence[Float[Array, "b t g"]],
-    recurrent: Sequence[Float[Array, "h g"]],
-    initial: Sequence[State],
+    frames: Float[Array, "n b t g"],
+    recurrent: Float[Array, "n h g"],
+    initial: State,
     mask: Bool[Array, "b t"],
-) -> list[Float[Array, "b t h"]]:
-    """Returns the hidden states of LSTMs side by side after each frame, in float32 or rounded.
+) -> Float[Array, "n b t h"]:
+    """Returns the hidden states of n LSTMs side by side after each frame, in float32 or rounded.
 
     Gates lie in the order input, forget, cell, output: g = 4 h. At a masked frame states stay.
 
@@ -39,24 +36,27 @@ def run_lstms(
         mask: True where a frame was observed.
     """
     if num_devices() == 1 and lstm_triton.serves(recurrent):
-        weights, states = jnp.stack(recurrent), jax.tree.map(lambda *x: jnp.stack(x), *initial)
-        return list(lstm_triton.run(reverse, jnp.stack(frames), weights, states, mask))
+        return lstm_triton.run(reverse, frames, recurrent, initial, mask)
+    # In one loop, in which those that run backwards see the frames turned round.
+    by_frame = _turned(reverse, jnp.moveaxis(frames.astype(jnp.float32), 2, 0))
+    observed = jnp.broadcast_to(mask.T[:, None, :, None], (*by_frame.shape[:3], 1))
+    states = _scanned(by_frame, recurrent, initial, _turned(reverse, observed))
+    return jnp.moveaxis(_turned(reverse, states), 0, 2)
 
-    def one(reverse: bool, frames: Array, recurrent: Array, initial: State) -> Array:
-        by_frame = jnp.swapaxes(frames.astype(jnp.float32), 0, 1)
-        states = _scanned(reverse, by_frame, recurrent, initial, mask.T[..., None])
-        return jnp.swapaxes(states, 0, 1)
 
-    return [one(*lstm) for lstm in zip(reverse, frames, recurrent, initial, strict=True)]
+def _turned(reverse: tuple[bool, ...], x: Array) -> Array:
+    """(t, n, …) with the frames of some of the n in reverse order."""
+    if not any(reverse):
+        return x
+    return jnp.stack([x[::-1, i] if turn else x[:, i] for i, turn in enumerate(reverse)], axis=1)
 
 
 def _scan(
-    reverse: bool,
-    frames: Float[Array, "t b g"],
-    recurrent: Float[Array, "h g"],
+    frames: Float[Array, "t n b g"],
+    recurrent: Float[Array, "n h g"],
     initial: State,
-    mask: Bool[Array, "t b 1"],
-) -> Float[Array, "t b h"]:
+    mask: Bool[Array, "t n b 1"],
+) -> Float[Array, "t n b h"]:
     def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
         hidden, cell = state
         projected, observed = frame
@@ -67,28 +67,25 @@ def _scan(
         hidden = jnp.where(observed, new_hidden, hidden)
         return (hidden, jnp.where(observed, new_cell, cell)), hidden
 
-    return lax.scan(step, initial, (frames, mask), reverse=reverse)[1]
+    return lax.scan(step, initial, (frames, mask))[1]
 
 
 # JAX would add up the gradient of the recurrent weights within the loop, and exchange it between
 # devices at every frame. Here it is one product after the loop.
-_scanned = partial(jax.custom_vjp, nondiff_argnums=(0,))(_scan)
+_scanned = jax.custom_vjp(_scan)
 
 
-def _scanned_forward(reverse: bool, frames, recurrent, initial, mask):
-    states, back = jax.vjp(lambda f, i: _scan(reverse, f, recurrent, i, mask), frames, initial)
+def _scanned_forward(frames, recurrent, initial, mask):
+    states, back = jax.vjp(lambda f, i: _scan(f, recurrent, i, mask), frames, initial)
     return states, (back, states, recurrent, initial[0])
 
 
-def _scanned_backward(reverse: bool, saved, gradient):
+def _scanned_backward(saved, gradient):
     back, states, recurrent, first = saved
     of_frames, of_initial = back(gradient)
-    if reverse:
-        before = jnp.concatenate([states[1:], first[None]])
-    else:
-        before = jnp.concatenate([first[None], states[:-1]])
+    before = jnp.concatenate([first[None], states[:-1]])
     of_recurrent = jnp.einsum(
-        "tbh,tbg->hg", before.astype(recurrent.dtype), of_frames.astype(recurrent.dtype)
+        "tnbh,tnbg->nhg", before.astype(recurrent.dtype), of_frames.astype(recurrent.dtype)
     )
     return of_frames, of_recurrent, of_initial, None
 

@@ -6,7 +6,7 @@ product with the recurrent weights can take them in parts; only the cells stay i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,12 @@ _WARPS, _STAGES = 8, 3
 _NARROWEST, _WIDEST = 64, 512
 
 
-def serves(recurrent: Sequence[Float[Array, "h g"]]) -> bool:
+def serves(recurrent: Float[Array, "n h g"]) -> bool:
     """Whether `run` takes LSTMs with such weights on this device."""
-    width = len(recurrent[0])
+    width = recurrent.shape[1]
     return (
         compute_capability() >= _AMPERE
-        and recurrent[0].dtype in (jnp.bfloat16, jnp.float16)
+        and recurrent.dtype in (jnp.bfloat16, jnp.float16)
         and _NARROWEST <= width <= _WIDEST
         and width & (width - 1) == 0  # Triton's arrays have such sizes
     )
@@ -50,7 +50,7 @@ def run(
     """Returns the hidden states of n LSTMs, rounded to the dtype of the weights.
 
     The states of the cells are float32; the gates are rounded for the gradient. Arguments are those
-    of `maven_jax.kernels.lstm.run_lstms`, stacked.
+    of `maven_jax.kernels.lstm.run_lstms`.
     """
     rows = frames.shape[1]
     padding = -rows % _ROWS

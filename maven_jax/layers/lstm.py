@@ -122,17 +122,16 @@ class Blstm(nn.Module):
         for layer in range(self.num_layers):
             if layer:
                 x = Dropout(self.dropout_rate, deterministic)(x)
-            frames, recurrent = zip(
-                *(
-                    LstmLayer(
-                        self.hidden_dim, self.dtype, self.param_dtype, name=f"layer_{layer}_{way}"
-                    )(x)
-                    for way in directions
-                )
-            )
-            starts = [(initial[0, layer, way], initial[1, layer, way]) for way in range(ways)]
-            states = run_lstms(reverse, frames, recurrent, starts, mask)
-            x = jnp.concatenate(states, axis=-1).astype(self.dtype)
+            lstms = [
+                LstmLayer(
+                    self.hidden_dim, self.dtype, self.param_dtype, name=f"layer_{layer}_{way}"
+                )(x)
+                for way in directions
+            ]
+            frames, recurrent = (jnp.stack(parts) for parts in zip(*lstms))
+            start = (initial[0, layer], initial[1, layer])
+            states = run_lstms(reverse, frames, recurrent, start, mask)
+            x = jnp.concatenate(list(states), axis=-1).astype(self.dtype)
         return x
 
 
