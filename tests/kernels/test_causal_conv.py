@@ -47,7 +47,7 @@ def test_values_and_gradients_are_those_of_xlas_convolution(taps, dilation, t):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("taps", "dilation", "t"), [(5, 1, 40), (5, 8, 30), (3, 2, 21), (1, 1, 3)])
-def test_the_product_of_accelerators_is_xlas_convolution(taps, dilation, t, dtype):
+def test_the_product_of_gpus_is_xlas_convolution(taps, dilation, t, dtype):
     draw = np.random.default_rng(0).standard_normal
     x, by = (jnp.asarray(draw((2, t, width)), dtype) for width in (24, 16))
     kernel = jnp.asarray(draw((taps, 24, 16)) / (24 * taps) ** 0.5, dtype)
