@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+
+from maven_jax.runtime.compilation import keep_compiled
 
 
 class Compiling:
@@ -53,3 +57,16 @@ def memory_facts(program: Any) -> dict[str, float | None]:
         "arguments_gb": analysis.argument_size_in_bytes / 1e9,
         "peak_gb_so_far": None if in_use is None else in_use / 1e9,
     }
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Compiled programs go into an empty folder, unless JAX was told another one."""
+    given = jax.config.jax_compilation_cache_dir
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", given or folder)
+        keep_compiled()
+        try:
+            yield
+        finally:
+            jax.config.update("jax_compilation_cache_dir", given)

@@ -18,7 +18,6 @@ fails leaves the others; without PyTorch's CUDA build the peers' columns stay em
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import math
 import os
@@ -41,7 +40,7 @@ import torch
 
 from benchmarks import encoders, training_steps
 from benchmarks.command import write_rows
-from benchmarks.compiling import Compiling, cached_seconds, memory_facts
+from benchmarks.compiling import Compiling, cached_seconds, empty_cache, memory_facts
 from benchmarks.epochs import Epoch
 from benchmarks.random_store import RandomStore
 from benchmarks.row_processes import measure_in_turns, wait_for_turn
@@ -54,7 +53,6 @@ from maven_jax.errors import UserError, did_you_mean
 from maven_jax.experiment import Experiment
 from maven_jax.progress import say, timed
 from maven_jax.runtime import trace
-from maven_jax.runtime.compilation import keep_compiled
 
 # Dense bfloat16 FLOP/s that NVIDIA states, by a part of JAX's name of the device.
 STATED = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
@@ -436,19 +434,6 @@ def parser() -> Parser:
     p.add_argument("--turns", type=Path, help=argparse.SUPPRESS)
     p.add_argument("--toy", action="store_true", help="tiny sizes, to see that it works")
     return p
-
-
-@contextlib.contextmanager
-def empty_cache() -> Iterator[None]:
-    """Compiled programs go into an empty folder, unless JAX was told another one."""
-    given = jax.config.jax_compilation_cache_dir
-    with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", given or folder)
-        keep_compiled()
-        try:
-            yield
-        finally:
-            jax.config.update("jax_compilation_cache_dir", given)
 
 
 def measure_at_once(args: argparse.Namespace, names: Sequence[str], end: float) -> int:
