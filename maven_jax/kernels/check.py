@@ -77,7 +77,8 @@ def _lstm() -> float:
     mask = jnp.asarray(np.random.default_rng(2).random((b, t)) < 0.7)
 
     def run(frames: Array, recurrent: Array) -> Array:
-        return lstm.run_lstms(reverse, frames, recurrent, (hidden, cell), mask)
+        start = list(zip(hidden, cell))
+        return jnp.stack(lstm.run_lstms(reverse, list(frames), list(recurrent), start, mask))
 
     # The scan takes float32.
     weights = _draw(n, h, 4 * h, seed=3, scale=h**-0.5)

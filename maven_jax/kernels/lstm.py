@@ -5,6 +5,9 @@ A scan's turn is a dozen small programs on a GPU, each of which takes longer to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,19 +15,19 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.kernels import lstm_triton
-from maven_jax.kernels.device import num_devices
+from maven_jax.kernels.device import num_devices, platform
 
-State = tuple[Float[Array, "n b h"], Float[Array, "n b h"]]
+State = tuple[Float[Array, "*n b h"], Float[Array, "*n b h"]]
 
 
 def run_lstms(
     reverse: tuple[bool, ...],
-    frames: Float[Array, "n b t g"],
-    recurrent: Float[Array, "n h g"],
-    initial: State,
+    frames: Sequence[Float[Array, "b t g"]],
+    recurrent: Sequence[Float[Array, "h g"]],
+    initial: Sequence[State],
     mask: Bool[Array, "b t"],
-) -> Float[Array, "n b t h"]:
-    """Returns the hidden states of n LSTMs side by side after each frame, in float32 or rounded.
+) -> list[Float[Array, "b t h"]]:
+    """Returns the hidden states of LSTMs side by side after each frame, in float32 or rounded.
 
     Gates lie in the order input, forget, cell, output: g = 4 h. At a masked frame states stay.
 
@@ -35,13 +38,26 @@ def run_lstms(
         initial: (hidden, cell) states before the first frame.
         mask: True where a frame was observed.
     """
-    if num_devices() == 1 and lstm_triton.serves(recurrent):
-        return lstm_triton.run(reverse, frames, recurrent, initial, mask)
+    if platform() == "cpu":  # there a loop of batched products takes longer than a loop for each
+        return [
+            _swapped(
+                _scanned(turn, _swapped(x.astype(jnp.float32)), weights, start, mask.T[..., None])
+            )
+            for turn, x, weights, start in zip(reverse, frames, recurrent, initial, strict=True)
+        ]
+    x, weights = jnp.stack(frames), jnp.stack(recurrent)
+    start = jax.tree.map(lambda *states: jnp.stack(states), *initial)
+    if num_devices() == 1 and lstm_triton.serves(weights):
+        return list(lstm_triton.run(reverse, x, weights, start, mask))
     # In one loop, in which those that run backwards see the frames turned round.
-    by_frame = _turned(reverse, jnp.moveaxis(frames.astype(jnp.float32), 2, 0))
+    by_frame = _turned(reverse, jnp.moveaxis(x.astype(jnp.float32), 2, 0))
     observed = jnp.broadcast_to(mask.T[:, None, :, None], (*by_frame.shape[:3], 1))
-    states = _scanned(by_frame, recurrent, initial, _turned(reverse, observed))
-    return jnp.moveaxis(_turned(reverse, states), 0, 2)
+    states = _scanned(False, by_frame, weights, start, _turned(reverse, observed))
+    return list(jnp.moveaxis(_turned(reverse, states), 0, 2))
+
+
+def _swapped(x: Array) -> Array:
+    return jnp.swapaxes(x, 0, 1)
 
 
 def _turned(reverse: tuple[bool, ...], x: Array) -> Array:
@@ -52,11 +68,12 @@ def _turned(reverse: tuple[bool, ...], x: Array) -> Array:
 
 
 def _scan(
-    frames: Float[Array, "t n b g"],
-    recurrent: Float[Array, "n h g"],
+    reverse: bool,
+    frames: Float[Array, "t *n b g"],
+    recurrent: Float[Array, "*n h g"],
     initial: State,
-    mask: Bool[Array, "t n b 1"],
-) -> Float[Array, "t n b h"]:
+    mask: Bool[Array, "t *n b 1"],
+) -> Float[Array, "t *n b h"]:
     def step(state: tuple[Array, Array], frame: tuple[Array, Array]):
         hidden, cell = state
         projected, observed = frame
@@ -67,25 +84,28 @@ def _scan(
         hidden = jnp.where(observed, new_hidden, hidden)
         return (hidden, jnp.where(observed, new_cell, cell)), hidden
 
-    return lax.scan(step, initial, (frames, mask))[1]
+    return lax.scan(step, initial, (frames, mask), reverse=reverse)[1]
 
 
 # JAX would add up the gradient of the recurrent weights within the loop, and exchange it between
 # devices at every frame. Here it is one product after the loop.
-_scanned = jax.custom_vjp(_scan)
+_scanned = partial(jax.custom_vjp, nondiff_argnums=(0,))(_scan)
 
 
-def _scanned_forward(frames, recurrent, initial, mask):
-    states, back = jax.vjp(lambda f, i: _scan(f, recurrent, i, mask), frames, initial)
+def _scanned_forward(reverse: bool, frames, recurrent, initial, mask):
+    states, back = jax.vjp(lambda f, i: _scan(reverse, f, recurrent, i, mask), frames, initial)
     return states, (back, states, recurrent, initial[0])
 
 
-def _scanned_backward(saved, gradient):
+def _scanned_backward(reverse: bool, saved, gradient):
     back, states, recurrent, first = saved
     of_frames, of_initial = back(gradient)
-    before = jnp.concatenate([first[None], states[:-1]])
+    if reverse:
+        before = jnp.concatenate([states[1:], first[None]])
+    else:
+        before = jnp.concatenate([first[None], states[:-1]])
     of_recurrent = jnp.einsum(
-        "tnbh,tnbg->nhg", before.astype(recurrent.dtype), of_frames.astype(recurrent.dtype)
+        "t...bh,t...bg->...hg", before.astype(recurrent.dtype), of_frames.astype(recurrent.dtype)
     )
     return of_frames, of_recurrent, of_initial, None
 

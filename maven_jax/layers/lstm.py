@@ -128,10 +128,10 @@ class Blstm(nn.Module):
                 )(x)
                 for way in directions
             ]
-            frames, recurrent = (jnp.stack(parts) for parts in zip(*lstms))
-            start = (initial[0, layer], initial[1, layer])
+            frames, recurrent = zip(*lstms)
+            start = [(initial[0, layer, way], initial[1, layer, way]) for way in range(ways)]
             states = run_lstms(reverse, frames, recurrent, start, mask)
-            x = jnp.concatenate(list(states), axis=-1).astype(self.dtype)
+            x = jnp.concatenate(states, axis=-1).astype(self.dtype)
         return x
 
 

@@ -23,20 +23,23 @@ def arguments(b, reverse):
 
 
 @pytest.mark.parametrize(("b", "reverse"), [(16, (False, True)), (19, (False,)), (3, (True,))])
-def test_values_and_gradients_are_those_of_the_scan(b, reverse):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_values_and_gradients_are_those_of_the_scan(b, reverse, platform, monkeypatch):
     frames, recurrent, hidden, cell, mask, by = arguments(b, reverse)
 
     def fused(frames, recurrent, hidden, cell):
         return lstm_triton.run(reverse, frames, recurrent, (hidden, cell), mask, interpret=True)
 
     def scanned(frames, recurrent, hidden, cell):
-        return lstm.run_lstms(reverse, frames, recurrent, (hidden, cell), mask)
+        start = list(zip(hidden, cell))
+        return jnp.stack(lstm.run_lstms(reverse, list(frames), list(recurrent), start, mask))
 
     def run(function, dtype):
         inputs = (x.astype(dtype) for x in (frames, recurrent))
         y, back = jax.vjp(function, *inputs, hidden, cell)
         return y, *back(by.astype(y.dtype))
 
+    monkeypatch.setattr(lstm, "platform", lambda: platform)
     # The scan in float32 is exact beside what bfloat16 rounds.
     for a, b in zip(run(fused, jnp.bfloat16), run(scanned, jnp.float32), strict=True):
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
