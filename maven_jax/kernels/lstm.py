@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -52,7 +53,7 @@ def run_lstms(
     # In one loop, in which those that run backwards see the frames turned round.
     by_frame = _turned(reverse, jnp.moveaxis(x.astype(jnp.float32), 2, 0))
     observed = jnp.broadcast_to(mask.T[:, None, :, None], (*by_frame.shape[:3], 1))
-    states = _scanned(False, by_frame, weights, start, _turned(reverse, observed))
+    states: Any = _scanned(False, by_frame, weights, start, _turned(reverse, observed))
     return list(jnp.moveaxis(_turned(reverse, states), 0, 2))
 
 

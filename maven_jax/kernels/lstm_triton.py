@@ -54,19 +54,19 @@ def run(
     """
     rows = frames.shape[1]
     padding = -rows % _ROWS
-    if padding:
-        frames, *initial = (
-            jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (frames, *initial)
-        )
-        mask = jnp.pad(mask, ((0, padding), (0, 0)))
-    states = _run(
+
+    def padded(x: Array) -> Array:
+        return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) if padding else x
+
+    hidden, cell = initial
+    states: Any = _run(
         reverse,
         interpret,
-        frames.astype(recurrent.dtype),
+        padded(frames.astype(recurrent.dtype)),
         recurrent,
-        initial[0].astype(recurrent.dtype),
-        initial[1].astype(jnp.float32),
-        mask.astype(jnp.int32),
+        padded(hidden.astype(recurrent.dtype)),
+        padded(cell.astype(jnp.float32)),
+        jnp.pad(mask.astype(jnp.int32), ((0, padding), (0, 0))),
     )
     return states[:, :rows]
 

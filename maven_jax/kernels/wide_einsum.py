@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def wide_einsum(
     subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]
 ) -> Float[Array, "..."]:
@@ -23,11 +23,17 @@ def wide_einsum(
         a: first operand.
         b: second operand, of the same dtype.
     """
+    result: Any = _wide(subscripts, a, b)
+    return result
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _wide(subscripts: str, a: Array, b: Array) -> Array:
     return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
 
 
 def _forward(subscripts: str, a: Array, b: Array):
-    return wide_einsum(subscripts, a, b), (a, b)
+    return _wide(subscripts, a, b), (a, b)
 
 
 def _backward(subscripts: str, saved: tuple[Array, Array], gradient: Array):
@@ -36,4 +42,4 @@ def _backward(subscripts: str, saved: tuple[Array, Array], gradient: Array):
     return back(gradient.astype(a.dtype))
 
 
-wide_einsum.defvjp(_forward, _backward)
+_wide.defvjp(_forward, _backward)
