@@ -25,8 +25,9 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from benchmarks.side_by_side import Row, compare
 from maven_jax.data.pipeline import WindowSource, train_iterator
 from maven_jax.data.resident import ResidentWindows
-from maven_jax.data.windows import make_windows
+from maven_jax.data.windows import Windows, make_windows
 from maven_jax.runtime.sharding import make_mesh
+from maven_jax.store.reader import Store
 from tests.support.stores import write_small_store
 
 WIDTHS = {"visual": 1024, "audio": 768, "text": 768}
@@ -44,21 +45,27 @@ class Part:
         return self._source.order(seed)[: BATCHES * BATCH]
 
 
+def _small_store(folder: Path, videos: int, frames: int) -> tuple[Store, Windows]:
+    """A store of videos of so many frames each, and its windows."""
+    store = write_small_store(
+        folder / "store",
+        videos=videos,
+        frames=frames,
+        modalities=WIDTHS,
+        splits=("train",),
+        shard_bytes=2**28,
+    )
+    windows = make_windows(
+        store.videos("train"), annotated=True, kind="sliding", length=LENGTH, hop=HOP, step_s=None
+    )
+    return store, windows
+
+
 def with_videos(name: str, videos: int, repeats: int, goal: float | None) -> Row:
     """One row, of a store that is made for it and removed."""
     with tempfile.TemporaryDirectory() as folder:
-        store = write_small_store(
-            Path(folder) / "store",
-            videos=videos,
-            frames=1500,
-            modalities=WIDTHS,
-            splits=("train",),
-            shard_bytes=2**28,
-        )
+        store, windows = _small_store(Path(folder), videos, 1500)
         entries = store.videos("train")
-        windows = make_windows(
-            entries, annotated=True, kind="sliding", length=LENGTH, hop=HOP, step_s=None
-        )
         source = WindowSource(store, windows, tuple(WIDTHS), {})
         seeds = itertools.count()
         raw = ArrayRecordDataSource(
@@ -101,18 +108,8 @@ def with_videos(name: str, videos: int, repeats: int, goal: float | None) -> Row
 def resident(name: str, repeats: int) -> Row:
     """A split of long videos onto the devices, as `data.resident` does it."""
     with tempfile.TemporaryDirectory() as folder:
-        store = write_small_store(
-            Path(folder) / "store",
-            videos=12,
-            frames=4857,
-            modalities=WIDTHS,
-            splits=("train",),
-            shard_bytes=2**28,
-        )
+        store, windows = _small_store(Path(folder), 12, 4857)
         entries = store.videos("train")
-        windows = make_windows(
-            entries, annotated=True, kind="sliding", length=LENGTH, hop=HOP, step_s=None
-        )
 
         def load() -> None:
             loaded = ResidentWindows(store, windows, tuple(WIDTHS), {}, make_mesh(1, 1))
