@@ -13,6 +13,7 @@ from rich.table import Table
 from benchmarks.side_by_side import add_growth
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.outputs import OutputFile
 from maven_jax.progress import console, say
 
 # name -> module of the folder `benchmarks` with a `measure(name, repeats, growth)`
@@ -64,6 +65,9 @@ def parser() -> Parser:
     p.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     p.add_argument(
+        "--force", action="store_true", help="replace FILE of --json if `bench` did not write it"
+    )
+    p.add_argument(
         "--repeats", type=int, default=7, metavar="N", help="readings of each (default 7)"
     )
     p.add_argument(
@@ -72,10 +76,10 @@ def parser() -> Parser:
     return p
 
 
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(file: OutputFile, rows: list[dict[str, Any]]) -> None:
     """Writes the rows as JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(rows, indent=1) + "\n")
+    with file.writing() as path:
+        path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main(argv: list[str]) -> int:
@@ -86,6 +90,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"no benchmark {name!r}{did_you_mean(name, list(BENCHMARKS))}")
     if args.repeats < 1:
         raise UserError(f"--repeats {args.repeats}: expected at least 1")
+    file = args.json and OutputFile(args.json, "bench", "its rows", force=args.force)
     rows: list[dict[str, Any]] = []
     for name in args.names or BENCHMARKS:
         try:
@@ -98,11 +103,11 @@ def main(argv: list[str]) -> int:
             rows.append(row.to_json())
             ratio = "" if row.ratio is None else f", {row.ratio:.2f} x the peer's speed"
             say(f"{row.name}: {row.ours_s:.3g} s{ratio}")
-            if args.json is not None:  # what is done stays, whatever happens to the rest
-                write_rows(args.json, rows)
+            if file is not None:  # what is done stays, whatever happens to the rest
+                write_rows(file, rows)
     console.print(table(rows))
     for line in add_growth(rows):
         say(line)
-    if args.json is not None:
-        write_rows(args.json, rows)
+    if file is not None:
+        write_rows(file, rows)
     return 0

@@ -51,6 +51,7 @@ from maven_jax.command_line import Parser, positive
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.experiment import Experiment
+from maven_jax.outputs import OutputFile
 from maven_jax.progress import say, timed
 from maven_jax.runtime import trace
 
@@ -436,7 +437,9 @@ def parser() -> Parser:
     return p
 
 
-def measure_at_once(args: argparse.Namespace, names: Sequence[str], end: float) -> int:
+def measure_at_once(
+    args: argparse.Namespace, names: Sequence[str], end: float, file: OutputFile | None
+) -> int:
     """`main` by a process for each row."""
     command = ["benchmarks.gpu", "--peers", args.peers]
     command += ["--trace"] * args.trace + ["--toy"] * args.toy
@@ -445,8 +448,8 @@ def measure_at_once(args: argparse.Namespace, names: Sequence[str], end: float) 
     for _, measured in measure_in_turns(command, names, end, _MEASURING_S):
         rows += measured
         whole = whole and bool(measured)
-        if args.json is not None:
-            write_rows(args.json, rows)
+        if file is not None:
+            write_rows(file, rows)
     return 0 if whole else 1
 
 
@@ -461,8 +464,10 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--row: no {name!r}{did_you_mean(name, NAMES)}")
     if not args.toy and jax.devices()[0].platform != "gpu":
         raise UserError("JAX sees no GPU here; --toy runs anywhere")
+    # Earlier results are in the repository's history.
+    file = args.json and OutputFile(args.json, "benchmarks.gpu", "its rows", force=True)
     if args.at_once:
-        return measure_at_once(args, names, end)
+        return measure_at_once(args, names, end, file)
     rows: list[dict[str, Any]] = []
     whole = True
 
@@ -480,8 +485,8 @@ def main(argv: list[str]) -> int:
             shown = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
             compiled = "" if row.ratio is None else f", {row.ratio:.2f} x torch.compile's speed"
             say(f"{row.name}: {row.work}: {row.ours_s:.3g} s{compiled}; {shown}")
-            if args.json is not None:  # what is done stays, whatever happens to the rest
-                write_rows(args.json, rows)
+            if file is not None:  # what is done stays, whatever happens to the rest
+                write_rows(file, rows)
     return 0 if whole else 1
 
 

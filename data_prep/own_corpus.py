@@ -31,6 +31,7 @@ from data_prep.imports.files import FeatureRows
 from data_prep.imports.grid import read_timed
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.lock import alone
 from maven_jax.media import find_faces
 from maven_jax.media.annotations import NOT_ANNOTATED, write_annotation
 from maven_jax.media.container import MEDIA_SUFFIXES
@@ -39,6 +40,7 @@ from maven_jax.media.find_faces import Detector
 from maven_jax.media.frame_times import MediaInfo, median_interval, probe
 from maven_jax.media.problems import InputError, printable
 from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
+from maven_jax.outputs import Product
 from maven_jax.progress import meter, say
 
 LAYOUT = "expected MINE/annotations/{train,validation}/<video>.csv and MINE/videos/<video>.mp4"
@@ -175,38 +177,84 @@ def per_frame(
     return np.where(annotated[:, None], ratings, NOT_ANNOTATED), notes
 
 
-def add_video(
-    rated: Rated,
-    root: Path,
-    detector: Detector,
-    face: str,
-    advance: Callable[[int], None] = lambda frames: None,
-) -> str:
-    """Writes one video into the corpus, its annotation last; returns a line about it.
+class CorpusEntry:
+    """The files of one video in the corpus, and whether they are to be made.
 
     A video whose faces were cut before is not searched again. Its ratings are written anew, since
     people correct those.
-
-    Raises:
-        UserError: its files cannot be used.
     """
-    video, values = rated.video, rated.values
-    annotation = root / ANNOTATIONS / SPLIT_FOLDERS[video.split] / f"{video.name}.txt"
-    media = root / "videos" / video.media.name
-    if _is_done(video.media, media, annotation):
-        advance(len(values))
-        faces = "faces cut before"
-    else:
-        for split in SPLIT_FOLDERS.values():  # it may have been in the other split
-            (root / ANNOTATIONS / split / annotation.name).unlink(missing_ok=True)
-        with_face = _add_faces(rated, root, detector, face, advance)
-        _put(video.media, media)
-        faces = f"{with_face:,} with a face"
-    if video.transcript is not None:
-        _put(video.transcript, root / "transcripts" / video.transcript.name)
-    write_annotation(annotation, values)
-    annotated = int((values[:, 0] != NOT_ANNOTATED).sum())
-    return f"{video.name} ({video.split}): {len(values):,} frames, {faces}, {annotated:,} annotated"
+
+    def __init__(self, rated: Rated, root: Path):
+        video, name = rated.video, rated.video.name
+        self._rated, self._root = rated, root
+        self.annotations = {
+            split: (ANNOTATIONS / folder / f"{name}.txt").as_posix()
+            for split, folder in SPLIT_FOLDERS.items()
+        }
+        self._crops, self._media = f"cropped_aligned/{name}", f"videos/{video.media.name}"
+        annotation = self.annotations[video.split]
+        self.is_done = _is_done(video.media, root / self._media, root / annotation)
+        self._links = {} if self.is_done else {self._media: video.media}
+        if video.transcript is not None:
+            self._links[f"transcripts/{video.transcript.name}"] = video.transcript
+        # Where files are linked, those of the corpus are the user's own.
+        self._links = {k: v for k, v in self._links.items() if not _is_same(v, root / k)}
+        inputs = [p for p in (video.media, video.annotation, video.transcript) if p is not None]
+        self.product = Product(
+            root,
+            "corpus",
+            os.path.realpath(video.annotation.parents[1] / name),
+            inputs=inputs,
+            force=None,
+            folders=[self._crops],
+            whole=not self.is_done,  # it may have been in the other split
+        )
+
+    def check(self) -> None:
+        """Raises UserError if the corpus has other files of these names."""
+        crops = [] if self.is_done else [self._crops]
+        self.product.check(*self.annotations.values(), *crops, *self._links)
+
+    def write(self, detector: Detector, face: str, advance: Callable[[int], None]) -> str:
+        """Writes the files; returns a line about them.
+
+        Raises:
+            UserError: the video cannot be used.
+        """
+        video, values = self._rated.video, self._rated.values
+        with self.product.writing() as folder:
+            if self.is_done:
+                advance(len(values))
+                faces = "faces cut before"
+            else:
+                count = self._write_crops(folder / self._crops, detector, face, advance)
+                faces = f"{count:,} with a face"
+            for name, source in self._links.items():
+                _link(source, folder / name)
+            write_annotation(folder / self.annotations[video.split], values)
+        annotated = int((values[:, 0] != NOT_ANNOTATED).sum())
+        line = f"{len(values):,} frames, {faces}, {annotated:,} annotated"
+        return f"{video.name} ({video.split}): {line}"
+
+    def _write_crops(
+        self, crops: Path, detector: Detector, face: str, advance: Callable[[int], None]
+    ) -> int:
+        """Writes a video's crops; returns how many there are."""
+        media = self._rated.video.media
+        with tempfile.TemporaryDirectory(prefix=".faces-", dir=self._root) as scratch:
+            (track, folder), *others = cut_faces(
+                media,
+                self._rated.info,
+                Path(scratch),
+                detector=detector,
+                choice=face,
+                advance=advance,
+            )
+            if others:
+                raise UserError(f"{media}: --face {face} gives several faces; choose one")
+            crops.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(crops)
+        return int(track.found.sum())
 
 
 def _is_done(source: Path, media: Path, annotation: Path) -> bool:
@@ -221,28 +269,13 @@ def _is_done(source: Path, media: Path, annotation: Path) -> bool:
     return not younger and filecmp.cmp(source, media, shallow=False)
 
 
-def _add_faces(
-    rated: Rated, root: Path, detector: Detector, face: str, advance: Callable[[int], None]
-) -> int:
-    """Writes a video's crops; returns how many there are."""
-    video, crops = rated.video, root / "cropped_aligned" / rated.video.name
-    crops.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".faces-", dir=root) as scratch:
-        (track, folder), *others = cut_faces(
-            video.media, rated.info, Path(scratch), detector=detector, choice=face, advance=advance
-        )
-        if others:
-            raise UserError(f"{video.media}: --face {face} gives several faces; choose one")
-        if crops.exists():
-            shutil.rmtree(crops)
-        folder.rename(crops)
-    return int(track.found.sum())
+def _is_same(source: Path, target: Path) -> bool:
+    return target.exists() and not target.is_symlink() and target.samefile(source)
 
 
-def _put(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path) -> None:
     """Links `source` to `target`, or copies it where links are not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -260,7 +293,8 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
 
     Raises:
         UserError: the first thing that is wrong. All ratings and videos are checked before
-            anything is written and before the long search for faces begins.
+            anything is written and before the long search for faces begins. So is a corpus that
+            holds other files of the same names.
     """
     videos, notes = find_videos(folder)
     rated = []
@@ -271,12 +305,16 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
         notes += [f"{video.annotation}: {note}" for note in odd]
     for note in notes:
         say(f"note: {note}")
-    for split in SPLIT_FOLDERS.values():
-        (root / ANNOTATIONS / split).mkdir(parents=True, exist_ok=True)
+    entries = [CorpusEntry(one, root) for one in rated]
+    for entry in entries:
+        entry.check()
     lines = []
-    with meter("faces", float(sum(len(r.values) for r in rated)), "frames") as progress:
-        for one in rated:
-            lines.append(add_video(one, root, detector, face, progress.advance))
+    frames = float(sum(len(r.values) for r in rated))
+    with alone(root, "corpus"), meter("faces", frames, "frames") as progress:
+        for split in SPLIT_FOLDERS.values():
+            (root / ANNOTATIONS / split).mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            lines.append(entry.write(detector, face, progress.advance))
     for line in lines:
         say(line)
     say(f"corpus: {root}; next: maven-jax prepare --root {root} --out STORE --encoders RECIPE")

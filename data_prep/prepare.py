@@ -20,6 +20,7 @@ from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
+from maven_jax.store.writer import filling
 
 
 def prepare(
@@ -59,24 +60,25 @@ def prepare(
     from data_prep.encode import encode_corpus
     from data_prep.preparation import begin
 
-    usable, opened, writer = begin(
-        root,
-        out,
-        encoders,
-        modalities=modalities,
-        allow_missing=allow_missing,
-        assume_fps=assume_fps,
-        workers=workers,
-        limit_videos=limit_videos,
-    )
-    mine = usable if part is None else usable[part[0] :: part[1]]
-    failed = encode_corpus(mine, opened, writer)
-    if part is not None:
-        say(f"part {part[0] + 1} of {part[1]} is done; a run without --part finishes the store")
-        if failed:
-            raise UserError(f"{len(failed)} videos failed: {', '.join(failed)}")
-        return None
-    return writer.finish(allow_missing)
+    with filling(out, part):
+        usable, opened, writer = begin(
+            root,
+            out,
+            encoders,
+            modalities=modalities,
+            allow_missing=allow_missing,
+            assume_fps=assume_fps,
+            workers=workers,
+            limit_videos=limit_videos,
+        )
+        mine = usable if part is None else usable[part[0] :: part[1]]
+        failed = encode_corpus(mine, opened, writer)
+        if part is not None:
+            say(f"part {part[0] + 1} of {part[1]} is done; a run without --part finishes the store")
+            if failed:
+                raise UserError(f"{len(failed)} videos failed: {', '.join(failed)}")
+            return None
+        return writer.finish(allow_missing)
 
 
 def _rates(words: Sequence[str]) -> Mapping[str, float]:
@@ -234,7 +236,8 @@ def main(argv: list[str]) -> int:
     if args.beam:
         from data_prep.beam import prepare as beam_prepare  # Beam may not be installed
 
-        store = beam_prepare.prepare(args.root, out, encoders, args.beam_options, **given)
+        with filling(out):
+            store = beam_prepare.prepare(args.root, out, encoders, args.beam_options, **given)
     else:
         store = prepare(args.root, out, encoders, part=args.part, **given)
     if store is not None:
@@ -251,8 +254,8 @@ def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
         raise UserError(f"unknown argument {rest[0]!r}")
     from data_prep.imports import features as import_features  # starts faster without
 
-    _say_store(
-        import_features.run(
+    with filling(args.out):
+        store = import_features.run(
             args.features,
             args.root,
             args.out,
@@ -260,7 +263,7 @@ def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
             fps=args.fps,
             allow_missing=args.allow_missing,
         )
-    )
+    _say_store(store)
     return 0
 
 

@@ -15,9 +15,7 @@ what is finished and continues what was stopped. On a machine with GPUs each run
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import fcntl
 import importlib.util
 import json
 import os
@@ -28,7 +26,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,8 @@ from rich.table import Table
 from maven_jax import recipes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.files import write_file
+from maven_jax.lock import alone
 from maven_jax.progress import console, format_duration, say
 from maven_jax.recipes import check_sections
 from maven_jax.runs.workdir import FINISHED_FILE
@@ -181,18 +181,6 @@ def table(runs: Sequence[Run], states: dict[str, str]) -> Table:
     return rows
 
 
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Raises UserError if another process works on this folder."""
-    (out / _STATE).mkdir(parents=True, exist_ok=True)
-    with (out / _STATE / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{out}: another sweep is at work here") from error
-        yield
-
-
 def visible_gpus() -> list[str]:
     """The GPUs that runs may have, as CUDA_VISIBLE_DEVICES names them."""
     if os.environ.get("JAX_PLATFORMS", "cuda").split(",")[0] not in ("cuda", "gpu"):
@@ -321,7 +309,7 @@ def submit(runs: Sequence[Run], out: Path, at_most: int, options: Sequence[str])
     if done.returncode:
         raise UserError(f"sbatch: {done.stderr.strip() or done.stdout.strip()}")
     job = done.stdout.strip().partition(";")[0]
-    number.write_text(job + "\n")
+    write_file(number, f"{job}\n".encode())
     return job
 
 
@@ -361,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.status:
         console.print(table(runs, {}))
         return 0
-    with _alone(args.out):
+    with alone(args.out, "sweep"):
         say(f"{len(runs)} runs, {len(runs) - len(unfinished)} of them finished")
         make_stores(unfinished)
         if args.slurm:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
+from typing import NoReturn
 
 from maven_jax.errors import explain
+from maven_jax.progress import complain
 
 # command: (module with a `main(argv) -> int`, what it does in one line)
 COMMANDS = {
@@ -32,6 +35,9 @@ COMMANDS = {
     "bench": ("benchmarks.command", "measure this machine beside PyTorch, NumPy and raw reads"),
     "compare": ("maven_jax.commands.compare", "one table of the scores of several workdirs"),
 }
+
+# As shells number the ends by SIGINT and SIGPIPE.
+_INTERRUPTED, _UNREAD = 130, 141
 
 
 def usage() -> str:
@@ -70,20 +76,34 @@ def main(argv: list[str] | None = None) -> int:
         line = f"{error} (a package is missing or broken): pip install -e . -c constraints.txt"
         if package == "benchmarks":
             line = "the benchmarks are not part of the installed package; run it from a clone"
-        print(f"maven-jax {name}: {line}", file=sys.stderr)
+        complain(name, line)
         return 2
     try:
-        return module.main(rest)
+        code = module.main(rest)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        print(f"\nmaven-jax {name}: interrupted; the same command continues", file=sys.stderr)
-        return 130
+        print(file=sys.stderr)
+        complain(name, "interrupted; the same command continues")
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        return _UNREAD
     except Exception as error:
         line = explain(error)
         if line is None:
             raise
-        print(f"maven-jax {name}: {line}", file=sys.stderr)
+        complain(name, line)
         return 2
 
 
+def run() -> NoReturn:
+    """The console script: `main`, and the end of the process."""
+    code = main()
+    if code in (_INTERRUPTED, _UNREAD):
+        # XLA's threads may be compiling, and do not survive an orderly end; nor does a closed pipe.
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

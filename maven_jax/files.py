@@ -13,6 +13,9 @@ from typing import Any
 
 from maven_jax.errors import UserError
 
+# What a writer that was killed may leave behind.
+LEFTOVERS = ".maven_jax-*.tmp"
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -25,7 +28,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         The file to fill, beside `path`, in a folder that is made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    # A short name, as that of `path` may be as long as names can be.
+    temporary = path.with_name(f".maven_jax-{secrets.token_hex(4)}.tmp")
     # Not by `tempfile`, whose files no other user can read.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o666))
     try:
@@ -83,9 +87,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
         what = "holds other things" if out.is_dir() else "is a file"
         raise UserError(f"{out}: {what} already; take another --out")
     final = Path(os.path.abspath(out))
-    partial = final.with_name(f".{final.name}.incomplete")
+    # A name that nobody else has: what is there by a fixed one may be somebody's.
+    partial = final.with_name(f".maven_jax-{secrets.token_hex(4)}.tmp")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial

@@ -6,12 +6,35 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from maven_jax.errors import printable
+
+
+class _Console(Console):
+    """Rich's, for text from anywhere: nothing in it is markup, and nothing controls the terminal.
+
+    Cells of tables come through here as well as lines.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text as it is shown; only line breaks are kept."""
+        lines = map(printable, text.split("\n"))
+        return super().render_str("\n".join(lines), **options)
+
 
 # On a terminal tables are as wide as it is; in a file or a pipe, as this project's text.
-console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 100)
+console = _Console(
+    soft_wrap=True,
+    highlight=False,
+    markup=False,
+    emoji=False,
+    width=None if sys.stdout.isatty() else 100,
+)
 
 
 def silence() -> None:
@@ -20,9 +43,14 @@ def silence() -> None:
 
 
 def say(message: str) -> None:
-    """Prints one line now (also above a live bar); markup in `message` is not interpreted."""
-    console.print(message, markup=False)
+    """Prints a message now, also above a live bar."""
+    console.print(message)
     sys.stdout.flush()
+
+
+def complain(command: str, message: str) -> None:
+    """Prints on stderr, as one line, why a command could not do something."""
+    print(f"maven-jax {command}: {printable(message)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -35,6 +35,8 @@ GROUND = (
     "concordance",
     "errors",
     "files",
+    "lock",
+    "outputs",
     "progress",
     "recipes",
     "types",

@@ -22,6 +22,8 @@ from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
+from maven_jax.lock import alone
+from maven_jax.outputs import RECORDS
 from maven_jax.progress import meter, say
 
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
@@ -70,6 +72,13 @@ def write_corpus(
     """
     out = Path(out)
     parameters = _checked(out, videos, seconds, seed, workers)
+    with alone(out, "synth"):
+        _write_missing(out, parameters, workers)
+
+
+def _write_missing(out: Path, parameters: dict, workers: int) -> None:
+    """Writes what a corpus of these parameters lacks."""
+    videos, seconds, seed = (parameters[k] for k in ("videos", "seconds", "seed"))
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / PARAMETERS, _json(parameters))
     cast = plan_corpus(videos, seed)
@@ -80,7 +89,7 @@ def write_corpus(
         return
     tracks = sum(len(m.cast) for m in todo)
     with meter("synth", videos, "videos", initial=videos - tracks) as progress:
-        for done in _write_all(out, todo, float(seconds), seed, workers):
+        for done in _write_all(out, todo, seconds, seed, workers):
             progress.advance(len(done.cast))
     shutil.rmtree(out / ".partial", ignore_errors=True)
     entries = [json.loads(marks[m.stem].read_text()) for m in cast]
@@ -103,7 +112,7 @@ def _checked(out: Path, videos: int, seconds: float | int, seed: int, workers: i
     parameters = {"format": FORMAT, "videos": videos, "seconds": float(seconds), "seed": seed}
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file, not a folder")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or not any(path.name != RECORDS for path in out.iterdir()):
         return parameters
     try:
         existing = json.loads((out / PARAMETERS).read_text())

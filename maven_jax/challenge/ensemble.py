@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64
 from rich.table import Table
 
 from maven_jax.errors import UserError
-from maven_jax.evaluation.report import file_stem, read_scores, write_report
+from maven_jax.evaluation.report import file_stem, read_scores, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores, shown
@@ -175,7 +175,9 @@ def combine(
     return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in tracks.items() if x}
 
 
-def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> dict[str, Any]:
+def ensemble(
+    workdirs: Sequence[Path], out: Path, split: str, method: str, force: bool = False
+) -> dict[str, Any]:
     """Combines what several runs predicted for a split; writes scores and CSVs as evaluation does.
 
     Args:
@@ -183,6 +185,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
         out: folder to write `eval/<split>…` and plots into.
         split: which evaluation.
         method: a key of METHODS.
+        force: whether to replace what no ensemble wrote.
 
     Returns:
         The scores, as in `eval/<split>.json`.
@@ -194,6 +197,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
         raise UserError("an ensemble takes two or more different runs")
     if out.resolve() in {w.resolve() for w in workdirs}:
         raise UserError(f"--out {out} is one of the runs; take another folder")
+    report = report_of(out, split, "ensemble", force)
     read = [read_run(workdir, split) for workdir in workdirs]
     written, tables = [r[0] for r in read], [r[1] for r in read]
     for workdir, table in zip(workdirs[1:], tables[1:]):
@@ -232,7 +236,7 @@ def ensemble(workdirs: Sequence[Path], out: Path, split: str, method: str) -> di
         "method": method,
         "members": members,
     }
-    path = write_report(out, split, videos, times, scores, by_video)
+    path = write_report(report, split, videos, times, scores, by_video)
     if scores["num_frames"]:
         console.print(_table(members, scores, split))
         print_scores(scores, f"{scores['model']} on {split}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from maven_jax.errors import UserError, listing
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.tables import print_scores
+from maven_jax.outputs import OutputFile
 from maven_jax.progress import say
 from maven_jax.recipes import from_json
 from maven_jax.runs.predict_split import open_features, predict_split
@@ -212,6 +214,7 @@ def submit(
     template: Template,
     out: Path,
     *,
+    force: bool,
     store: str | None,
     which: str,
     smooth: str,
@@ -224,8 +227,10 @@ def submit(
         The labels that the store has of the template's videos.
 
     Raises:
-        UserError: see `join`, or a run that cannot be opened.
+        UserError: see `join`, a run that cannot be opened, or `out` is not ours to replace.
     """
+    purpose, inputs = os.path.realpath(template.path), [template.path, *workdirs]
+    file = OutputFile(out, "submit", purpose, inputs=inputs, force=force)
     runs, models = [], []
     for workdir in workdirs:
         model = open_model(workdir, which)
@@ -237,7 +242,8 @@ def submit(
         models.append(model)
     mean = models[0].trained_on.target_mean
     values, filled = join(runs, template, method, allow_missing=allow_missing, mean=mean)
-    write_submission(out, template, values)
+    with file.writing() as path:
+        write_submission(path, template, values)
     say(f"{out}: {len(template):,} rows of {len(template.rows)} videos, in the template's order")
     for count, rule in (
         (filled.unobserved, "frames show no modality: interpolated between their neighbours"),

@@ -21,6 +21,7 @@ from maven_jax.evaluation.smoothing import WIDTHS_FILE, Smoothing, box_filter
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
+from maven_jax.outputs import OutputFile
 from maven_jax.progress import console, say
 from maven_jax.runs.bundle import is_bundle
 from maven_jax.runs.predict_split import open_features, predict_split
@@ -110,7 +111,13 @@ def tune(
 
 
 def tune_smoothing(
-    workdir: Path, *, which: str, split: str | None, store: str | None, widths: Sequence[int]
+    workdir: Path,
+    *,
+    which: str,
+    split: str | None,
+    store: str | None,
+    widths: Sequence[int],
+    force: bool = False,
 ) -> dict[str, Tuned]:
     """Tunes, prints the table, writes `smoothing.json` into the workdir.
 
@@ -120,6 +127,7 @@ def tune_smoothing(
         split: of the store; None for the run's evaluation split.
         store: its features; None for the run's own.
         widths: to try; 0 is always among them.
+        force: whether to replace a `smoothing.json` of other origin.
 
     Returns:
         Dimension -> its widths and their scores.
@@ -129,6 +137,7 @@ def tune_smoothing(
     """
     if is_bundle(workdir):
         raise UserError(f"{workdir}: a bundle is not changed; tune its run, then export it again")
+    out = OutputFile(workdir / WIDTHS_FILE, "tune-smoothing", "this run", force=force)
     model = open_model(workdir, which)
     features = open_features(model, store)
     split = str(split or model.config.data.eval_split)
@@ -143,7 +152,6 @@ def tune_smoothing(
     console.print(_table(tunings, widths, split, model.step))
     for name, tuned in tunings.items():
         _say(name, tuned, widths, split)
-    path = workdir / WIDTHS_FILE
     valence, arousal = (tunings[d].width if d in tunings else 0 for d in DIMENSIONS)
     chosen = Smoothing((valence, arousal), model.step, split, features.fingerprint)
     details = {
@@ -154,9 +162,10 @@ def tune_smoothing(
         }
         for d, t in tunings.items()
     }
-    write_json(path, {**chosen.to_json(), "scores": details})
+    with out.writing() as path:
+        write_json(path, {**chosen.to_json(), "scores": details})
     model.say_label()
-    say(f"written: {path}; `predict --smooth`, `submit` and `export` take it from there")
+    say(f"written: {out.path}; `predict --smooth`, `submit` and `export` take it from there")
     return tunings
 
 

@@ -24,6 +24,9 @@ def main(argv: list[str]) -> int:
         default="mean",
         help="mean of the tracks, or of tracks moved to an agreement-weighted common mean",
     )
+    p.add_argument(
+        "--force", action="store_true", help="replace results that `ensemble` did not write"
+    )
     args = p.parse_args(argv)
-    ensemble(args.workdirs, args.out, args.split, args.method)
+    ensemble(args.workdirs, args.out, args.split, args.method, args.force)
     return 0

@@ -24,6 +24,9 @@ def main(argv: list[str]) -> int:
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
     )
     p.add_argument("--store", help="another store with the same kind of features")
+    p.add_argument(
+        "--force", action="store_true", help="replace results that `evaluate` did not write"
+    )
     hosts.add_arguments(p)
     args = p.parse_args(argv)
     keep_compiled()
@@ -35,5 +38,12 @@ def main(argv: list[str]) -> int:
     with hosts.connect(args, preemptible=False) as watchdog:
         config, _ = read_record(args.workdir)
         split = args.split or config.data.eval_split
-        evaluate(args.workdir, split, which=args.checkpoint, store=args.store, watchdog=watchdog)
+        evaluate(
+            args.workdir,
+            split,
+            which=args.checkpoint,
+            store=args.store,
+            watchdog=watchdog,
+            force=args.force,
+        )
     return 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import os
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maven_jax.command_line import Parser, positive
 from maven_jax.errors import UserError, explain
-from maven_jax.progress import say
+from maven_jax.outputs import Product
+from maven_jax.progress import complain, say
 
 if TYPE_CHECKING:
     from maven_jax.video.prediction import VideoPrediction
@@ -84,6 +87,11 @@ def parser() -> Parser:
     )
     p.add_argument("--overlay", type=Path, metavar="MP4", help="also the video with its curves")
     p.add_argument("--json", action="store_true", help="also everything as JSON, beside the CSV")
+    p.add_argument(
+        "--force",
+        action="store_true",
+        help="replace files of the same names that this command did not write for the same medium",
+    )
     p.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     return p
 
@@ -100,8 +108,8 @@ def predict_all(args: argparse.Namespace, predictor: VideoPredictor) -> list[Pat
 
     One line on stderr names a medium that cannot be used; the others are predicted all the same.
     """
-    failed, taken = [], set[str]()
-    for media in args.media:
+    failed = []
+    for media, stem in zip(args.media, _stems(args.media)):
         try:
             predictions = predictor.predict_faces(
                 media,
@@ -115,55 +123,101 @@ def predict_all(args: argparse.Namespace, predictor: VideoPredictor) -> list[Pat
                 contributions=args.html,
             )
             for prediction in predictions:
-                _write(prediction, args, _free_name(prediction, taken), len(predictions))
+                _write(prediction, args, media, stem)
         except Exception as error:
             line = explain(error)
             if line is None or len(args.media) == 1:
                 raise
-            print(f"maven-jax predict: {line}", file=sys.stderr)
+            complain("predict", line)
             failed.append(media)
     return failed
 
 
-def _free_name(prediction: VideoPrediction, taken: set[str]) -> str:
-    """A file name without suffix for a prediction, another one than those `taken`."""
-    stem = prediction.source.stem if prediction.source.is_file() else prediction.source.name
-    stem += f"_face{prediction.track}" if prediction.track else ""
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}-{count}"
-    taken.add(name)
-    return name
+def _stems(media: list[Path]) -> Iterator[str]:
+    """The beginning of each medium's file names; of equal ones, all but the first get a number."""
+    taken = set[str]()
+    for path in media:
+        stem = path.name if path.is_dir() else path.stem
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(name)
+        yield name
 
 
-def _write(prediction: VideoPrediction, args: argparse.Namespace, name: str, faces: int) -> None:
+def _names(args: argparse.Namespace, name: str) -> list[str]:
+    """The files of one prediction in OUT."""
+    ends = [".csv", ".png", "_circumplex.png"]
+    ends += [end for end, asked in ((".json", args.json), (".html", args.html)) if asked]
+    return [name + end for end in ends]
+
+
+def _overlay(args: argparse.Namespace, name: str) -> Path:
+    """The video with curves; one of several has a name of its own."""
+    path: Path = args.overlay
+    several = len(args.media) > 1 or args.face == "all"
+    return path.with_name(f"{path.stem}_{name}{path.suffix}") if several else path
+
+
+def _products(args: argparse.Namespace, media: Path) -> tuple[Product, Product | None]:
+    """What a medium's files belong to: those in OUT, and the overlay if there is to be one."""
+    given = (args.transcript, args.asr, args.face_model, args.crops, args.checkpoint)
+    inputs = [*args.media, *(path for path in given if path is not None)]
+    purpose = os.path.realpath(media)
+    files = Product(args.out, "predict", purpose, inputs=inputs, force=args.force)
+    if args.overlay is None:
+        return files, None
+    folder = args.overlay.parent
+    return files, Product(folder, "overlay", purpose, inputs=inputs, force=args.force)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raises UserError if a result would replace anything but an earlier result of its medium."""
+    results = set[Path]()
+    for media, stem in zip(args.media, _stems(args.media)):
+        files, overlay = _products(args, media)
+        names = _names(args, stem + (f"_face{args.face}" if args.face.isdigit() else ""))
+        if args.face == "all":  # how many there are is known later
+            names = [path.name for path in args.out.glob(f"{glob.escape(stem)}_face[0-9]*")]
+        files.check(*names)
+        results |= {args.out / name for name in names}
+        if overlay is not None:
+            path = _overlay(args, stem)
+            if path in results or path.suffix.lower() != ".mp4":
+                raise UserError(f"--overlay {path}: expected an MP4 of its own, such as out.mp4")
+            overlay.check(path.name)
+
+
+def _write(prediction: VideoPrediction, args: argparse.Namespace, media: Path, stem: str) -> None:
     """Writes a prediction's files and shows its summary."""
     # Imported here to start faster: Matplotlib takes a second.
     from maven_jax.video.show.circumplex_path import plot_path
     from maven_jax.video.show.curve import plot_prediction
 
-    out: Path = args.out
-    written = [out / f"{name}{end}" for end in (".csv", ".png", "_circumplex.png")]
-    prediction.to_csv(written[0])
-    plot_prediction(prediction, written[1])
-    plot_path(prediction, written[2])
-    if args.json:
-        written.append(out / f"{name}.json")
-        prediction.write_json(written[-1])
-    if args.html:
-        from maven_jax.video.show.page import write_page
+    name = stem + (f"_face{prediction.track}" if prediction.track else "")
+    files, overlay = _products(args, media)
+    names = _names(args, name)
+    with files.writing() as folder:
+        prediction.to_csv(folder / names[0])
+        plot_prediction(prediction, folder / names[1])
+        plot_path(prediction, folder / names[2])
+        if args.json:
+            prediction.write_json(folder / f"{name}.json")
+        if args.html:
+            from maven_jax.video.show.page import write_page
 
-        written.append(out / f"{name}.html")
-        write_page(prediction, written[-1], prediction.source)
-    if args.overlay is not None:
-        from maven_jax.video.show.overlay import write_overlay
+            write_page(prediction, folder / f"{name}.html", prediction.source)
+    written = [args.out / file for file in names]
+    if overlay is not None:
+        from maven_jax.video.show.overlay import has_video, write_overlay
 
-        path = args.overlay
-        several = len(args.media) > 1 or faces > 1
-        path = path.with_name(f"{path.stem}_{name}{path.suffix}") if several else path
-        written.append(path)
-        write_overlay(prediction, prediction.source, path)
+        if has_video(prediction.source):
+            written.append(_overlay(args, name))
+            with overlay.writing() as folder:
+                write_overlay(prediction, prediction.source, folder / written[-1].name)
+        else:
+            say(f"note: {media}: no video, so no overlay")
     facts = prediction.facts
     say(prediction.summary())
     say(
@@ -186,15 +240,13 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out {args.out}: expected a folder, this is a file")
     if args.workers is not None and args.workers < 1:
         raise UserError("--workers: expected at least 1")
+    check_outputs(args)
     # Imported here to start faster: mistakes above need none of it.
     from maven_jax.video.predictor import load
 
     predictor = load(args.checkpoint, which=args.step, encoders=encoders, workers=args.workers)
     failed = predict_all(args, predictor)
     if failed:
-        print(
-            f"maven-jax predict: {len(failed)} of {len(args.media)} failed: "
-            + ", ".join(map(str, failed)),
-            file=sys.stderr,
-        )
+        names = ", ".join(map(str, failed))
+        complain("predict", f"{len(failed)} of {len(args.media)} failed: {names}")
     return 2 if failed else 0

@@ -59,6 +59,9 @@ def parser() -> Parser:
         metavar="N",
         help="so many videos may lack predictions; they get the training mean (default 0)",
     )
+    p.add_argument(
+        "--force", action="store_true", help="replace FILE of --out if `submit` did not write it"
+    )
     return p
 
 
@@ -81,6 +84,7 @@ def main(argv: list[str]) -> int:
             args.workdir,
             template,
             args.out,
+            force=args.force,
             store=args.store,
             which=args.checkpoint,
             smooth=args.smooth,

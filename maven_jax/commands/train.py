@@ -11,7 +11,7 @@ from maven_jax.files import write_json
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import check_sections
 from maven_jax.runs.metrics import read_metrics
-from maven_jax.runs.workdir import FINISHED_FILE
+from maven_jax.runs.workdir import FINISHED_FILE, check_free
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
 from maven_jax.training.initial_weights import init_from
@@ -57,9 +57,8 @@ def main(argv: list[str]) -> int:
             init_from(config, args.init_from)
         check_sections(config)
         began = time.monotonic()
-        finished = args.workdir / FINISHED_FILE
         if hosts.is_writer():
-            finished.unlink(missing_ok=True)
+            check_free(args.workdir, config)
             if config.data.synthetic is not None:
                 # Only runs on the synthetic corpus need what draws it.
                 from data_prep.synth.store import ensure_store
@@ -87,7 +86,7 @@ def main(argv: list[str]) -> int:
             plots.plot_training(rows, config.data.eval_split, plot)
             last = max(row["step"] for row in rows)
             row = {"steps": last, "best_step": scores["step"], "ccc": scores["ccc"]}
-            write_json(finished, row)
+            write_json(args.workdir / FINISHED_FILE, row)
         took = format_duration(time.monotonic() - began)
         say(f"done in {took}; everything is in {args.workdir}")
     return 0

@@ -35,6 +35,11 @@ def main(argv: list[str]) -> int:
         default=",".join(map(str, WIDTHS)),
         help="frames to try (default: %(default)s)",
     )
+    p.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a smoothing.json that `tune-smoothing` did not write",
+    )
     args = p.parse_args(argv)
     keep_compiled()
     tune_smoothing(
@@ -43,5 +48,6 @@ def main(argv: list[str]) -> int:
         split=args.split,
         store=args.store,
         widths=_widths(args.widths),
+        force=args.force,
     )
     return 0

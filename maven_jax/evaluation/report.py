@@ -18,6 +18,7 @@ from maven_jax.evaluation import plots
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
+from maven_jax.outputs import Product
 from maven_jax.store.reader import Store
 from maven_jax.types import DIMENSIONS
 
@@ -68,8 +69,25 @@ def write_csv(
             writer.writerow((frame, f"{t:.4f}", *cells))
 
 
+def report_of(workdir: Path, split: str, command: str, force: bool | None) -> Product:
+    """What the files of `write_report` belong to; checked before anything is predicted.
+
+    Args:
+        workdir: folder of the run.
+        split: name of the split.
+        command: which command writes it.
+        force: whether to replace the report of another command.
+
+    Raises:
+        UserError: something else is there, or the folder cannot be written.
+    """
+    product = Product(workdir, command, f"the split {split}", force=force, whole=True)
+    product.check(f"eval/{split}.json")
+    return product
+
+
 def write_report(
-    workdir: Path,
+    product: Product,
     split: str,
     videos: Sequence[PredictedVideo],
     times: Sequence[Float64[np.ndarray, "_"]],
@@ -78,28 +96,38 @@ def write_report(
 ) -> Path:
     """Writes `eval/<split>.json`, `eval/<split>/<video>.csv` and plots; returns the JSON's path.
 
+    An earlier report stays until the new one is whole.
+
     Args:
-        workdir: folder of the run.
+        product: see `report_of`.
         split: name of the split.
         videos: predicted.
         times: seconds of each video's frames.
         scores: what goes into the JSON; its `dimensions` are those that are shown.
         by_video: each video's ccc.
     """
-    folder = workdir / "eval" / split
+    with product.writing() as folder:
+        _fill(folder, split, videos, times, scores, by_video)
+    return product.root / "eval" / f"{split}.json"
+
+
+def _fill(
+    workdir: Path,
+    split: str,
+    videos: Sequence[PredictedVideo],
+    times: Sequence[Float64[np.ndarray, "_"]],
+    scores: Mapping[str, Any],
+    by_video: Float[np.ndarray, "v 2"],
+) -> None:
+    """Writes the files of a report."""
     dimensions = tuple(scores["dimensions"])
     columns = [DIMENSIONS.index(d) for d in dimensions]
     scored = [i for i, v in enumerate(videos) if v.target_mask.any()]
     order = sorted(scored, key=lambda i: float(by_video[i, columns].mean()))
     drawn = dict.fromkeys(order[:_PLOTTED], "worst") | dict.fromkeys(order[-_PLOTTED:], "best")
-    for kind in ("best", "worst", "track"):  # of an earlier evaluation
-        for old in (workdir / "plots").glob(f"{split}_{kind}_*.png"):
-            old.unlink()
-    for old in folder.glob("*.csv"):  # perhaps of videos that this store does not have
-        old.unlink()
     for i, (video, time_s) in enumerate(zip(videos, times)):
         name = file_stem(video.entry.video)
-        write_csv(video, time_s, folder / f"{name}.csv", dimensions)
+        write_csv(video, time_s, workdir / "eval" / split / f"{name}.csv", dimensions)
         if i in drawn or not scored:
             values = {f"ccc_{d}": float(by_video[i, c]) for d, c in zip(dimensions, columns)}
             plots.plot_track(
@@ -124,9 +152,7 @@ def write_report(
         for v, c in zip(videos, by_video)
         if v.target_mask.any()
     }
-    path = workdir / "eval" / f"{split}.json"
-    write_json(path, {**scores, "videos": by_name})
-    return path
+    write_json(workdir / "eval" / f"{split}.json", {**scores, "videos": by_name})
 
 
 def _title(scores: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from maven_jax import errors
 from maven_jax.errors import UserError
 
 UNUSABLE, REPAIRED, NOTE = "unusable", "repaired", "note"
@@ -13,8 +14,7 @@ UNUSABLE, REPAIRED, NOTE = "unusable", "repaired", "note"
 
 def printable(text: str, limit: int = 80) -> str:
     """`text` as one short line: control characters escaped, long text cut in the middle."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    line = "".join(escaped)
+    line = errors.printable(text)
     return line if len(line) <= limit else f"{line[: limit - 21]}…{line[-20:]}"
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from maven_jax.evaluation.report import frame_times, write_report
+from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores
 from maven_jax.experiment import Experiment, check_features
+from maven_jax.outputs import Product
 from maven_jax.progress import say, timed
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.workdir import read_record
@@ -31,6 +32,7 @@ def evaluate(
     which: str = "best",
     store: str | None = None,
     watchdog: Watchdog | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, writes `eval/<split>…` and plots, prints the table.
 
@@ -43,12 +45,14 @@ def evaluate(
         which: `best` (on the run's evaluation split), `latest` or a step.
         store: another store with the same modalities; None for the run's own.
         watchdog: is told of progress; None for nobody.
+        force: whether to replace files that no evaluation of this split wrote.
 
     Returns:
         What `eval/<split>.json` holds, without the scores of single videos.
 
     Raises:
-        UserError: no run, no such checkpoint, no such split, or features of another kind.
+        UserError: no run, no such checkpoint, no such split, features of another kind, or
+            another process evaluates the same.
     """
     workdir, watchdog = Path(workdir), watchdog or Watchdog(math.inf)
     config, record = read_record(workdir)
@@ -70,34 +74,36 @@ def evaluate(
         weights = checkpoints.restore_weights(step, fresh)
     checkpoints.close()
     predictor = experiment.predictor(split, shardings)
-    with jax.set_mesh(experiment.mesh):
-        with timed("compiling the prediction step"), watchdog.paused("compiling"):
-            predictor.compile(weights)
-        evaluating = functools.partial(watchdog.beat, step, "evaluating")
-        label = f"evaluating {split} with step {step}"
-        videos = predictor(weights, label=label, beat=evaluating)
-    scores, by_video = score(videos, experiment.dimensions)
-    scores |= {
-        "dimensions": list(experiment.dimensions),
-        "split": split,
-        "fold": config.data.fold,
-        "step": step,
-        "model": config.model.name,
-        "modalities": list(modalities),
-        "num_parameters": count_parameters(weights.params),
-        "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
-    }
     foreign = record["store_fingerprint"] not in (None, features.fingerprint)
     name = f"{split}@{features.path.resolve().name}" if foreign else split
-    watchdog.pause("writing the report")
-    if hosts.is_writer():
-        _write(workdir, name, features, videos, scores, by_video)
-    hosts.wait_for_first()  # nobody goes on before it is written
+    with hosts.alone_as_writer(workdir, f"evaluate-{name}"):
+        report = report_of(workdir, name, "evaluate", force)
+        with jax.set_mesh(experiment.mesh):
+            with timed("compiling the prediction step"), watchdog.paused("compiling"):
+                predictor.compile(weights)
+            evaluating = functools.partial(watchdog.beat, step, "evaluating")
+            label = f"evaluating {split} with step {step}"
+            videos = predictor(weights, label=label, beat=evaluating)
+        scores, by_video = score(videos, experiment.dimensions)
+        scores |= {
+            "dimensions": list(experiment.dimensions),
+            "split": split,
+            "fold": config.data.fold,
+            "step": step,
+            "model": config.model.name,
+            "modalities": list(modalities),
+            "num_parameters": count_parameters(weights.params),
+            "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
+        }
+        watchdog.pause("writing the report")
+        if hosts.is_writer():
+            _write(report, name, features, videos, scores, by_video)
+        hosts.wait_for_first()  # nobody goes on before it is written
     return scores
 
 
 def _write(
-    workdir: Path,
+    report: Product,
     name: str,
     features: Store,
     videos: list[PredictedVideo],
@@ -107,7 +113,7 @@ def _write(
     """Writes the report under a name and prints the table."""
     fold = scores["fold"]
     times = [frame_times(features, video) for video in videos]
-    path = write_report(workdir, name, videos, times, scores, by_video)
+    path = write_report(report, name, videos, times, scores, by_video)
     if scores["num_frames"]:
         where = name if fold is None else f"{name} of fold {fold}"
         print_scores(scores, f"{scores['model']} on {where}, step {scores['step']}")
@@ -116,4 +122,4 @@ def _write(
     if scores["untrained_encoders"]:
         names = ", ".join(scores["untrained_encoders"])
         say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
-    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {workdir / 'plots'}")
+    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {report.root / 'plots'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import subprocess
@@ -19,6 +20,7 @@ from maven_jax.errors import UserError, listing
 from maven_jax.experiment import Experiment, feature_kinds
 from maven_jax.files import write_json
 from maven_jax.models import registry
+from maven_jax.outputs import check_writable
 from maven_jax.recipes import Config
 from maven_jax.runs.training_data import TrainingData
 from maven_jax.store.reader import Store
@@ -89,6 +91,40 @@ def provenance(overrides: list[str]) -> dict[str, Any]:
         "platform": jax.devices()[0].device_kind,
         "command": sys.argv[1:],
     }
+
+
+# What a run writes.
+_OWN_NAMES = (
+    CONFIG_FILE,
+    FINISHED_FILE,
+    "checkpoints",
+    "damaged",
+    "eval",
+    "metrics.jsonl",
+    "plots",
+    "profile",
+    "tensorboard",
+)
+
+
+def check_free(workdir: Path, config: Config) -> None:
+    """Raises UserError unless a run by this recipe may be begun or continued in a folder."""
+    inputs = {"config.data.store": config.data.get("store")}
+    if config.data.get("synthetic"):
+        inputs["config.data.synthetic.root"] = config.data.synthetic.get("root")
+    for key, folder in inputs.items():
+        if folder is not None and os.path.realpath(str(folder)) == os.path.realpath(workdir):
+            raise UserError(f"{workdir}: is {key} of the recipe too; take another --workdir")
+    if (workdir / CONFIG_FILE).exists():
+        read_record(workdir)
+        return
+    others = [name for name in _OWN_NAMES if os.path.lexists(workdir / name)]
+    if others:
+        raise UserError(
+            f"{workdir}: holds {listing(others)} but no {CONFIG_FILE} of a training run, so these "
+            "are somebody else's; take another --workdir"
+        )
+    check_writable(workdir)
 
 
 def claim(

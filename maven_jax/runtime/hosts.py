@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -25,6 +26,7 @@ from jax.sharding import Mesh
 
 from maven_jax import progress
 from maven_jax.errors import UserError, explain
+from maven_jax.lock import alone
 from maven_jax.runtime.watchdog import SILENCE_S, Watchdog
 
 # The runtime's own limit for a silent process. A last resort after the watchdog, as it ends the
@@ -251,6 +253,11 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
 def is_writer() -> bool:
     """Whether this is the process that writes files and prints: the first."""
     return jax.process_index() == 0
+
+
+def alone_as_writer(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
+    """`lock.alone` in the process that writes; the others wait for what it says."""
+    return alone(folder, name) if is_writer() else contextlib.nullcontext()
 
 
 _agreements = 0

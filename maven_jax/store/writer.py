@@ -39,7 +39,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from maven_jax.errors import UserError, listing
-from maven_jax.files import publish, sync_directory, whole_file, write_file
+from maven_jax.files import LEFTOVERS, publish, sync_directory, whole_file, write_file
+from maven_jax.lock import alone
+from maven_jax.outputs import RECORDS
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.parts import (
     PART_OPTIONS,
@@ -72,8 +74,6 @@ __all__ = ["PlannedVideo", "StoreWriter"]
 
 # Quick to copy and to hash, and few enough files to open all at once.
 SHARD_BYTES = 256 * 2**20
-# What `write_file` may leave behind when the process is killed.
-_LEFTOVERS = "*.json.*.tmp"
 
 
 class StoreWriter:
@@ -112,8 +112,7 @@ class StoreWriter:
         if (self._out / PLAN_FILE).exists():
             check_same_plan(self._out, self.plan)
         else:
-            if not _is_free(self._out):
-                raise UserError(f"{self._out}: exists and is not a feature store; choose another")
+            _check_kind(self._out)
             self._out.mkdir(parents=True, exist_ok=True)
             # First of all: an empty folder with a plan is a store, one without is not.
             write_file(self._out / PLAN_FILE, _json_bytes(self.plan.to_json()))
@@ -222,7 +221,7 @@ class StoreWriter:
         sync_directory(self._out)
         shutil.rmtree(self._parts, ignore_errors=True)
         for folder in (self._out, self._index):
-            for leftover in folder.glob(_LEFTOVERS):
+            for leftover in folder.glob(LEFTOVERS):
                 leftover.unlink(missing_ok=True)
         return Store(self._out)
 
@@ -388,11 +387,34 @@ class StoreWriter:
             publish(file, self._out / file.name)
 
 
-def _is_free(out: Path) -> bool:
-    """Whether a store may be begun in `out`: absent, empty, or left by a killed first attempt."""
-    if not out.exists():
-        return True
-    return out.is_dir() and all(file.match(_LEFTOVERS) for file in out.iterdir())
+@contextmanager
+def filling(out: Path, part: tuple[int, int] | None = None) -> Iterator[None]:
+    """Keeps other processes from filling the same store, or the same part of it.
+
+    Args:
+        out: the store's folder.
+        part: (i, n) for the i-th of n parts, which may be filled at the same time.
+
+    Raises:
+        UserError: another process does, or `out` is another kind of folder.
+    """
+    _check_kind(out)
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(alone(out, "prepare", shared=part is not None))
+        if part is not None:
+            locks.enter_context(alone(out, f"prepare-{part[0] + 1}-of-{part[1]}"))
+        yield
+
+
+def _check_kind(out: Path) -> None:
+    """Raises UserError if `out` is neither a store nor free for one: absent or empty."""
+    if not os.path.lexists(out) or (out / PLAN_FILE).exists():
+        return
+    # What a first attempt may leave that was killed is nobody's.
+    if not out.is_dir() or any(
+        file.name != RECORDS and not file.match(LEFTOVERS) for file in out.iterdir()
+    ):
+        raise UserError(f"{out}: exists and is not a feature store; choose another")
 
 
 def _records(path: Path) -> Iterator[bytes]:

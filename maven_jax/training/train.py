@@ -20,7 +20,7 @@ from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import MetricWriter, SilentWriter
-from maven_jax.runs.workdir import claim
+from maven_jax.runs.workdir import FINISHED_FILE, check_free, claim
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters
@@ -44,9 +44,6 @@ def train(
 ) -> dict[str, Any] | None:
     """Trains, evaluating as it goes, and continues where an earlier call in `workdir` stopped.
 
-    It reads in the order in which it runs: data, model, weights (fresh or restored), loop. One turn
-    of the loop is: evaluate, save, begin the next stage, take the next batch, step.
-
     Args:
         config: a recipe with the sections of `SECTIONS`.
         workdir: where config, metrics, checkpoints and plots go.
@@ -59,13 +56,40 @@ def train(
         The scores of the last evaluation of the evaluation split; None if `preemption` ended it.
 
     Raises:
-        UserError: a value of the recipe that cannot be, a workdir of another run, a loss that
-            is not finite.
+        UserError: a value of the recipe that cannot be, a workdir of another run or of a process
+            that is at work, a loss that is not finite.
     """
-    workdir, watchdog = Path(workdir), watchdog or Watchdog(math.inf)
-    preemption = preemption or hosts.Preemption()
+    workdir = Path(workdir)
     check_sections(config)
-    experiment = Experiment.of(config)
+    if hosts.is_writer():
+        check_free(workdir, config)
+    with hosts.alone_as_writer(workdir, "train"):
+        if hosts.is_writer():
+            (workdir / FINISHED_FILE).unlink(missing_ok=True)
+        return _train(
+            Experiment.of(config),
+            workdir,
+            overrides or [],
+            watchdog or Watchdog(math.inf),
+            preemption or hosts.Preemption(),
+            profile_steps,
+        )
+
+
+def _train(
+    experiment: Experiment,
+    workdir: Path,
+    overrides: list[str],
+    watchdog: Watchdog,
+    preemption: hosts.Preemption,
+    profile_steps: int,
+) -> dict[str, Any] | None:
+    """`train` in a folder that is its own.
+
+    It reads in the order in which it runs: data, model, weights (fresh or restored), loop. One turn
+    of the loop is: evaluate, save, begin the next stage, take the next batch, step.
+    """
+    config = experiment.config
     for line in experiment.describe():
         say(line)
 
@@ -108,7 +132,7 @@ def train(
     if not start:
         state = builder.fresh(stage)
         state = state.replace(weights=start_from(state.weights, experiment))
-    record = claim(workdir, experiment, mixed, overrides or [])
+    record = claim(workdir, experiment, mixed, overrides)
     if start:
         control.from_json(checkpoints.control(start))
         stage = builder.build(control.stage, control.first_step)

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, printable
 from maven_jax.files import whole_file
 from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
@@ -228,7 +228,9 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, float):
         digits = 4 if column == "face_confidence" else 6
         return "" if math.isnan(value) else f"{value:.{digits}f}"
-    return str(value)
+    # Spreadsheets compute cells that begin so; names of modalities may be a stranger's.
+    text = printable(str(value))
+    return f"'{text}" if text[:1] in tuple("=+-@") else text
 
 
 def _rows(values: Float32[np.ndarray, "n _"]) -> list[list[float] | None]:

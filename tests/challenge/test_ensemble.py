@@ -12,7 +12,7 @@ import pytest
 from maven_jax.__main__ import main
 from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
 from maven_jax.errors import UserError
-from maven_jax.evaluation.report import write_report
+from maven_jax.evaluation.report import report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.store.schema import VideoEntry
@@ -69,7 +69,8 @@ def write_run(
         "num_parameters": 10,
         "untrained_encoders": ["audio"],
     }
-    write_report(folder, "test", tracks, times, scores, by_video)
+    report = report_of(folder, "test", "evaluate", None)
+    write_report(report, "test", tracks, times, scores, by_video)
     return folder
 
 

@@ -202,6 +202,8 @@ def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):
     np.testing.assert_allclose(values_of(tmp_path / "s.csv")["nobody"][0], mean, atol=1e-6)
     capsys.readouterr()
     template_words = ("--template", template)
+    assert "written by `submit` for" in refused(*given, *template_words)
+    given = ("--workdir", runs[0], "--out", tmp_path / "t.csv")
     assert "tuned, none, or frames" in refused(*given, *template_words, "--smooth", "3,x")
     assert "goes with --check" in refused(*given, *template_words, "--annotations", tmp_path)
     assert "the same run twice" in refused("--workdir", runs[0], *given, *template_words)

@@ -16,6 +16,7 @@ import pytest
 from launch import sweep
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.lock import alone
 from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
@@ -126,7 +127,7 @@ def test_a_run_has_a_gpu_of_its_own(tmp_path, monkeypatch):
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     name = write(tmp_path, "[{'name': 'a', 'overrides': {}}]")
-    with sweep._alone(tmp_path / "o"), pytest.raises(UserError, match="another sweep is at work"):
+    with alone(tmp_path / "o", "sweep"), pytest.raises(UserError, match="at work here already"):
         sweep.main([name, "--out", str(tmp_path / "o")])
 
 

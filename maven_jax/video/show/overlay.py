@@ -29,6 +29,14 @@ _CARRIED = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000}
 
 
+def has_video(media: Path) -> bool:
+    """Whether there are pictures to draw on."""
+    try:
+        return media.is_file() and bool(probe(media).num_frames)
+    except InputError:
+        return False
+
+
 def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
     """Writes an MP4: each picture of the video with its prediction, and the sound.
 
@@ -42,9 +50,12 @@ def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
         path: MP4 to write; its folder is made. It is whole or absent.
 
     Raises:
-        UserError: there are no pictures to draw on, or no frame of the video decodes.
+        UserError: there are no pictures to draw on, no frame of the video decodes, or `path` is
+            the video itself.
     """
     media, path = Path(media), Path(path)
+    if path.exists() and path.samefile(media):
+        raise UserError(f"{path}: is the video itself; the overlay needs another file")
     if media.is_dir():
         raise UserError(f"{media}: an overlay needs a video file, this is a folder of crops")
     try:
