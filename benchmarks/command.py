@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.side_by_side import add_growth
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.outputs import OutputFile
 from maven_jax.progress import console, say
@@ -63,7 +62,7 @@ def parser() -> Parser:
         epilog=f"Names: {', '.join(BENCHMARKS)}.",
     )
     p.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    p.add_argument("--json", type=local_path, metavar="FILE", help="write the rows there too")
     p.add_argument(
         "--force", action="store_true", help="replace FILE of --json if `bench` did not write it"
     )

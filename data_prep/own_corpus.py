@@ -29,7 +29,7 @@ from jaxtyping import Float, Float64
 from data_prep.corpus.layout import ANNOTATIONS, SPLIT_FOLDERS, name_fault
 from data_prep.imports.files import FeatureRows
 from data_prep.imports.grid import read_timed
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.lock import alone
 from maven_jax.media import find_faces
@@ -296,6 +296,11 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
             anything is written and before the long search for faces begins. So is a corpus that
             holds other files of the same names.
     """
+    inside = [folder / name for name in ("annotations", "videos", "transcripts")]
+    if root.resolve() == folder.resolve() or any(
+        root.resolve().is_relative_to(path.resolve()) for path in inside
+    ):
+        raise UserError(f"{root}: holds your own files, which this command reads; take another")
     videos, notes = find_videos(folder)
     rated = []
     for video in videos:
@@ -327,13 +332,20 @@ def main(argv: list[str]) -> int:
         description="Make a corpus of your own videos and ratings (CSV: time_s,valence,arousal), "
         "with face crops, for `maven-jax prepare`. The same command again adds new videos.",
     )
-    p.add_argument("--from", dest="source", required=True, type=Path, metavar="MINE", help=LAYOUT)
-    p.add_argument("--out", required=True, type=Path, metavar="ROOT", help="the corpus to write")
+    p.add_argument(
+        "--from", dest="source", required=True, type=local_path, metavar="MINE", help=LAYOUT
+    )
+    p.add_argument(
+        "--out", required=True, type=local_path, metavar="ROOT", help="the corpus to write"
+    )
     p.add_argument(
         "--face", default="largest", help="whose face: largest (the default), longest or a number"
     )
     p.add_argument(
-        "--face-model", type=Path, metavar="ONNX", help="YuNet, instead of OpenCV's Haar cascade"
+        "--face-model",
+        type=local_path,
+        metavar="ONNX",
+        help="YuNet, instead of OpenCV's Haar cascade",
     )
     args = p.parse_args(argv)
     if args.face == "all":

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from data_prep.corpus.check import run_check, usable_videos
 from maven_jax import recipes
-from maven_jax.command_line import Parser, positive
+from maven_jax.command_line import Parser, local_path, positive
 from maven_jax.errors import UserError
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
@@ -123,8 +123,8 @@ def parser() -> Parser:
         "--allow-missing, or files or arguments are wrong.",
         allow_abbrev=False,
     )
-    p.add_argument("--root", type=Path, required=True, help="the corpus")
-    p.add_argument("--out", type=Path, help="the store to write or to continue")
+    p.add_argument("--root", type=local_path, required=True, help="the corpus")
+    p.add_argument("--out", type=local_path, help="the store to write or to continue")
     p.add_argument(
         "--encoders",
         default="base",
@@ -145,7 +145,7 @@ def parser() -> Parser:
     )
     p.add_argument(
         "--features",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="import DIR/<modality>/<video>.{npy,csv} instead of encoding",
     )

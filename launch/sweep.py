@@ -33,7 +33,7 @@ from typing import Any
 from rich.table import Table
 
 from maven_jax import recipes
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
 from maven_jax.lock import alone
@@ -321,7 +321,7 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("sweep", help="a recipe with get_sweep(): a file or a name")
-    p.add_argument("--out", required=True, type=Path, help="folder of all runs")
+    p.add_argument("--out", required=True, type=local_path, help="folder of all runs")
     p.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine")
     how = p.add_mutually_exclusive_group()
     how.add_argument("--slurm", action="store_true", help="submit a Slurm array")

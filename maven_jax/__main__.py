@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -82,12 +83,6 @@ def main(argv: list[str] | None = None) -> int:
         code = module.main(rest)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        complain(name, "interrupted; the same command continues")
-        return _INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        return _UNREAD
     except Exception as error:
         line = explain(error)
         if line is None:
@@ -98,10 +93,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The console script: `main`, and the end of the process."""
-    code = main()
-    if code in (_INTERRUPTED, _UNREAD):
-        # XLA's threads may be compiling, and do not survive an orderly end; nor does a closed pipe.
-        os._exit(code)
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(file=sys.stderr)
+        complain(" ".join(sys.argv[1:2]), "interrupted; the same command continues")
+        # At once: threads of XLA may be compiling with what the interrupted calls hold.
+        os._exit(_INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os._exit(_UNREAD)
     sys.exit(code)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
+from maven_jax import files
 from maven_jax.errors import UserError
 
 
@@ -13,6 +15,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help says more)")
+
+
+def local_path(text: str) -> Path:
+    """An option's value as a path, for `type=`."""
+    try:
+        return files.local_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> float:

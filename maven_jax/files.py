@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,21 @@ from maven_jax.errors import UserError
 
 # What a writer that was killed may leave behind.
 LEFTOVERS = ".maven_jax-*.tmp"
+
+
+def local_path(text: str | os.PathLike[str]) -> Path:
+    """`text` as a path of this machine.
+
+    Raises:
+        UserError: it is an address in an object store, which `Path` would take for a folder `gs:`.
+    """
+    scheme, separator, _ = str(text).partition("://")
+    if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        raise UserError(
+            f"{text}: addresses are not opened, folders are; mount the bucket (gs:// by `gcsfuse`, "
+            "s3:// by `mount-s3`) and give its folder"
+        )
+    return Path(text)
 
 
 @contextlib.contextmanager

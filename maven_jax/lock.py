@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from maven_jax.errors import UserError
-from maven_jax.outputs import RECORDS
+from maven_jax.outputs import RECORDS, check_writable
 from maven_jax.progress import say
 
 _held: set[str] = set()
@@ -35,8 +35,10 @@ def alone(folder: Path, name: str, *, shared: bool = False) -> Iterator[None]:
         shared: whether others may hold it too, if they share it as well.
 
     Raises:
-        UserError: somebody else holds it; says who, and since when.
+        UserError: somebody else holds it (says who, and since when), or the folder cannot be
+            written.
     """
+    check_writable(folder)
     records = folder / RECORDS
     path = records / f"{name}.lock"
     key = os.path.realpath(path)

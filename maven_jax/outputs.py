@@ -73,7 +73,7 @@ class Product:
         record = self._read(self._record)
         for name in names:
             self._check(name, record)
-        check_writable(self.root)
+        check_writable(self.root, names)
 
     def _check(self, name: str, record: dict[str, list[str]]) -> None:
         target = self.root / name
@@ -90,7 +90,9 @@ class Product:
         link = stat.S_ISLNK(mode)
         if not (kind(mode) or (link and self._force)):
             what = "a link" if link else "a folder" if stat.S_ISDIR(mode) else "no plain file"
-            raise UserError(f"{target}: is {what}, which is not replaced; take another place")
+            raise UserError(
+                f"{target}: is {what}, which is not replaced; take another name or folder"
+            )
         if name in record and not link and fingerprint(target) in record[name]:
             return
         for path in self._inputs:
@@ -103,7 +105,7 @@ class Product:
         else:
             reason = f"is there already{self._writer_of(name)}"
         cure = "" if self._force is None else ", or --force to replace it"
-        raise UserError(f"{target}: {reason}; take another place{cure}")
+        raise UserError(f"{target}: {reason}; take another name or folder{cure}")
 
     def _writer_of(self, name: str) -> str:
         """Which other product put a file there, if any did, for a message."""
@@ -235,16 +237,21 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, names: Iterable[str] = ()) -> None:
     """Raises UserError unless files can be made in a folder, or in the one that it would go into.
 
     By making one: only that meets read-only mounts, quotas and what root may not do either.
+
+    Args:
+        folder: may not exist yet.
+        names: of files that it is to hold.
     """
     existing = folder.absolute()
     while not os.path.lexists(existing):
         existing = existing.parent
     try:
-        for part in folder.absolute().relative_to(existing).parts:
+        new = folder.absolute().relative_to(existing)
+        for part in {part for name in ("", *names) for part in (new / name).parts}:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 (existing / part).lstat()  # the name may be too long
         probe = existing / f".maven_jax-{secrets.token_hex(4)}.tmp"

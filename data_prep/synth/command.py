@@ -19,7 +19,7 @@ import cv2
 
 from data_prep.synth.files import CHALLENGE, write_media
 from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
 from maven_jax.lock import alone
@@ -222,7 +222,9 @@ def main(argv: list[str]) -> int:
         "and say where the face is ironic. The same parameters give the same bytes; an "
         "interrupted run is continued by the same command.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="folder to write")
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="ROOT", help="folder to write"
+    )
     parser.add_argument(
         "--videos", type=int, default=24, metavar="N",
         help="face tracks, about 60/25/15 %% in training, validation and test; from 12 on every "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from maven_jax import recipes
 from maven_jax.errors import UserError
+from maven_jax.files import local_path
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
 
@@ -23,6 +22,7 @@ def ensure_store(
         seed: of everything that is drawn.
         encoders: recipe of the encoders, see `configs/encoders`.
     """
+    corpus, out = local_path(root), local_path(store)
     try:
         Store(store)
     except UserError:
@@ -33,6 +33,6 @@ def ensure_store(
     from data_prep.synth.command import write_corpus
 
     say(f"making a synthetic corpus of {videos} videos of {seconds:g} s in {root}")
-    write_corpus(Path(root), videos=videos, seconds=seconds, seed=seed)
+    write_corpus(corpus, videos=videos, seconds=seconds, seed=seed)
     say(f"encoding it into {store}")
-    prepare(Path(root), Path(store), recipes.load(encoders, "encoders"))
+    prepare(corpus, out, recipes.load(encoders, "encoders"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import read_scores
 from maven_jax.evaluation.tables import shown
@@ -67,7 +67,9 @@ def main(argv: list[str]) -> int:
         description="The scores of several workdirs side by side. CCC is over all annotated frames "
         "of the split concatenated; the last column is the mean of each video's.",
     )
-    p.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="folders of runs")
+    p.add_argument(
+        "workdirs", nargs="+", type=local_path, metavar="WORKDIR", help="folders of runs"
+    )
     p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
     args = p.parse_args(argv)
     table = comparison(args.workdirs, args.split)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.runs.convert_file import convert, models
 
 
@@ -24,9 +23,12 @@ def parser() -> Parser:
     )
     p.add_argument("--model", required=True, help="which of the models below the file holds")
     p.add_argument(
-        "--input", required=True, type=Path, help="PyTorch file (.pt, .pth, .bin) or safetensors"
+        "--input",
+        required=True,
+        type=local_path,
+        help="PyTorch file (.pt, .pth, .bin) or safetensors",
     )
-    p.add_argument("--out", required=True, type=Path, help="folder to write; empty or absent")
+    p.add_argument("--out", required=True, type=local_path, help="folder to write; empty or absent")
     p.add_argument(
         "--dimension",
         choices=("valence", "arousal"),

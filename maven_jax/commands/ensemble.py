@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from maven_jax.challenge.ensemble import METHODS, ensemble
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 
 
 def main(argv: list[str]) -> int:
@@ -15,8 +13,10 @@ def main(argv: list[str]) -> int:
         description="Make one of the predictions of several evaluated runs: seeds, folds (on a "
         "split that none of them trains on), or a run for valence and one for arousal.",
     )
-    p.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="evaluated runs")
-    p.add_argument("--out", required=True, type=Path, help="folder for scores and predictions")
+    p.add_argument("workdirs", nargs="+", type=local_path, metavar="WORKDIR", help="evaluated runs")
+    p.add_argument(
+        "--out", required=True, type=local_path, help="folder for scores and predictions"
+    )
     p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
     p.add_argument(
         "--method",

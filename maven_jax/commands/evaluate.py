@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.workdir import read_record
@@ -18,7 +16,7 @@ def main(argv: list[str]) -> int:
         prog="maven-jax evaluate",
         description="Score a trained model: CCC over all frames of a split, predictions, plots.",
     )
-    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
+    p.add_argument("--workdir", required=True, type=local_path, help="folder of a training run")
     p.add_argument("--split", help="split of the store (default: the run's evaluation split)")
     p.add_argument(
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.runs.export import export
 from maven_jax.runs.program import check_platforms
 from maven_jax.runtime.compilation import keep_compiled
@@ -18,8 +16,10 @@ def main(argv: list[str]) -> int:
         "feature spec, statistics, scores, model card, and the predictor as a StableHLO program. "
         "No pickles, no code. `predict` opens it like a workdir.",
     )
-    p.add_argument("--checkpoint", required=True, type=Path, help="workdir of a run, or a bundle")
-    p.add_argument("--out", required=True, type=Path, help="folder to write; empty or absent")
+    p.add_argument(
+        "--checkpoint", required=True, type=local_path, help="workdir of a run, or a bundle"
+    )
+    p.add_argument("--out", required=True, type=local_path, help="folder to write; empty or absent")
     p.add_argument("--step", default="best", help="best (by validation ccc), latest, or a step")
     p.add_argument(
         "--platforms",

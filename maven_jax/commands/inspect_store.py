@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError, listing
 from maven_jax.progress import console, say
 from maven_jax.store.reader import Store
@@ -219,7 +218,9 @@ def show_video(summary: dict[str, Any]) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(prog="maven-jax inspect", description=__doc__)
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder that `prepare` made")
+    parser.add_argument(
+        "store", type=local_path, metavar="STORE", help="folder that `prepare` made"
+    )
     parser.add_argument("--video", metavar="NAME", help="show this video; reads all of its frames")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(argv)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maven_jax.command_line import Parser, positive
+from maven_jax.command_line import Parser, local_path, positive
 from maven_jax.errors import UserError, explain
 from maven_jax.outputs import Product
 from maven_jax.progress import complain, say
@@ -32,11 +32,19 @@ def parser() -> Parser:
         "weights. Exit code 2: a file could not be predicted; the others are.",
         allow_abbrev=False,
     )
-    p.add_argument("media", nargs="+", type=Path, metavar="MEDIA", help="files or folders of crops")
     p.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="DIR", help="workdir or exported bundle"
+        "media", nargs="+", type=local_path, metavar="MEDIA", help="files or folders of crops"
     )
-    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    p.add_argument(
+        "--checkpoint",
+        required=True,
+        type=local_path,
+        metavar="DIR",
+        help="workdir or exported bundle",
+    )
+    p.add_argument(
+        "--out", required=True, type=local_path, metavar="DIR", help="folder for the results"
+    )
     p.add_argument(
         "--step", default="best", help="of a workdir: best (default), latest or a step's number"
     )
@@ -49,21 +57,24 @@ def parser() -> Parser:
     )
     p.add_argument(
         "--face-model",
-        type=Path,
+        type=local_path,
         metavar="ONNX",
         help="find faces by YuNet, which aligns by eyes, nose and mouth (default: OpenCV's Haar "
         "cascade, which aligns by boxes)",
     )
     p.add_argument(
-        "--crops", type=Path, metavar="DIR", help="the video's face crops, cut elsewhere"
+        "--crops", type=local_path, metavar="DIR", help="the video's face crops, cut elsewhere"
     )
     words = p.add_mutually_exclusive_group()
     words.add_argument(
-        "--transcript", type=Path, metavar="FILE", help="what is said: .srt, .vtt, .json or .txt"
+        "--transcript",
+        type=local_path,
+        metavar="FILE",
+        help="what is said: .srt, .vtt, .json or .txt",
     )
     words.add_argument(
         "--asr",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="folder of a Whisper model that listens (needs torch)",
     )
@@ -85,7 +96,9 @@ def parser() -> Parser:
     p.add_argument(
         "--html", action="store_true", help="also one page with video, curves, words, contributions"
     )
-    p.add_argument("--overlay", type=Path, metavar="MP4", help="also the video with its curves")
+    p.add_argument(
+        "--overlay", type=local_path, metavar="MP4", help="also the video with its curves"
+    )
     p.add_argument("--json", action="store_true", help="also everything as JSON, beside the CSV")
     p.add_argument(
         "--force",

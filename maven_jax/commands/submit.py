@@ -7,7 +7,7 @@ from pathlib import Path
 from maven_jax.challenge.ensemble import METHODS
 from maven_jax.challenge.submit import Labels, check, read_labels, submit
 from maven_jax.challenge.template import read_template
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.runtime.compilation import keep_compiled
 
@@ -22,13 +22,15 @@ def parser() -> Parser:
         "--workdir",
         nargs="+",
         action="extend",
-        type=Path,
+        type=local_path,
         default=[],
         metavar="W",
         help="run (or bundle) whose predictions are written; several are an ensemble",
     )
-    p.add_argument("--template", type=Path, required=True, help="the organisers' list of rows")
-    p.add_argument("--out", type=Path, help="file to write")
+    p.add_argument(
+        "--template", type=local_path, required=True, help="the organisers' list of rows"
+    )
+    p.add_argument("--out", type=local_path, help="file to write")
     p.add_argument(
         "--check",
         nargs="?",
@@ -37,7 +39,7 @@ def parser() -> Parser:
         help="check FILE against the template; without FILE the one that was written",
     )
     p.add_argument(
-        "--annotations", type=Path, metavar="DIR", help="score against DIR/**/<video>.txt"
+        "--annotations", type=local_path, metavar="DIR", help="score against DIR/**/<video>.txt"
     )
     p.add_argument("--store", help="features, if not in the store that the run was trained on")
     p.add_argument(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from maven_jax import recipes
-from maven_jax.command_line import Parser, count
+from maven_jax.command_line import Parser, count, local_path
 from maven_jax.files import write_json
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import check_sections
@@ -27,7 +26,7 @@ def parser() -> Parser:
         f"Recipes: {', '.join(recipes.names())}.",
     )
     p.add_argument("--config", required=True, help="recipe: a file or a name, with :variant if any")
-    p.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    p.add_argument("--workdir", required=True, type=local_path, help="folder of the run")
     p.add_argument(
         "--init-from",
         metavar="DIR",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from maven_jax.challenge.tune_smoothing import WIDTHS, tune_smoothing
-from maven_jax.command_line import Parser
+from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.runtime.compilation import keep_compiled
 
@@ -24,7 +22,7 @@ def main(argv: list[str]) -> int:
         description="Choose the widths of the box filters for valence and arousal by a run's "
         "validation predictions, and estimate what they gain on other recordings.",
     )
-    p.add_argument("--workdir", required=True, type=Path, help="folder of a training run")
+    p.add_argument("--workdir", required=True, type=local_path, help="folder of a training run")
     p.add_argument("--split", help="split to tune on (default: the run's evaluation split)")
     p.add_argument("--store", help="another store with the same kind of features")
     p.add_argument(

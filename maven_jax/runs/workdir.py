@@ -18,7 +18,7 @@ import jax
 from maven_jax import recipes
 from maven_jax.errors import UserError, listing
 from maven_jax.experiment import Experiment, feature_kinds
-from maven_jax.files import write_json
+from maven_jax.files import local_path, write_json
 from maven_jax.models import registry
 from maven_jax.outputs import check_writable
 from maven_jax.recipes import Config
@@ -113,7 +113,9 @@ def check_free(workdir: Path, config: Config) -> None:
     if config.data.get("synthetic"):
         inputs["config.data.synthetic.root"] = config.data.synthetic.get("root")
     for key, folder in inputs.items():
-        if folder is not None and os.path.realpath(str(folder)) == os.path.realpath(workdir):
+        if folder is None:
+            continue
+        if os.path.realpath(local_path(str(folder))) == os.path.realpath(workdir):
             raise UserError(f"{workdir}: is {key} of the recipe too; take another --workdir")
     if (workdir / CONFIG_FILE).exists():
         read_record(workdir)

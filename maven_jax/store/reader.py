@@ -19,6 +19,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.files import local_path
 from maven_jax.store.moments import Moments
 from maven_jax.store.records import decode
 from maven_jax.store.schema import (
@@ -84,7 +85,7 @@ class Store:
                 this version does not know, or a shard that is missing or of another size than when
                 it was written.
         """
-        self.path = Path(path)
+        self.path = local_path(path)
         self._meta, self.fingerprint = _read_meta(self.path)
         self.chunk_frames: int = self._meta["chunk_frames"]
         try:

@@ -16,6 +16,7 @@ from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.evaluation.scores import score
 from maven_jax.experiment import Experiment
+from maven_jax.files import local_path
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.checkpoint import Checkpoints
@@ -59,7 +60,7 @@ def train(
         UserError: a value of the recipe that cannot be, a workdir of another run or of a process
             that is at work, a loss that is not finite.
     """
-    workdir = Path(workdir)
+    workdir = local_path(workdir)
     check_sections(config)
     if hosts.is_writer():
         check_free(workdir, config)

@@ -27,6 +27,7 @@ from maven_jax.evaluation.smoothing import as_widths, box_filter
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
+from maven_jax.files import local_path
 from maven_jax.media.align import segment_ids
 from maven_jax.media.recording import Recording, open_recording
 from maven_jax.media.sound import open_audio
@@ -231,7 +232,7 @@ def load(
     Raises:
         UserError: no model in `path`, or encoders that are missing or not those of training.
     """
-    model = open_model(Path(path), which)
+    model = open_model(local_path(path), which)
     if model.label:
         say(f"MEANINGLESS NUMBERS: {model.label}")
     trained_on = model.trained_on

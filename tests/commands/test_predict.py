@@ -253,3 +253,69 @@ def test_other_encoders_than_those_of_training_are_refused(workdir, tmp_path, ca
     given = ["predict", str(tmp_path / "sound.wav"), "--checkpoint", str(workdir)]
     assert main([*given, "--out", str(tmp_path / "o"), "--encoders.audio.seed=1"]) == 2
     assert "the encoder of audio is not the one of training: sha256" in capfd.readouterr().err
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file that is not a record of outputs, by its path."""
+    files = (p for p in folder.rglob("*") if p.is_file() and ".maven_jax" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["clip.mp4", "--out", "."], "clip.csv: is there already and not written by `predict`"),
+        (["clip.mp4", "--out", "link"], "clip.csv: is there already"),
+        (
+            ["clip.mp4", "--out", "o", "--overlay", "clip.mp4", "--force"],
+            "which this command reads",
+        ),
+        (
+            ["clip.mp4", "--out", "o", "--overlay", "hard.mp4", "--force"],
+            "which this command reads",
+        ),
+        (["other.mp4", "--out", ".", "--json", "--transcript", "other.json", "--force"], "reads"),
+        (["config.mp4", "--out", "run", "--json", "--force"], "is part of"),
+        (["clip.mp4", "--out", "o", "--overlay", "o/clip.csv"], "expected an MP4 of its own"),
+        (["clip.mp4", "--out", "file"], "expected a folder"),
+        (["clip.mp4", "--out", "n" * 300], "too long"),
+        (["clip.mp4", "--out", "gs://bucket/o"], "mount the bucket"),
+        (["n" * 244 + ".mp4", "--out", "o", "--json"], "too long"),
+    ],
+)
+def test_nothing_of_the_users_is_replaced(
+    words, said, workdir, videos, tmp_path, monkeypatch, capsys
+):
+    """All of these are refused before a frame is decoded, so the clips may be anything."""
+    for name in ("clip.mp4", "other.mp4", "config.mp4", "file", "n" * 244 + ".mp4"):
+        (tmp_path / name).write_bytes(b"a recording")
+    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "clip.mp4")
+    (tmp_path / "clip.csv").write_text("time_s,valence\n0,1\n")
+    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_bytes((workdir / "config.json").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path)
+    assert main(["predict", *words, "--checkpoint", "run"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_clips_of_one_name_do_not_replace_each_other(workdir, tmp_path, capsys):
+    sound = tmp_path / "a" / "cam.wav"
+    corpora.write_wav(sound, seconds=1.0)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "cam.wav").write_bytes(sound.read_bytes())
+    out = tmp_path / "out"
+    words = ["--checkpoint", str(workdir), "--out", str(out), "--overlay", str(out / "o.mp4")]
+    assert main(["predict", str(sound), *words]) == 0
+    assert "cam.wav: no video, so no overlay" in capsys.readouterr().out
+    assert main(["predict", str(sound), *words]) == 0  # its own results are renewed
+    before = contents(out)
+    assert main(["predict", str(tmp_path / "b" / "cam.wav"), *words]) == 2
+    assert "written by `predict` for" in capsys.readouterr().err
+    assert contents(out) == before
+    assert main(["predict", str(tmp_path / "b" / "cam.wav"), *words, "--force"]) == 0

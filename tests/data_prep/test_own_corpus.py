@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +205,37 @@ def test_mistakes_end_in_one_line_before_anything_is_written(tmp_path, capsys):
     with pytest.raises(UserError, match=r"two.csv: line 3: 2 is outside"):
         make_corpus(mine, tmp_path / "root", face="largest", detector=never)
     assert not (tmp_path / "root").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("place", ["mine", "link", "mine/../mine", "corpus"])
+def test_a_corpus_replaces_nothing_of_the_users(place, tmp_path, capsys):
+    mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
+    for name in ("one", "two"):  # as `--out mine` would name them
+        (mine / "videos/phone" / f"{name}.mp4").rename(mine / "videos" / f"{name}.mp4")
+    (tmp_path / "link").symlink_to(mine)
+    corpus = tmp_path / "corpus"
+    write_annotation(corpus / ANNOTATIONS / "Validation_Set" / "one.txt", np.zeros((3, 2)))
+    (corpus / "cropped_aligned" / "two").mkdir(parents=True)
+    (corpus / "cropped_aligned" / "two" / "00001.jpg").write_bytes(b"a face")
+    before = contents(tmp_path)
+    assert main(["corpus", "--from", str(mine), "--out", str(tmp_path / place)]) == 2
+    error = capsys.readouterr().err
+    assert "which this command reads" in error or "is there already" in error
+    assert error.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_ratings_that_were_mended_in_the_corpus_stay(tmp_path, capsys):
+    mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
+    root = tmp_path / "root"
+    make_corpus(mine, root, face="largest", detector=everywhere)
+    mended = root / ANNOTATIONS / "Train_Set" / "one.txt"
+    write_annotation(mended, np.zeros((FRAMES, 2)))
+    before = contents(root)
+    with pytest.raises(UserError, match=r"one.txt: was changed after `corpus` wrote it"):
+        make_corpus(mine, root, face="largest", detector=never)
+    assert contents(root) == before

@@ -32,7 +32,7 @@ _AAC_RATES_HZ = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 
 def has_video(media: Path) -> bool:
     """Whether there are pictures to draw on."""
     try:
-        return media.is_file() and bool(probe(media).num_frames)
+        return media.is_file() and len(probe(media).times_s) > 0
     except InputError:
         return False
 
