@@ -94,7 +94,8 @@ def test_an_interrupt_while_xla_compiles_ends_in_one_line(wait_s, store, tmp_pat
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
         "from pathlib import Path\nfrom tests.support.recipes_for_tests import small_recipe\n"
-        f"def get_config(arg=''): return small_recipe(Path({str(store.path)!r}), 'maven', eval__hop=50)\n"
+        "def get_config(arg=''):\n"
+        f"    return small_recipe(Path({str(store.path)!r}), 'maven', eval__hop=50)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "maven_jax", "train", "--config", recipe, "--workdir", "w"],
