@@ -170,8 +170,7 @@ class RecordingReader:
             crops = Crops(self._recording.crops)
             for values, mask in encoder.blocks(crops, self._times, self._clock, BLOCK_FRAMES):
                 yield {"visual": values}, {"visual": mask}, len(mask)
-            if crops.broken:
-                self.notes.append(f"{crops.broken} crops do not decode (masked)")
+            self.notes += crops.notes()
             return
         if encoder is not None:
             for values, mask in on_frames((), n, encoder.dim, BLOCK_FRAMES, encoder.stored_dtype):

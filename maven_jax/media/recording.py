@@ -78,6 +78,8 @@ def open_recording(path: Path, *, crops: Path | None, fps: float | int | None) -
         return _of_crops(path, fps)
     if crops is not None and not crops.is_dir():
         raise UserError(f"{crops}: no such folder of crops")
+    if crops is not None:
+        Crops(crops).check_names()
     try:
         info = probe(path)
     except InputError as error:
@@ -95,12 +97,14 @@ def open_recording(path: Path, *, crops: Path | None, fps: float | int | None) -
 
 
 def _of_crops(path: Path, fps: float | int | None) -> Recording:
-    frames = Crops(path).existing
-    if not len(frames):
+    crops = Crops(path)
+    crops.check_names()
+    num_frames = crops.num_frames
+    if not num_frames:
         raise UserError(f"{path}: no face crops in this folder (00001.jpg is the first frame's)")
     if fps is None:
         raise UserError(f"{path}: a folder of crops tells no times; give --fps")
-    times_s = np.arange(int(frames[-1]) + 1) / float(fps)
+    times_s = np.arange(num_frames) / float(fps)
     return Recording(path, times_s, len(times_s) / float(fps), crops=path)
 
 

@@ -190,6 +190,8 @@ class VideoPredictor:
         without_each = contributions and len(self.modalities) > 1
         outputs = self._windowed(frames, entry, without_each, label)
         observed = {m: np.concatenate(masks) for m, masks in frames.observed.items()}
+        # A crop that cannot be read shows no face.
+        shown = face.found & observed.get("visual", face.found)
         unobserved = ~np.any(list(observed.values()), axis=0)
         va = np.where(unobserved[:, None], np.float32(np.nan), outputs[:, 0])
         return VideoPrediction(
@@ -200,9 +202,9 @@ class VideoPredictor:
             time_s=np.asarray(recording.times_s, np.float64),
             va=va,
             smoothed=None,
-            face_found=face.found,
-            face_confidence=face.confidence,
-            boxes=face.boxes,
+            face_found=shown,
+            face_confidence=np.where(shown, face.confidence, np.float32(0)),
+            boxes=np.where(shown[:, None], face.boxes, np.float32(np.nan)),
             observed=observed,
             words=_words(segments),
             contributions=_contributions(outputs, observed) if without_each else None,
@@ -292,7 +294,9 @@ def _entry(recording: Recording, segments: Sequence[Segment]) -> VideoEntry:
 def _absent(recording: Recording, observed: Mapping[str, Bool[np.ndarray, "n"]]) -> list[str]:
     """What the model takes and the recording does not show, in sentences."""
     hints = {
-        "visual": "no face was found" if recording.has_pictures else "no pictures",
+        "visual": "no pictures"
+        if not recording.has_pictures
+        else ("no face was found" if recording.crops is None else "no crop can be used"),
         "audio": "no sound" if recording.audio is None else "the sound gave no features",
         "text": "no words (--transcript FILE or --asr DIR give some)"
         if recording.transcript is None
