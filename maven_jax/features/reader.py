@@ -21,7 +21,7 @@ from maven_jax.features.waveform import AudioEncoder
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
 from maven_jax.media.recording import Recording
-from maven_jax.media.sound import open_audio
+from maven_jax.media.sound import AudioSource, open_audio
 from maven_jax.media.transcripts import read_transcript
 from maven_jax.progress import say
 from maven_jax.runtime.compilation import keep_compiled
@@ -133,7 +133,10 @@ class RecordingReader:
         """All frames in order, in blocks of at most `BLOCK_FRAMES`."""
         targets, target_mask = self._targets()
         streams = self._encoders.present()
-        sound = self._sound() if "audio" in streams else None
+        source = None
+        if "audio" in streams and self._recording.audio is not None:
+            source = open_audio(self._recording.audio)
+        sound = self._sound(source) if "audio" in streams else None
         text = self._text() if "text" in streams else None
         start = 0
         for features, masks, count in self._visual():
@@ -142,6 +145,8 @@ class RecordingReader:
             segment_id = np.full(count, -1, np.int32)
             if sound is not None:
                 features["audio"], masks["audio"] = sound.at(times)
+                if source is not None:
+                    masks["audio"] = masks["audio"] & ~source.is_damaged(times)
             if text is not None:
                 features["text"], masks["text"], segment_id = text.at(times)
             yield Frames(
@@ -153,6 +158,8 @@ class RecordingReader:
                 masks={name: masks[name] for name in streams},
             )
             start = stop
+        if source is not None:
+            self.notes += source.notes()
 
     def _targets(self) -> tuple[np.ndarray, np.ndarray]:
         n, path = len(self._times), self._recording.annotation
@@ -179,12 +186,10 @@ class RecordingReader:
         for start in range(0, n, BLOCK_FRAMES):
             yield {}, {}, min(BLOCK_FRAMES, n - start)
 
-    def _sound(self) -> FeatureStream:
+    def _sound(self, source: AudioSource | None) -> FeatureStream:
         encoder = self._encoders.audio
         assert encoder is not None
-        path = self._recording.audio
-        sound = None if path is None else open_audio(path)
-        return encoder.stream(sound, self._times, self._clock)
+        return encoder.stream(source, self._times, self._clock)
 
     def _text(self) -> WordStream | HeldWordStream:
         encoder = self._encoders.text

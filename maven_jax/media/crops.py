@@ -161,4 +161,5 @@ class Crops:
         if not self.broken:
             return []
         named = [f"{crop_name(frame)} ({fault})" for frame, fault in sorted(self.broken.items())]
-        return [f"{len(named):,} crops cannot be used (masked): {listing(named, _NAMED)}"]
+        count = "1 crop" if len(named) == 1 else f"{len(named):,} crops"
+        return [f"{count} cannot be used (masked): {listing(named, _NAMED)}"]

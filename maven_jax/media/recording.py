@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from maven_jax.errors import UserError
-from maven_jax.media.container import has_audio
+from maven_jax.media.container import MAX_FRAMES, has_audio
 from maven_jax.media.crops import Crops
 from maven_jax.media.frame_times import MediaInfo, mean_fps, probe
 from maven_jax.media.problems import InputError
@@ -119,6 +119,8 @@ def _of_sound(path: Path, fps: float | int | None, no_video: InputError) -> Reco
         raise InputError(path, "", both) from None
     fps = SOUND_FPS if fps is None else fps
     end_s = sound.start_s + sound.duration_s
+    if end_s * fps > MAX_FRAMES:
+        raise InputError(path, "", f"{end_s:.0f} s at {fps:g} rows a second are too many rows")
     times_s = np.arange(max(int(end_s * fps + 1e-6), 1)) / float(fps)
     note = f"{no_video.message}: sound alone, a row every 1/{fps:g} s"
     return Recording(path, times_s, end_s, audio=path, notes=(note,))

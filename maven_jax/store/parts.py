@@ -119,6 +119,7 @@ class VideoWriter:
     Attributes:
         num_frames: frames so far.
         nonfinite: modality -> frames masked because they held NaN or infinity.
+        notes: what was odd in the video's files, in sentences; for the store's index.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class VideoWriter:
         self._moments[TARGETS] = RunningMoments(2)
         self.num_frames = 0
         self.nonfinite = dict.fromkeys(modalities, 0)
+        self.notes: list[str] = []
 
     def append(self, frames: Frames) -> None:
         """Adds the next frames.
@@ -190,6 +192,7 @@ class VideoWriter:
             "num_annotated": self._moments[TARGETS].count,
             "observed": {m: self._moments[m].count for m in self._modalities},
             "nonfinite": self.nonfinite,
+            "notes": self.notes,
             "segments": list(
                 zip(self._segment_starts, [*self._segment_starts[1:], self.num_frames])
             ),

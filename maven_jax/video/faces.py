@@ -18,10 +18,14 @@ from maven_jax.progress import meter
 
 @dataclasses.dataclass(frozen=True)
 class FaceCrops:
-    """A face to predict and the folder of its crops; None where there are no pictures."""
+    """A face to predict, the folder of its crops, and what was odd about its pictures.
+
+    There is no folder where there are no pictures.
+    """
 
     face: ChosenFace
     crops: Path | None
+    notes: tuple[str, ...] = ()
 
 
 def open_faces(
@@ -53,6 +57,7 @@ def open_faces(
     if recording.info is None or not search:
         return [FaceCrops(_nobody(n), None)]
     detector = open_detector(None if face_model is None else Path(face_model))
+    notes = list[str]()
     with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
         faces = cut_faces(
             recording.source,
@@ -61,8 +66,9 @@ def open_faces(
             detector=detector,
             choice=choice,
             advance=m.advance,
+            note=notes.append,
         )
-    return [FaceCrops(face, crops) for face, crops in faces]
+    return [FaceCrops(face, crops, tuple(notes)) for face, crops in faces]
 
 
 def _nobody(num_frames: int) -> ChosenFace:

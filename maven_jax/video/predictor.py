@@ -209,7 +209,12 @@ class VideoPredictor:
             words=_words(segments),
             contributions=_contributions(outputs, observed) if without_each else None,
             label=self.model.label,
-            notes=(*recording.notes, *reader.notes, *_absent(recording, observed)),
+            notes=(
+                *recording.notes,
+                *face_crops.notes,
+                *reader.notes,
+                *_absent(recording, observed),
+            ),
             facts={},
         )
 
