@@ -36,7 +36,7 @@ TOLERATED_FRAMES, TOLERATED_SHARE = 5, 0.01
 GAP_STEPS = 3.0
 # A frame nearer to a row than this share of a step lies on it: times are sums of rounded numbers.
 _ON_ROW = 1e-6
-_MAX_CSV_BYTES = 4 << 30
+_MAX_CSV_BYTES = 1 << 30
 _MAX_HEADER_CHARS = 1 << 24
 
 

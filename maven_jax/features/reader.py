@@ -158,8 +158,8 @@ class RecordingReader:
                 masks={name: masks[name] for name in streams},
             )
             start = stop
-        if source is not None:
-            self.notes += source.notes()
+        self.notes += [] if source is None else source.notes()
+        self.notes += [] if text is None else text.notes
 
     def _targets(self) -> tuple[np.ndarray, np.ndarray]:
         n, path = len(self._times), self._recording.annotation
