@@ -79,20 +79,20 @@ class AudioSource:
         start_s: time of the first sample, seconds from the container's start (0 for WAV).
         duration_s: length by the timestamps of all packets (lossy codecs may pad a few ms).
         damaged_s: (start, end) of each stretch that does not decode or holds samples that are no
-            sound, on the frames' clock, as far as the latest pass has come. Silence replaces it.
+            sound, on the frames' clock, as far as they have been read. Silence replaces it.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self.damaged_s: list[tuple[float, float]] = []
-        self._notes: list[str] = []
-        self._passing: list[str] = []
+        self._notes: dict[str, None] = {}  # in order, each once however often the sound is read
         with opened(self.path) as container:
             stream = audio_stream(self.path, container)
             zero_s = container_start_s(container)
             self._check_header(stream)
             self.sample_rate_hz = int(stream.codec_context.sample_rate)
-            self._notes += other_tracks(stream, container.streams.audio)
+            for note in other_tracks(stream, container.streams.audio):
+                self._note(note)
             end, now_s = 0, -math.inf
             first = stream.start_time
             try:
@@ -105,7 +105,7 @@ class AudioSource:
                 raise
             except DECODER_ERRORS as error:
                 # What follows a broken place is masked, as after the end of any sound.
-                self._notes.append(f"the sound cannot be read to its end ({error_text(error)})")
+                self._note(f"the sound cannot be read to its end ({error_text(error)})")
             first = first or 0
             self.start_s = float(first * stream.time_base) - zero_s
             self.duration_s = max(float((end - first) * stream.time_base), 0.0)
@@ -135,8 +135,8 @@ class AudioSource:
         return (latest >= 0) & (times_s < ends_s[latest])
 
     def notes(self) -> list[str]:
-        """What was odd as far as the latest pass has come, in sentences."""
-        notes = [*self._notes, *self._passing]
+        """What was odd as far as the sound has been read, in sentences."""
+        notes = [*self._notes]
         if self.damaged_s:
             seconds = sum(end_s - start_s for start_s, end_s in self.damaged_s)
             notes.append(
@@ -145,18 +145,20 @@ class AudioSource:
             )
         return notes
 
+    def _note(self, note: str) -> None:
+        self._notes[note] = None
+
     def _damage(self, start_s: float, end_s: float) -> None:
-        """Notes a stretch, joined with the one before if they touch."""
-        if self.damaged_s and start_s <= self.damaged_s[-1][1] + 1e-3:
-            # In place: another thread may be reading.
-            self.damaged_s[-1] = (self.damaged_s[-1][0], max(end_s, self.damaged_s[-1][1]))
-        else:
+        """Notes a stretch that no pass has met, joined with the one before if they touch."""
+        if not self.damaged_s or start_s > self.damaged_s[-1][1] + 1e-3:
             self.damaged_s.append((start_s, end_s))
+        elif end_s > self.damaged_s[-1][1]:
+            # In place: another thread may be reading.
+            self.damaged_s[-1] = (self.damaged_s[-1][0], end_s)
 
     def _native(self) -> Iterator[Float[np.ndarray, "_"]]:
         """Mono float32 at the header's rate; gaps between timestamps are silence."""
         rate, now_s, loudest, silent_s = self.sample_rate_hz, 0.0, 0.0, 0.0
-        self.damaged_s, self._passing = [], []
         current, resampler = rate, None
         with opened(self.path) as container:
             stream, zero_s = audio_stream(self.path, container), container_start_s(container)
@@ -166,7 +168,7 @@ class AudioSource:
                         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
                     change = f"from {current} to {frame.sample_rate} Hz"
                     at_s = f"{self.start_s + now_s:.2f} s"
-                    self._passing.append(f"the sample rate changes {change} at {at_s}: resampled")
+                    self._note(f"the sample rate changes {change} at {at_s}: resampled")
                     current = frame.sample_rate
                     resampler = None if current == rate else _resampler(current, rate)
                 mono, usable = _mono(frame)
@@ -193,9 +195,9 @@ class AudioSource:
             if resampler is not None:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         if silent_s:
-            self._passing.append(f"{silent_s:.2f} s without sound between its parts are silence")
+            self._note(f"{silent_s:.2f} s without sound between its parts are silence")
         if loudest == 0:
-            self._passing.append("the sound is silent throughout")
+            self._note("the sound is silent throughout")
 
     def _frames(
         self, container: av.container.InputContainer, stream: av.AudioStream, zero_s: float
