@@ -11,6 +11,9 @@ annotations come from. How rows become frames:
   without a row are masked |
 | .npy, any other number of rows | the video is unusable until a rate is given |
 | .csv | interpolated from its time column to the frames' times, linearly, as all others |
+| .csv files of a modality | features are told by their names, in any order; others: unusable |
+| columns of `files.BOOKKEEPING` | no features; a row whose `success` is 0 is not observed |
+| times that end elsewhere than the frames' | noted with numbers; no frame within: unusable |
 | a row with NaN or infinity | not observed: frames on it or beside it are masked and counted |
 | no file for this modality | the modality is masked in the whole video |
 

@@ -372,12 +372,13 @@ def _check_vocabulary(tokenizer: tokenizers.Tokenizer, most: int, source: str) -
     Without its files transformers makes an empty one and says nothing.
     """
     added = tokenizer.get_added_tokens_decoder().values()
-    if not set(tokenizer.get_vocab()) - {token.content for token in added}:
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    if not set(vocabulary) - {token.content for token in added}:
         raise UserError(
             f"{source}: no tokenizer beside the weights; expected tokenizer.json, or vocab.txt "
             "(BERT), or vocab.json and merges.txt (RoBERTa)"
         )
-    largest = max(tokenizer.get_vocab().values())
+    largest = max(vocabulary.values())
     if largest >= most:
         raise UserError(
             f"{source}: its tokenizer has {largest + 1:,} tokens, the model {most:,}: it is of "

@@ -21,9 +21,9 @@ MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 # The demuxers allowed: a playlist or a concatenation script that is named like a video could open
 # other files.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,wav,mpegts,mp3,flac,ogg,aac"
-# Limits of what a file may claim: twice the pixels of 8K, more frames a second than cameras take,
+# Limits of what a file may claim: the pixels of 8K, more frames a second than cameras take,
 # 37 hours at 30 frames a second, four days.
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 25
 MAX_FPS = 5_000
 MAX_FRAMES = 4_000_000
 MAX_DURATION_S = 350_000.0

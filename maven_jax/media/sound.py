@@ -116,14 +116,17 @@ class AudioSource:
 
     def _check_header(self, stream: av.AudioStream) -> None:
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-        least, most = SAMPLE_RATES_HZ
         if stream.time_base is None or not rate:
             raise InputError(self.path, "", "the sound has no sample rate")
-        if not least <= rate <= most:
-            message = f"a sample rate of {rate:,} Hz; expected {least:,} to {most:,}"
-            raise InputError(self.path, "", message)
+        self._check_rate(rate)
         if channels > MAX_CHANNELS:
             message = f"{channels} channels of sound are too many; at most {MAX_CHANNELS}"
+            raise InputError(self.path, "", message)
+
+    def _check_rate(self, rate: int) -> None:
+        least, most = SAMPLE_RATES_HZ
+        if not least <= rate <= most:
+            message = f"a sample rate of {rate:,} Hz; expected {least:,} to {most:,}"
             raise InputError(self.path, "", message)
 
     def is_damaged(self, times_s: Float[np.ndarray, "t"]) -> Bool[np.ndarray, "t"]:
@@ -164,6 +167,7 @@ class AudioSource:
             stream, zero_s = audio_stream(self.path, container), container_start_s(container)
             for frame in self._frames(container, stream, zero_s):
                 if frame.sample_rate != current:
+                    self._check_rate(frame.sample_rate)
                     if resampler is not None:
                         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
                     change = f"from {current} to {frame.sample_rate} Hz"

@@ -28,10 +28,11 @@ from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.media.align import segment_ids
+from maven_jax.media.problems import REPAIRED
 from maven_jax.media.recording import Recording, open_recording
 from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import transcribe
-from maven_jax.media.transcripts import Segment, Word, read_transcript
+from maven_jax.media.transcripts import Segment, Transcript, Word, parse_transcript
 from maven_jax.progress import say
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
@@ -96,9 +97,8 @@ class VideoPredictor:
             crops: a folder of the video's face crops, cut elsewhere.
             fps: frames per second of a folder of crops, or of sound alone.
             smooth: widths in frames of the box filters of valence and arousal, or one for both;
-                True for those that
-                `maven-jax tune-smoothing` chose, None for those that the recipe evaluates with, if
-                any, False for none.
+                True for those that `maven-jax tune-smoothing` chose, None for those that the recipe
+                evaluates with, if any, False for none.
             contributions: predict once more without each modality.
 
         Raises:
@@ -115,8 +115,11 @@ class VideoPredictor:
             words = self._transcript(
                 recording, as_path(transcript, "transcript"), as_path(asr, "asr"), Path(scratch)
             )
-            recording = dataclasses.replace(recording, transcript=words)
-            segments = () if words is None else read_transcript(words)
+            spoken = Transcript(()) if words is None else parse_transcript(words)
+            notes = [fix.message for fix in spoken.fixes if fix.severity == REPAIRED]
+            recording = dataclasses.replace(
+                recording, transcript=words, notes=(*recording.notes, *notes)
+            )
             self._check_usable(recording)
             search = "visual" in self.modalities
             faces = open_faces(recording, choice, face_model, Path(scratch), search=search)
@@ -124,7 +127,7 @@ class VideoPredictor:
             predictions = []
             for face_crops in faces:
                 began = time.monotonic()
-                raw = self._predict_face(recording, face_crops, segments, contributions)
+                raw = self._predict_face(recording, face_crops, spoken.segments, contributions)
                 seconds = shared_s + time.monotonic() - began
                 predictions.append(_finished(raw, recording, widths, seconds))
             return predictions
@@ -317,7 +320,7 @@ def _absent(recording: Recording, observed: Mapping[str, Bool[np.ndarray, "n"]])
         "audio": "no sound" if recording.audio is None else "the sound gave no features",
         "text": "no words (--transcript FILE or --asr DIR give some)"
         if recording.transcript is None
-        else "the transcript has no words",
+        else "no words of the transcript lie within the recording",
     }
     notes = []
     for name, mask in observed.items():
