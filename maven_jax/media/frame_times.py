@@ -28,6 +28,8 @@ from maven_jax.media.problems import NOTE, REPAIRED, Fix, InputError
 
 # Frames further apart than this are worth a note: the clock may be broken.
 _PAUSE_S = 10.0
+# A header that promises so much more than the packets hold is of a file that was cut short.
+_SHORT_S = 0.5
 # FFmpeg's numbers of the transfer functions that are made for brighter screens.
 _HDR = {16: "PQ", 18: "HLG"}
 
@@ -270,6 +272,7 @@ def probe(path: Path) -> MediaInfo:
         time_base, header_frames = float(video.time_base), video.frames
         is_avi = container.format.name == "avi"
         odd = other_tracks(video, video_streams(container)) + _transfer(video) + _joined(path)
+        header_s = (container.duration or 0) / av.time_base
         seen = _demux(path, container, video)
         start_s = end_s = None
         if sound is not None and sound.time_base is not None and seen.audio_end is not None:
@@ -292,6 +295,10 @@ def probe(path: Path) -> MediaInfo:
         what = f"no frame for {longest:.1f} s" if len(pauses) == 1 else f"{len(pauses)} pauses"
         fixes.append(Fix(NOTE, f"frame {pauses[0] + 1}", f"{what} behind this frame: kept"))
     duration_s = float(times_s[-1]) + median_interval(times_s)
+    held_s = max(duration_s, end_s or 0.0)
+    if header_s > held_s + _SHORT_S and not any(fix.message.startswith("cut") for fix in fixes):
+        what = f"the header says {header_s:.2f} s, pictures and sound end at {held_s:.2f} s"
+        fixes.append(Fix(REPAIRED, "", f"cut short: {what}"))
     stamped = not (is_avi or repeated or None in seen.pts)
     return MediaInfo(times_s, mean_fps(times_s), duration_s, start_s, end_s, fixes, stamped)
 

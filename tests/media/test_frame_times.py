@@ -210,6 +210,18 @@ def test_video_whose_end_is_cut_off(tmp_path, keep):
     assert "header says 90 frames" in info.fixes[0].message
 
 
+def test_a_matroska_file_that_is_cut_off_says_so(tmp_path):
+    """It has no table of frames: only its header's duration tells."""
+    path = tmp_path / "a.mkv"
+    write_video(path, frames=90, fps=30, size=128, sound_s=3.0)
+    assert probe(path).fixes == []
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    info = probe(path)
+    assert len(info.times_s) < 75
+    assert any("cut short: the header says 3.0" in fix.message for fix in info.fixes)
+
+
 def test_video_whose_end_was_never_written(tmp_path):
     """A download that reserved its space: the index is whole, the last packets are zeros."""
     path = tmp_path / "a.mp4"
