@@ -19,6 +19,7 @@ from maven_jax.errors import UserError
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.prefetch import Prefetch
 from maven_jax.features.reader import Encoders, RecordingReader
+from maven_jax.media.problems import REPAIRED
 from maven_jax.progress import Meter, format_duration, meter, say
 from maven_jax.store.schema import Frames
 from maven_jax.store.writer import StoreWriter
@@ -167,6 +168,8 @@ def _store(
         for block in _waited_for(video.blocks, clock):
             stored.append(block)
             progress.advance(len(block), note=name)
+        odd = [str(p) for p in video.check.problems if p.severity == REPAIRED]
+        stored.notes += odd + video.reader.notes
     for note in video.reader.notes:
         say(f"{name}: {note}")
 

@@ -308,6 +308,7 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
         values, odd = per_frame(video.annotation, info.times_s)
         rated.append(Rated(video, info, values))
         notes += [f"{video.annotation}: {note}" for note in odd]
+        notes += [f"{video.media}: {fix.message}" for fix in info.fixes]
     for note in notes:
         say(f"note: {note}")
     entries = [CorpusEntry(one, root) for one in rated]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from data_prep.corpus.layout import Video
 from maven_jax.media.annotations import Annotation, read_annotation
-from maven_jax.media.crops import CROP_SIZE, Crops, check_crop, crop_name
+from maven_jax.media.crops import CROP_SIZE, Crops, crop_name, read_crop
 from maven_jax.media.frame_times import MediaInfo, mean_fps, median_interval, probe
 from maven_jax.media.problems import (
     NOTE,
@@ -176,8 +176,11 @@ class _Checker:
 
     def _last_crop(self) -> int:
         crops = self.check.video.crops
-        existing = Crops(crops, self.root).existing if crops else np.zeros(0, np.int64)
-        return int(existing[-1]) + 1 if len(existing) else 0
+        try:
+            return Crops(crops, self.root).num_frames if crops else 0
+        except InputError as error:
+            self.failed(error)
+            return 0
 
     def _set(self, times_s: np.ndarray) -> None:
         self.check.times_s, self.check.num_frames = times_s, len(times_s)
@@ -191,13 +194,16 @@ class _Checker:
             return
         try:
             index = Crops(folder, self.root)
-        except OSError as error:
-            self.report(UNUSABLE, folder, f"cannot be read: {error.strerror or error}")
+            index.check_names()
+        except InputError as error:
+            self.failed(error)
             return
         self._named(NOTE, folder, index.others, "ignored: not a crop's name (00001.jpg, from 1)")
         rule = "a symbolic link that leaves the corpus is not followed"
         self._named(UNUSABLE, folder, index.outside, rule)
         frames = index.existing
+        if not len(frames):
+            self.report(NOTE, folder, "no crops: the pictures are masked")
         if check.num_frames:
             beyond = [crop_name(int(f)) for f in frames[frames >= check.num_frames]]
             if beyond:
@@ -216,7 +222,7 @@ class _Checker:
             self.report(severity, folder, f"{len(names) - _NAMED} more: {message}")
 
     def _pictures(self, folder: Path, names: list[str]) -> None:
-        """Looks at the header and the end of every crop."""
+        """Decodes every crop: libjpeg notices damage in the picture itself only then."""
         broken: list[tuple[str, str]] = []
         sizes: list[tuple[str, tuple[int, int]]] = []
         for name, size in _check_crops(str(folder), names):
@@ -293,10 +299,14 @@ class _Checker:
 
 
 def _check_crops(folder: str, names: list[str]) -> Iterator[tuple[str, str | tuple[int, int]]]:
-    """The results of `check_crop`, in several threads because disks and networks are slow."""
+    """Height and width of each, or what is wrong, in several threads."""
+
+    def check_one(name: str) -> str | tuple[int, int]:
+        crop = read_crop(Path(folder, name))
+        return crop if isinstance(crop, str) else crop.shape[:2]
 
     def some(part: list[str]) -> list[str | tuple[int, int]]:
-        return [check_crop(f"{folder}/{name}") for name in part]
+        return [check_one(name) for name in part]
 
     parts = [names[i : i + _CROPS_AT_ONCE] for i in range(0, len(names), _CROPS_AT_ONCE)]
     with ThreadPoolExecutor(_CROP_THREADS) as pool:
@@ -305,7 +315,7 @@ def _check_crops(folder: str, names: list[str]) -> Iterator[tuple[str, str | tup
 
 
 def check_video(video: Video, root: Path, assume_fps: float | int | None = None) -> VideoCheck:
-    """Reads everything of one video except the pictures themselves.
+    """Reads everything of one video except its pictures; its crops it does decode.
 
     Args:
         video: from `layout.scan`.

@@ -22,7 +22,15 @@ from pathlib import Path
 
 from maven_jax.errors import UserError
 from maven_jax.media.container import MEDIA_SUFFIXES, has_audio
-from maven_jax.media.problems import NOTE, UNUSABLE, InputError, Problem, printable, relative
+from maven_jax.media.problems import (
+    NOTE,
+    UNUSABLE,
+    InputError,
+    Problem,
+    check_file,
+    printable,
+    relative,
+)
 from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 
 __all__ = ["SPLITS", "Corpus", "Problem", "Video", "scan"]
@@ -170,6 +178,7 @@ class _Scan:
 
 def _list_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered non-blank lines of a list of any length, read one at a time."""
+    check_file(path)
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             number = 0

@@ -11,6 +11,9 @@ annotations come from. How rows become frames:
   without a row are masked |
 | .npy, any other number of rows | the video is unusable until a rate is given |
 | .csv | interpolated from its time column to the frames' times, linearly, as all others |
+| .csv files of a modality | features are told by their names, in any order; others: unusable |
+| columns of `files.BOOKKEEPING` | no features; a row whose `success` is 0 is not observed |
+| times that end elsewhere than the frames' | noted with numbers; no frame within: unusable |
 | a row with NaN or infinity | not observed: frames on it or beside it are masked and counted |
 | no file for this modality | the modality is masked in the whole video |
 
@@ -29,14 +32,16 @@ import numpy as np
 from rich.table import Table
 
 from data_prep.imports.files import (
+    BOOKKEEPING,
     TOLERATED_FRAMES,
     TOLERATED_SHARE,
+    CsvHeader,
     FeatureRows,
-    csv_columns,
     find_features,
     find_rates,
     open_npy,
     read_csv,
+    read_header,
 )
 from data_prep.imports.grid import Grid, read_grids
 from maven_jax.errors import UserError, listing
@@ -47,6 +52,7 @@ from maven_jax.media.problems import (
     InputError,
     Problem,
     from_error,
+    printable,
     relative,
 )
 from maven_jax.progress import console, meter, say
@@ -78,6 +84,7 @@ class _Import:
         rates: modality -> rows per second of its .npy files.
         grids: all videos by name.
         dims: modality -> channels.
+        columns: modality -> names of the channels, where .csv files tell them.
         problems: of all files.
         kinds: modality -> rule of `RULES` -> how many videos it applies to.
     """
@@ -88,6 +95,7 @@ class _Import:
     rates: dict[str, float]
     grids: dict[str, Grid] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -104,11 +112,12 @@ class _Import:
         return reasons
 
     def check(self) -> None:
-        """Looks at all files' headers; fills `dims`, `problems` and `kinds`."""
+        """Looks at all files' headers; fills `dims`, `columns`, `problems` and `kinds`."""
         widths: dict[str, dict[str, int]] = {}
         rows: dict[tuple[str, str], int] = {}
         for modality, files in self.files.items():
             widths[modality] = {}
+            headers: dict[str, CsvHeader] = {}
             self.kinds[modality] = Counter()
             for video, path in files.items():
                 if video not in self.grids:
@@ -119,7 +128,8 @@ class _Import:
                     if path.suffix.lower() == ".npy":
                         rows[modality, video], widths[modality][video] = open_npy(path).shape
                     else:
-                        widths[modality][video] = len(csv_columns(path)[0]) - 1
+                        headers[video] = read_header(path)
+                        widths[modality][video] = len(headers[video].features)
                 except InputError as error:
                     self.problems.append(from_error(error, self.features, video))
                     self.kinds[modality]["unusable"] += 1
@@ -134,10 +144,41 @@ class _Import:
             self.dims[modality] = max(
                 sorted(Counter(widths[modality].values()).items()), key=lambda item: item[1]
             )[0]
+            self._compare_headers(modality, headers)
         for video, grid in self.grids.items():
             self.problems += grid.problems
             if len(grid.time_s):
                 self._check_video(video, len(grid.time_s), widths, rows)
+
+    def _compare_headers(self, modality: str, headers: dict[str, CsvHeader]) -> None:
+        """Sets `columns` to the most frequent ones, which all files must have, in any order."""
+        files, width = self.files[modality], self.dims[modality]
+        alike = {v: h for v, h in headers.items() if len(h.features) == width}
+        if not alike:
+            return
+        counts = Counter(h.features for h in alike.values())
+        columns = self.columns[modality] = max(sorted(counts.items()), key=lambda kv: kv[1])[0]
+        ordered = [video for video, header in alike.items() if header.fits(columns)]
+        for video in alike.keys() - set(ordered):
+            missing = [printable(n) for n in columns if n not in alike[video].features]
+            message = f"its columns are not those of most files: {listing(missing, 3)} missing"
+            message = message if missing else "columns that share a name, in another order"
+            self.note(UNUSABLE, files[video], video, message)
+            self.kinds[modality]["unusable"] += 1
+        for videos, what in (
+            (
+                [v for v in ordered if alike[v].features != columns],
+                "columns in another order than most: sorted by their names",
+            ),
+            (
+                [v for v in ordered if len(alike[v].names) > width + 1],
+                f"columns are no features ({', '.join(BOOKKEEPING)}): left out, and rows of "
+                "success 0 count as not observed",
+            ),
+        ):
+            if videos:
+                others = f" (and {len(videos) - 1} more files)" if len(videos) > 1 else ""
+                self.note(REPAIRED, files[videos[0]], "", f"{what}{others}")
 
     def _check_video(
         self,
@@ -206,7 +247,7 @@ class _Import:
         if path is None:
             return None
         if path.suffix.lower() == ".csv":
-            return read_csv(path)
+            return read_csv(path, self.columns[modality])
         values = open_npy(path)
         rate = self.rates.get(modality)
         return FeatureRows(values, None if rate is None else np.arange(len(values)) / rate)
@@ -214,7 +255,16 @@ class _Import:
     def store(self, grid: Grid, writer: StoreWriter) -> None:
         """Writes one video."""
         rows = {m: self.rows(m, grid.video) for m in self.files}
+        notes = [str(p) for p in self.problems if p.video == grid.video]
+        for modality, source in rows.items():
+            path = self.files[modality].get(grid.video)
+            if source is not None and path is not None:
+                odd = source.compare_extent(path, grid.time_s)
+                if odd:
+                    notes.append(f"{relative(path, self.features)}: {odd}")
+                    say(notes[-1])
         with writer.video(grid.video, grid.fps, grid.duration_s, mask_nonfinite=True) as out:
+            out.notes += notes
             for start in range(0, len(grid.time_s), BLOCK_FRAMES):
                 frames = slice(start, min(start + BLOCK_FRAMES, len(grid.time_s)))
                 time_s = grid.time_s[frames]
@@ -250,6 +300,8 @@ class _Import:
                 "preprocessing": "rows of .npy files by index, or linear interpolation in time "
                 "where a rate or times are given",
             }
+            if modality in self.columns:
+                spec["columns"] = list(self.columns[modality])
             specs[modality] = ModalitySpec(modality, self.dims[modality], spec)
         return specs
 

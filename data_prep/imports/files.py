@@ -4,11 +4,14 @@
     DIR/<modality>/<video>.csv     a header with `time_s` and one column for each feature
     DIR/<modality>/rate.txt        rows per second of the .npy files, if it is not the frame rate
 
-Rows with NaN or infinity were not observed.
+Rows with NaN or infinity were not observed, nor were those whose `success` is 0. Columns that
+describe a row of a face tracker (`BOOKKEEPING`) are no features. Features are told by their names:
+they may stand in any order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,19 +19,25 @@ import numpy as np
 
 from data_prep.imports.grid import parse_number
 from maven_jax.errors import UserError
-from maven_jax.media.problems import InputError, printable, read_text
+from maven_jax.media.problems import InputError, check_file, printable, read_text
 from maven_jax.store.plan import check_modality_name
 
 SUFFIXES = (".npy", ".csv")
 RATE_FILE = "rate.txt"
 TIME_COLUMNS = ("time_s", "time", "timestamp", "seconds")
+# What OpenFace says about a row beside its features.
+BOOKKEEPING = ("frame", "face_id", "confidence", "success")
+# Rows that begin or end further from a video's first or last frame, in share of its length and in
+# seconds, may be of another recording or have another rate.
+EXTENT_SHARE, EXTENT_S = 0.2, 1.0
 # A .npy with so many rows more or fewer than frames is still paired with them by index.
 TOLERATED_FRAMES, TOLERATED_SHARE = 5, 0.01
 # Between rows further apart than this many usual steps nothing is interpolated.
 GAP_STEPS = 3.0
 # A frame nearer to a row than this share of a step lies on it: times are sums of rounded numbers.
 _ON_ROW = 1e-6
-_MAX_CSV_BYTES = 4 << 30
+_MAX_CSV_BYTES = 1 << 30
+_MAX_HEADER_CHARS = 1 << 24
 
 
 @dataclass
@@ -59,6 +68,29 @@ class FeatureRows:
             features[mask] = self.values[frames.start : min(frames.stop, len(self.values))]
             return features, mask
         return self._interpolate(frame_time_s)
+
+    def compare_extent(self, path: Path, frame_time_s: np.ndarray) -> str:
+        """A note on rows whose times do not match those of the frames, "" if they do.
+
+        Args:
+            path: their file.
+            frame_time_s: (n,) times of all frames.
+
+        Raises:
+            InputError: no frame lies within the rows' times.
+        """
+        if self.time_s is None:
+            return ""
+        first_s, last_s = self.time_s[0], self.time_s[-1]
+        begin_s, end_s = frame_time_s[0], frame_time_s[-1]
+        what = f"rows from {first_s:.2f} to {last_s:.2f} s, frames from {begin_s:.2f} to "
+        what += f"{end_s:.2f} s"
+        if last_s < begin_s or first_s > end_s:
+            raise InputError(path, "", f"{what}: not of the same recording")
+        tolerance_s = max(EXTENT_S, EXTENT_SHARE * (end_s - begin_s))
+        if abs(last_s - end_s) > tolerance_s or first_s > begin_s + tolerance_s:
+            return f"{what}: is their rate right, and are they of this video?"
+        return ""
 
     def _interpolate(self, frame_time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         time_s = self.time_s
@@ -139,6 +171,7 @@ def open_npy(path: Path) -> np.ndarray:
     Raises:
         InputError: not a .npy file of T rows of numbers.
     """
+    check_file(path)
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # the header is evaluated as Python, and fails in many ways
@@ -152,18 +185,50 @@ def open_npy(path: Path) -> np.ndarray:
     return values
 
 
-def csv_columns(path: Path) -> tuple[list[str], int]:
-    """Names of a .csv file's columns and which of them is the time; reads one line.
+@dataclass(frozen=True)
+class CsvHeader:
+    """The columns of a .csv file.
+
+    Attributes:
+        names: of all columns.
+        time: which of them is the time.
+        features: names of the features, in the file's order.
+    """
+
+    names: tuple[str, ...]
+    time: int
+    features: tuple[str, ...]
+
+    def places(self, features: Sequence[str]) -> list[int]:
+        """Columns of these features, which are the file's own in any order."""
+        own = [i for i, n in enumerate(self.names) if i != self.time and n not in BOOKKEEPING]
+        if tuple(features) == self.features:  # names may repeat
+            return own
+        return [self.names.index(name) for name in features]
+
+    def fits(self, features: Sequence[str]) -> bool:
+        """Whether the file has these features, in this order or told by their names in another."""
+        if tuple(features) == self.features:
+            return True
+        unique = len(set(self.features)) == len(self.features)
+        return unique and sorted(features) == sorted(self.features)
+
+
+def read_header(path: Path) -> CsvHeader:
+    """The columns of a .csv file; reads one line.
 
     Raises:
         InputError: no header, no time, or no features.
     """
+    check_file(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
-            line = file.readline(1 << 24)
+            line = file.readline(_MAX_HEADER_CHARS)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "line 1", f"cannot be read: {error}") from None
-    names = [name.strip().strip('"') for name in line.split(",")]
+    if len(line) == _MAX_HEADER_CHARS:
+        raise InputError(path, "line 1", "too long for a header")
+    names = tuple(name.strip().strip('"') for name in line.split(","))
     lower = [name.lower() for name in names]
     if "time_s" in lower:
         time = lower.index("time_s")
@@ -172,18 +237,24 @@ def csv_columns(path: Path) -> tuple[list[str], int]:
     else:
         what = f"no column time_s (seconds) in the header {printable(line.strip(), 60)!r}"
         raise InputError(path, "line 1", what)
-    if len(names) < 2:
+    features = tuple(n for i, n in enumerate(names) if i != time and n not in BOOKKEEPING)
+    if not features:
         raise InputError(path, "line 1", "no feature beside the time")
-    return names, time
+    return CsvHeader(names, time, features)
 
 
-def read_csv(path: Path) -> FeatureRows:
+def read_csv(path: Path, features: Sequence[str]) -> FeatureRows:
     """Reads a .csv file whole.
+
+    Args:
+        path: the file.
+        features: the names of its features, in the order of the rows' values.
 
     Raises:
         InputError: names the line.
     """
-    names, time_column = csv_columns(path)
+    header = read_header(path)
+    names = header.names
     text, _ = read_text(path, _MAX_CSV_BYTES, "features")
     lines = text.rstrip().split("\n")[1:]
     if not lines:
@@ -198,10 +269,15 @@ def read_csv(path: Path) -> FeatureRows:
             values[i] = [float(cell) if cell.strip() else np.nan for cell in cells]
         except ValueError as error:
             raise InputError(path, f"line {i + 2}", f"not numbers: {error}") from None
-    time_s = values[:, time_column]
+    time_s = values[:, header.time]
     bad = ~np.isfinite(time_s) | ~(np.diff(time_s, prepend=-np.inf) > 0)
     if bad.any():
         i = int(bad.argmax())
         what = f"time {time_s[i]:g} s is not later than in the line before"
+        if i and time_s[i] == time_s[i - 1]:
+            what += "; of several rows of a time (of several faces?) keep one"
         raise InputError(path, f"line {i + 2}", what)
-    return FeatureRows(np.delete(values, time_column, axis=1), time_s)
+    rows = values[:, header.places(features)]
+    if "success" in names:
+        rows[values[:, names.index("success")] == 0] = np.nan
+    return FeatureRows(rows, time_s)

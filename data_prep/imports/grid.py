@@ -226,10 +226,13 @@ def _challenge_grid(root: Path, video: corpus.Video, fps: float | int | None) ->
 
     try:
         annotation = read_annotation(video.annotation) if video.annotation else None
-        media_s = probe(video.media).times_s if video.media else None
+        info = probe(video.media) if video.media else None
     except InputError as error:
         grid.problems.append(from_error(error, root, video.name))
         return grid
+    media_s = None if info is None else info.times_s
+    if info is not None and video.media is not None:
+        grid.problems += from_fixes(info.fixes, video.media, root, video.name)
     if annotation is not None and video.annotation is not None:
         grid.problems += from_fixes(annotation.fixes, video.annotation, root, video.name)
     count = len(annotation.values) if annotation else video.listed_frames

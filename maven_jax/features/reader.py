@@ -21,7 +21,7 @@ from maven_jax.features.waveform import AudioEncoder
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
 from maven_jax.media.recording import Recording
-from maven_jax.media.sound import open_audio
+from maven_jax.media.sound import AudioSource, open_audio
 from maven_jax.media.transcripts import read_transcript
 from maven_jax.progress import say
 from maven_jax.runtime.compilation import keep_compiled
@@ -117,24 +117,30 @@ def _describe(spec: Mapping[str, Any]) -> str:
 
 
 class RecordingReader:
-    """Reads and encodes one recording; `blocks` yields its frames.
-
-    Attributes:
-        notes: what was odd in the files that have been read so far, in sentences.
-    """
+    """Reads and encodes one recording; `blocks` yields its frames."""
 
     def __init__(self, recording: Recording, encoders: Encoders, clock: Clock) -> None:
         """Reads nothing yet; `clock` takes the time spent."""
         self._recording, self._encoders, self._clock = recording, encoders, clock
         self._times = np.asarray(recording.times_s, np.float64)
-        self.notes: list[str] = []
+        self._crops: Crops | None = None
+        self._source: AudioSource | None = None
+        self._words: WordStream | HeldWordStream | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What was odd in the files that have been read so far, in sentences."""
+        crops = [] if self._crops is None else self._crops.notes()
+        sound = [] if self._source is None else self._source.notes()
+        words = [] if self._words is None else self._words.notes
+        return [*crops, *sound, *words]
 
     def blocks(self) -> Iterator[Frames]:
         """All frames in order, in blocks of at most `BLOCK_FRAMES`."""
         targets, target_mask = self._targets()
         streams = self._encoders.present()
         sound = self._sound() if "audio" in streams else None
-        text = self._text() if "text" in streams else None
+        text = self._words = self._text() if "text" in streams else None
         start = 0
         for features, masks, count in self._visual():
             stop = start + count
@@ -142,6 +148,8 @@ class RecordingReader:
             segment_id = np.full(count, -1, np.int32)
             if sound is not None:
                 features["audio"], masks["audio"] = sound.at(times)
+                if self._source is not None:
+                    masks["audio"] = masks["audio"] & ~self._source.is_damaged(times)
             if text is not None:
                 features["text"], masks["text"], segment_id = text.at(times)
             yield Frames(
@@ -167,11 +175,9 @@ class RecordingReader:
         """Consecutive frames: visual features and masks (empty without encoder), and how many."""
         n, encoder = len(self._times), self._encoders.visual
         if encoder is not None and self._recording.crops is not None:
-            crops = Crops(self._recording.crops)
+            crops = self._crops = Crops(self._recording.crops)
             for values, mask in encoder.blocks(crops, self._times, self._clock, BLOCK_FRAMES):
                 yield {"visual": values}, {"visual": mask}, len(mask)
-            if crops.broken:
-                self.notes.append(f"{crops.broken} crops do not decode (masked)")
             return
         if encoder is not None:
             for values, mask in on_frames((), n, encoder.dim, BLOCK_FRAMES, encoder.stored_dtype):
@@ -184,8 +190,8 @@ class RecordingReader:
         encoder = self._encoders.audio
         assert encoder is not None
         path = self._recording.audio
-        sound = None if path is None else open_audio(path)
-        return encoder.stream(sound, self._times, self._clock)
+        self._source = None if path is None else open_audio(path)
+        return encoder.stream(self._source, self._times, self._clock)
 
     def _text(self) -> WordStream | HeldWordStream:
         encoder = self._encoders.text

@@ -9,13 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
 from maven_jax.features.model_files import identity, open_encoder, read_tokenizer, tokenizer_sha256
 from maven_jax.media.align import crossfade, overlapping, segment_ids, spread_words
+from maven_jax.media.problems import printable
 from maven_jax.media.transcripts import Segment
+
+# If a larger share of the words is unknown, the tokenizer is of another language.
+MOST_UNKNOWN = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +45,16 @@ class SegmentWords:
 
 
 class WordStream:
-    """The words of a whole transcript, interpolated at frame times."""
+    """The words of a whole transcript, interpolated at frame times.
 
-    def __init__(self, segments: Sequence[SegmentWords], dim: int) -> None:
+    Attributes:
+        notes: what was odd about the words, in sentences.
+    """
+
+    def __init__(
+        self, segments: Sequence[SegmentWords], dim: int, notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = tuple(notes)
         self._segments, self._dim = segments, dim
         self._starts = np.array([s.start_s for s in segments], np.float64)
         self._ends = np.array([s.end_s for s in segments], np.float64)
@@ -76,9 +88,16 @@ class WordStream:
 
 
 class HeldWordStream:
-    """The words of a whole transcript, each held while it is spoken (RJCMA, 2024, section 3.1)."""
+    """The words of a whole transcript, each held while it is spoken (RJCMA, 2024, section 3.1).
 
-    def __init__(self, segments: Sequence[SegmentWords], dim: int) -> None:
+    Attributes:
+        notes: what was odd about the words, in sentences.
+    """
+
+    def __init__(
+        self, segments: Sequence[SegmentWords], dim: int, notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = tuple(notes)
         self._starts = np.array([s.start_s for s in segments], np.float64)
         self._ends = np.array([s.end_s for s in segments], np.float64)
         self._spans = np.concatenate([np.zeros((0, 2)), *(s.spans_s for s in segments)])
@@ -163,6 +182,7 @@ class TextEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         config = loaded.module.config
+        _check_vocabulary(self._tokenizer, config.vocab_size, source)
         self._pad, longest = config.pad_token_id, config.max_tokens
         self._special = self._special_tokens()
         self._window = longest - sum(map(len, self._special))
@@ -218,7 +238,29 @@ class TextEncoder:
             )
             for s, (texts, spans), (_, owner), h in zip(segments, words, tokens, hidden)
         ]
-        return self.stream_type(encoded, self.dim)
+        return self.stream_type(encoded, self.dim, self._unknown(words, tokens))
+
+    def _unknown(
+        self,
+        words: Sequence[tuple[list[str], np.ndarray]],
+        tokens: Sequence[tuple[list[int], np.ndarray]],
+    ) -> list[str]:
+        """A note if the tokenizer does not know more than `MOST_UNKNOWN` of the words."""
+        name = getattr(self._tokenizer.model, "unk_token", None)
+        unknown_id = None if name is None else self._tokenizer.token_to_id(name)
+        unknown = [
+            texts[word]
+            for (texts, _), (ids, owner) in zip(words, tokens)
+            for word in np.unique(owner[np.asarray(ids) == unknown_id])
+        ]
+        total = sum(len(texts) for texts, _ in words)
+        if len(unknown) <= MOST_UNKNOWN * total:
+            return []
+        named = listing([printable(word) for word in unknown], 3)
+        return [
+            f"{len(unknown):,} of {total:,} words are unknown to the tokenizer ({named}): is it of "
+            "their language?"
+        ]
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """The tokens that the tokenizer's post-processor adds before and behind a sequence."""
@@ -322,6 +364,26 @@ class BertEncoder(TextEncoder):
     def _feature(self) -> str:
         n = self._summed_layers
         return f"sum of the last {n} hidden states, sub-words averaged, held while spoken"
+
+
+def _check_vocabulary(tokenizer: tokenizers.Tokenizer, most: int, source: str) -> None:
+    """Raises UserError if a tokenizer has no words, or more than the model has vectors for.
+
+    Without its files transformers makes an empty one and says nothing.
+    """
+    added = tokenizer.get_added_tokens_decoder().values()
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    if not set(vocabulary) - {token.content for token in added}:
+        raise UserError(
+            f"{source}: no tokenizer beside the weights; expected tokenizer.json, or vocab.txt "
+            "(BERT), or vocab.json and merges.txt (RoBERTa)"
+        )
+    largest = max(vocabulary.values())
+    if largest >= most:
+        raise UserError(
+            f"{source}: its tokenizer has {largest + 1:,} tokens, the model {most:,}: it is of "
+            "another model"
+        )
 
 
 def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -8,14 +8,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from jaxtyping import Int, UInt8
+
+from maven_jax.errors import listing
+from maven_jax.media.problems import InputError, printable, read_bytes
 
 CROP_SIZE = 112
 MAX_BYTES = 4 << 20
+# A face of 4096 x 4096 pixels; a header can claim 65535 x 65535.
+MAX_PIXELS = 1 << 24
+# Without a video, a crop so many frames behind the one before it (an hour) is a stray file.
+MAX_GAP_FRAMES = 100_000
 # At least five digits, and no zeros in front beyond the fifth: one name per frame.
 _NAME = re.compile(r"(?:\d{5}|[1-9]\d{5,7})\.jpg", re.ASCII)
-# Start-of-frame markers: C4, C8 and CC are tables.
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FROM_ZERO = "00000.jpg"
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# Some of each are named, the others counted.
+_NAMED = 3
 
 
 def crop_name(frame: int) -> str:
@@ -23,64 +33,38 @@ def crop_name(frame: int) -> str:
     return f"{frame + 1:05d}.jpg"
 
 
-def jpeg_fault(data: bytes) -> str | tuple[int, int]:
-    """Reads a JPEG file's markers without decoding it.
+def decoded_jpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"] | str:
+    """The picture of a JPEG file in RGB, or what is wrong with it.
 
-    Returns:
-        Height and width from the header, or what is wrong. A truncated picture has no end marker;
-        a decoder would fill the rest with grey and say nothing.
+    What libjpeg only warns about counts too: it fills the rest of a truncated picture with grey and
+    goes on behind damaged data.
     """
     if not data:
         return "zero bytes"
-    if data[:2] != b"\xff\xd8":
+    if data.startswith(b"version https://git-lfs"):
+        return "not a JPEG file but a pointer of Git LFS"
+    if not data.startswith(b"\xff\xd8"):
         return "not a JPEG file"
-    size = None
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return "broken JPEG header"
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        if marker in _FRAME_MARKERS:
-            size = (int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9]))
-        if marker == 0xDA:  # the picture itself begins
-            break
-        at += 2 + max(int.from_bytes(data[at + 2 : at + 4]), 2)
-    if size is None or min(size) == 0:
-        return "truncated JPEG: cut off within its header"
-    if not data.endswith(b"\xff\xd9") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return "truncated JPEG: no end marker"
-    return size
-
-
-def read_crop(path: str | Path) -> bytes:
-    """The file's bytes, at most `MAX_BYTES` + 1 of them; OSError if it cannot be read."""
-    # O_NONBLOCK: a named pipe in the folder must not hang the run.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        return os.read(fd, MAX_BYTES + 1)
-    finally:
-        os.close(fd)
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if height * width > MAX_PIXELS:
+            return f"{width} x {height} pixels are too many for a face"
+        image = simplejpeg.decode_jpeg(data)
+    except ValueError as error:
+        return f"damaged JPEG: {printable(str(error))}"
+    if b"Exif\0\0" in data[:1024]:
+        # Cameras note how a picture is turned, which OpenCV heeds.
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = image if bgr is None else cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return image
 
 
-def check_crop(path: str | Path) -> str | tuple[int, int]:
-    """Height and width of a crop, or what is wrong with it; does not decode."""
-    crop = _read_intact(path)
-    return crop if isinstance(crop, str) else crop[1]
-
-
-def _read_intact(path: str | Path) -> tuple[bytes, tuple[int, int]] | str:
-    """A crop's bytes, and height and width by its header; or what is wrong with it."""
+def read_crop(path: Path) -> UInt8[np.ndarray, "h w 3"] | str:
+    """The picture of a crop in RGB, or what is wrong with the file."""
     try:
-        data = read_crop(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    if len(data) > MAX_BYTES:
-        return f"more than {MAX_BYTES:,} bytes"
-    size = jpeg_fault(data)
-    return size if isinstance(size, str) else (data, size)
+        return decoded_jpeg(read_bytes(path, MAX_BYTES, "a crop"))
+    except InputError as error:
+        return error.message
 
 
 class Crops:
@@ -91,28 +75,68 @@ class Crops:
         existing: (n,) frame indices from 0 that have a file, increasing.
         others: sorted names in the folder that are no crops (`00001.png`, `1.jpg`, `00000.jpg`).
         outside: sorted names of symbolic links that leave `root`; they are not followed.
-        missing, broken, resized: how often `load` met a frame without a file, with a file that
-            does not decode, and one of another size than 112 x 112.
+        broken: frame -> what is wrong with its file, of the frames that `load` was asked for.
+        missing, resized: how often `load` met a frame without a file, and a crop of another size
+            than 112 x 112.
+
+    Raises:
+        InputError: (a UserError) the folder cannot be read.
     """
 
     def __init__(self, path: Path, root: Path | None = None):
         self.path = Path(path)
-        self.missing = self.broken = self.resized = 0
+        self.broken: dict[int, str] = {}
+        self.missing = self.resized = 0
         root = Path(root or path).resolve()
         frames: list[int] = []
         others: list[str] = []
         outside: list[str] = []
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-                    outside.append(entry.name)
-                elif _NAME.fullmatch(entry.name) and entry.name != "00000.jpg" and entry.is_file():
-                    frames.append(int(entry.name[:-4]) - 1)
-                else:
-                    others.append(entry.name)
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                        outside.append(entry.name)
+                    elif (
+                        _NAME.fullmatch(entry.name) and entry.name != _FROM_ZERO and entry.is_file()
+                    ):
+                        frames.append(int(entry.name[:-4]) - 1)
+                    else:
+                        others.append(entry.name)
+        except OSError as error:
+            raise InputError(path, "", f"cannot be read: {error.strerror or error}") from None
         self.existing: Int[np.ndarray, "n"] = np.sort(np.asarray(frames, np.int64))
         self._present = frozenset(frames)
         self.others, self.outside = sorted(others), sorted(outside)
+
+    def check_names(self) -> None:
+        """Checks that the names count frames as Aff-Wild2 does.
+
+        Raises:
+            InputError: the first frame's crop would be `00000.jpg`, or pictures have other names
+                and not one is a crop.
+        """
+        if _FROM_ZERO in self.others:
+            message = f"expected {crop_name(0)} for the first frame; count the names from 1"
+            raise InputError(self.path / _FROM_ZERO, "", message)
+        pictures = [n for n in self.others if Path(n).suffix.lower() in _PICTURES]
+        if pictures and not len(self.existing):
+            names = listing([printable(name) for name in pictures], _NAMED)
+            message = f"no crop is named like {crop_name(0)} (the first frame's), but {names}"
+            raise InputError(self.path, "", message)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames up to the last crop, where no video tells their number.
+
+        Raises:
+            InputError: a crop lies so far behind the others that it is a stray file.
+        """
+        gaps = np.diff(self.existing, prepend=-1)
+        if (gaps > MAX_GAP_FRAMES).any():
+            stray = int((gaps > MAX_GAP_FRAMES).argmax())
+            message = f"{gaps[stray]:,} frames behind the crop before it; remove a stray file"
+            raise InputError(self.path_of(int(self.existing[stray])), "", message)
+        return int(self.existing[-1]) + 1 if len(self.existing) else 0
 
     def path_of(self, frame: int) -> Path:
         """The path of the crop of frame `frame` (from 0), whether it exists or not."""
@@ -123,15 +147,19 @@ class Crops:
         if frame not in self._present:
             self.missing += 1
             return None
-        crop = _read_intact(self.path_of(frame))
-        if isinstance(crop, str):
-            self.broken += 1
-            return None
-        image = cv2.imdecode(np.frombuffer(crop[0], np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            self.broken += 1
+        image = read_crop(self.path_of(frame))
+        if isinstance(image, str):
+            self.broken[frame] = image
             return None
         if image.shape[:2] != (CROP_SIZE, CROP_SIZE):
             self.resized += 1
             image = cv2.resize(image, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
+
+    def notes(self) -> list[str]:
+        """What was wrong with the crops that were loaded, in sentences."""
+        if not self.broken:
+            return []
+        named = [f"{crop_name(frame)} ({fault})" for frame, fault in sorted(self.broken.items())]
+        count = "1 crop" if len(named) == 1 else f"{len(named):,} crops"
+        return [f"{count} cannot be used (masked): {listing(named, _NAMED)}"]

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from maven_jax.media.crops import crop_name
 from maven_jax.media.find_faces import Detector, Face, cut
 from maven_jax.media.frame_times import MediaInfo
 from maven_jax.media.pictures import pictures
 from maven_jax.media.track_faces import ChosenFace, Tracker, choose
+from maven_jax.progress import say
 
 JPEG_QUALITY = 95
 # Of a crowd, only the largest faces.
@@ -34,6 +36,7 @@ def cut_faces(
     detector: Detector,
     choice: str,
     advance: Callable[[int], None] = lambda frames: None,
+    note: Callable[[str], None] = say,
 ) -> list[tuple[ChosenFace, Path]]:
     """Finds, follows and crops the faces of a video; holds one picture at a time.
 
@@ -44,6 +47,7 @@ def cut_faces(
         detector: finds the faces of a picture.
         choice: which faces, see `track_faces.choose`.
         advance: called with the number of frames done since its last call.
+        note: called with a sentence about pictures that are damaged.
 
     Returns:
         The chosen faces, each with its folder of crops (`00001.jpg` is the first frame).
@@ -52,7 +56,9 @@ def cut_faces(
         UserError: no such face.
     """
     tracker, done, faces = Tracker(), 0, list[Face]()
+    intact = np.zeros(len(info.times_s), bool)
     for number, image in pictures(path, info):
+        intact[number] = True
         everywhere = tracker.sees_cut(image) or number % _SEARCH_EVERY == 0
         faces = detector(image, faces, everywhere)[:_MOST_FACES]
         tracks = tracker.update(number, float(info.times_s[number]), faces)
@@ -65,6 +71,12 @@ def cut_faces(
         advance(number + 1 - done)
         done = number + 1
     advance(len(info.times_s) - done)
+    if not intact.all():
+        count, first_s = int((~intact).sum()), float(info.times_s[intact.argmin()])
+        note(
+            f"{path.name}: {count:,} of {len(intact):,} pictures are damaged (first at "
+            f"{first_s:.2f} s): no face is looked for in them"
+        )
     chosen = choose(tracker.people(), choice, len(info.times_s))
     return [(face, _gather(face, folder, i)) for i, face in enumerate(chosen, 1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +13,25 @@ from jaxtyping import Float
 
 from maven_jax.media.container import (
     DECODER_ERRORS,
+    MAX_DURATION_S,
+    MAX_FPS,
+    MAX_FRAMES,
+    check_clock,
     container_start_s,
     error_text,
     opened,
+    other_tracks,
     video_stream,
+    video_streams,
 )
 from maven_jax.media.problems import NOTE, REPAIRED, Fix, InputError
 
 # Frames further apart than this are worth a note: the clock may be broken.
 _PAUSE_S = 10.0
+# A header that promises so much more than the packets hold is of a file that was cut short.
+_SHORT_S = 0.5
+# FFmpeg's numbers of the transfer functions that are made for brighter screens.
+_HDR = {16: "PQ", 18: "HLG"}
 
 
 @dataclass
@@ -35,9 +46,9 @@ class _Packets:
     error: str = ""
 
 
-def _demux(container: av.container.InputContainer, video: av.VideoStream) -> _Packets:
+def _demux(path: Path, container: av.container.InputContainer, video: av.VideoStream) -> _Packets:
     """Reads all packets and decodes none; a read error ends the list and is recorded."""
-    seen = _Packets()
+    seen, now_s = _Packets(), -math.inf
     streams = [video, *container.streams.audio[:1]]
     try:
         for packet in container.demux(streams):
@@ -50,15 +61,20 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream) -> _Pa
                     end = packet.pts + (packet.duration or 0)
                     seen.audio_end = end if seen.audio_end is None else max(end, seen.audio_end)
             else:
+                now_s = check_clock(path, packet, now_s)
                 if seen.total == 0 and not packet.is_keyframe:
                     seen.suspect = "no key frame at the start"
                 seen.total += 1
+                if seen.total > MAX_FRAMES:
+                    raise InputError(path, "", f"more than {MAX_FRAMES:,} frames are too many")
                 if packet.is_corrupt:
                     seen.suspect = "a corrupt packet"
                 # An edit list hides these: they are decoded for reference and never shown.
                 if not packet.is_discard:
                     seen.pts.append(packet.pts)
                     seen.dts.append(packet.dts)
+    except InputError:
+        raise
     except DECODER_ERRORS as error:
         seen.error = error_text(error)
     return seen
@@ -207,6 +223,31 @@ def _presentation(
     return times, fixes
 
 
+def _transfer(video: av.VideoStream) -> list[str]:
+    """A note on pictures of high dynamic range."""
+    name = _HDR.get(int(video.codec_context.color_trc or 0))
+    rule = "pictures are read without tone mapping, which dims them; convert the video to SDR"
+    return [f"high dynamic range ({name}): {rule}"] if name else []
+
+
+def _joined(path: Path) -> list[str]:
+    """A note on an MP4 behind which another one begins: FFmpeg reads the first alone."""
+    at, size = 0, path.stat().st_size
+    with open(path, "rb") as file:
+        while at + 16 <= size:
+            file.seek(at)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4]), header[4:8]
+            if kind == b"ftyp" and at > 0:
+                rule = "as in recordings joined by `cat`; what only its index lists is not read"
+                return [f"another file begins at byte {at:,}, {rule}"]
+            length = int.from_bytes(header[8:]) if length == 1 else length
+            if length < 8:
+                break
+            at += length
+    return []
+
+
 def probe(path: Path) -> MediaInfo:
     """Frame times and extent of the sound of a video file.
 
@@ -218,7 +259,8 @@ def probe(path: Path) -> MediaInfo:
     another number of frames. Frames with the same timestamp share the gap behind it (`spread`).
 
     Raises:
-        InputError: (a UserError) the file cannot be opened or no frame of it decodes.
+        InputError: (a UserError) the file cannot be opened, no frame of it decodes, its clock
+            starts again, or it claims what no video has.
     """
     path = Path(path)
     with opened(path) as container:
@@ -229,14 +271,20 @@ def probe(path: Path) -> MediaInfo:
             raise InputError(path, "", "the video stream has no clock")
         time_base, header_frames = float(video.time_base), video.frames
         is_avi = container.format.name == "avi"
-        seen = _demux(container, video)
+        odd = other_tracks(video, video_streams(container)) + _transfer(video) + _joined(path)
+        header_s = (container.duration or 0) / av.time_base
+        seen = _demux(path, container, video)
         start_s = end_s = None
         if sound is not None and sound.time_base is not None and seen.audio_end is not None:
             start_s = float((sound.start_time or 0) * sound.time_base) - zero_s
             end_s = float(seen.audio_end * sound.time_base) - zero_s
     stamps, fixes = _presentation(path, seen, header_frames, is_avi)
+    fixes += [Fix(NOTE, "", message) for message in odd]
     times = stamps * time_base - zero_s
     times_s = spread(times)
+    if mean_fps(times_s) > MAX_FPS or times_s[-1] - times_s[0] > MAX_DURATION_S:
+        what = f"{len(times_s):,} frames in {times_s[-1] - times_s[0]:,.4g} s"
+        raise InputError(path, "", f"{what}: the timestamps are not those of a video")
     repeated = len(times) - len(np.unique(times))
     if repeated:
         what = f"{repeated} frames repeat the timestamp of another"
@@ -247,6 +295,10 @@ def probe(path: Path) -> MediaInfo:
         what = f"no frame for {longest:.1f} s" if len(pauses) == 1 else f"{len(pauses)} pauses"
         fixes.append(Fix(NOTE, f"frame {pauses[0] + 1}", f"{what} behind this frame: kept"))
     duration_s = float(times_s[-1]) + median_interval(times_s)
+    held_s = max(duration_s, end_s or 0.0)
+    if header_s > held_s + _SHORT_S and not any(fix.message.startswith("cut") for fix in fixes):
+        what = f"the header says {header_s:.2f} s, pictures and sound end at {held_s:.2f} s"
+        fixes.append(Fix(REPAIRED, "", f"cut short: {what}"))
     stamped = not (is_avi or repeated or None in seen.pts)
     return MediaInfo(times_s, mean_fps(times_s), duration_s, start_s, end_s, fixes, stamped)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import av.video.frame
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -17,6 +19,7 @@ from maven_jax.media.container import (
 )
 from maven_jax.media.frame_times import MediaInfo
 
+PictureType = av.video.frame.PictureType
 # Times computed in two ways differ by less than this, and no two frames are closer together.
 _SAME_TIME_S = 1e-4
 # A header with pixels more than so many times wider than high, or higher than wide, is wrong.
@@ -32,12 +35,14 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
 
     Yields:
         The number of the frame in `info.times_s` and its picture as it is shown, see `upright`.
-        Numbers increase; a frame that does not decode is left out and the others keep theirs.
+        Numbers increase. A frame that does not decode, or not without faults, is left out, and so
+        are those behind it up to the next one that is coded by itself: they are built on it. The
+        others keep their numbers.
 
     Raises:
         InputError: (a UserError) the file cannot be opened.
     """
-    expected = -1
+    expected, damaged = -1, False
     for time_s, frame, video in _decoded(path, threads=info.stamped):
         expected += 1
         if info.stamped and time_s is not None:
@@ -48,7 +53,9 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
             expected = number
         if expected >= len(info.times_s):
             return
-        yield expected, upright(frame, video)
+        damaged = frame.is_corrupt or (damaged and frame.pict_type != PictureType.I)
+        if not damaged:
+            yield expected, upright(frame, video)
 
 
 def _decoded(
@@ -56,7 +63,7 @@ def _decoded(
 ) -> Iterator[tuple[float | None, av.VideoFrame, av.VideoStream]]:
     """Frames with their times on the container's clock, and their stream.
 
-    What does not decode is passed over.
+    What does not decode is passed over; FFmpeg marks the frames that are built on it.
 
     Args:
         path: the video file.
@@ -67,6 +74,9 @@ def _decoded(
         zero_s = container_start_s(container)
         video = video_stream(path, container)
         video.thread_type = "AUTO" if threads else "SLICE"
+        if threads:
+            # With one thread alone FFmpeg conceals more damage without a mark.
+            video.codec_context.thread_count = min(max(os.cpu_count() or 1, 2), 16)
         try:
             for packet in container.demux(video):
                 try:

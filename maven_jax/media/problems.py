@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,47 @@ def from_fixes(fixes: list[Fix], path: Path, root: Path, video: str) -> list[Pro
     return [Problem(f.severity, file, f.place, f.message, video) for f in fixes]
 
 
+def check_file(path: Path) -> int:
+    """The size in bytes of a regular file, which can be opened without waiting for anybody.
+
+    Raises:
+        InputError: there is no such file, or it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise InputError(path, "", "no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(path, "", f"cannot be read: {reason}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(path, "", "a folder; expected a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(path, "", "a pipe, a socket or a device; expected a file")
+    return status.st_size
+
+
+def read_bytes(path: Path, max_bytes: int, what: str) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: the file.
+        max_bytes: larger files are refused before they are read.
+        what: what the file should be, for the messages.
+
+    Raises:
+        InputError: the file is none, cannot be read or is too large.
+    """
+    size = check_file(path)
+    if size > max_bytes:
+        raise InputError(path, "", f"{size:,} bytes are too many for {what}")
+    try:
+        with open(path, "rb") as file:
+            return file.read(max_bytes)
+    except OSError as error:
+        raise InputError(path, "", f"cannot be read: {error.strerror or error}") from None
+
+
 def read_text(path: Path, max_bytes: int, what: str) -> tuple[str, list[Fix]]:
     r"""A small UTF-8 text file with `\n` line ends and no byte order mark.
 
@@ -107,14 +149,7 @@ def read_text(path: Path, max_bytes: int, what: str) -> tuple[str, list[Fix]]:
     Raises:
         InputError: the file cannot be read, is too large or is not UTF-8 (names the line).
     """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > max_bytes:
-                raise InputError(path, "", f"{size:,} bytes are too many for {what}")
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise InputError(path, "", f"cannot be read: {error.strerror or error}") from error
+    data = read_bytes(path, max_bytes, what)
     fixes = []
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]

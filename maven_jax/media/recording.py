@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from maven_jax.errors import UserError
-from maven_jax.media.container import has_audio
+from maven_jax.media.container import MAX_FRAMES, has_audio
 from maven_jax.media.crops import Crops
 from maven_jax.media.frame_times import MediaInfo, mean_fps, probe
 from maven_jax.media.problems import InputError
@@ -78,6 +78,8 @@ def open_recording(path: Path, *, crops: Path | None, fps: float | int | None) -
         return _of_crops(path, fps)
     if crops is not None and not crops.is_dir():
         raise UserError(f"{crops}: no such folder of crops")
+    if crops is not None:
+        Crops(crops).check_names()
     try:
         info = probe(path)
     except InputError as error:
@@ -95,12 +97,14 @@ def open_recording(path: Path, *, crops: Path | None, fps: float | int | None) -
 
 
 def _of_crops(path: Path, fps: float | int | None) -> Recording:
-    frames = Crops(path).existing
-    if not len(frames):
+    crops = Crops(path)
+    crops.check_names()
+    num_frames = crops.num_frames
+    if not num_frames:
         raise UserError(f"{path}: no face crops in this folder (00001.jpg is the first frame's)")
     if fps is None:
         raise UserError(f"{path}: a folder of crops tells no times; give --fps")
-    times_s = np.arange(int(frames[-1]) + 1) / float(fps)
+    times_s = np.arange(num_frames) / float(fps)
     return Recording(path, times_s, len(times_s) / float(fps), crops=path)
 
 
@@ -115,6 +119,8 @@ def _of_sound(path: Path, fps: float | int | None, no_video: InputError) -> Reco
         raise InputError(path, "", both) from None
     fps = SOUND_FPS if fps is None else fps
     end_s = sound.start_s + sound.duration_s
+    if end_s * fps > MAX_FRAMES:
+        raise InputError(path, "", f"{end_s:.0f} s at {fps:g} rows a second are too many rows")
     times_s = np.arange(max(int(end_s * fps + 1e-6), 1)) / float(fps)
     note = f"{no_video.message}: sound alone, a row every 1/{fps:g} s"
     return Recording(path, times_s, end_s, audio=path, notes=(note,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,11 +11,26 @@ import av
 import av.container
 import numpy as np
 import soxr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from maven_jax.media.container import DECODER_ERRORS, container_start_s, opened
+from maven_jax.media.container import (
+    DECODER_ERRORS,
+    MAX_DURATION_S,
+    audio_stream,
+    check_clock,
+    container_start_s,
+    error_text,
+    opened,
+    other_tracks,
+)
 from maven_jax.media.problems import InputError
 
+# What microphones and instruments have; a header can claim anything.
+SAMPLE_RATES_HZ = (1_000, 768_000)
+MAX_CHANNELS = 64
+# Full scale is 1. A float WAV can hold anything, and a sum of tracks some times as much; beyond
+# this it is no sound, or one in other units.
+MAX_AMPLITUDE = 100.0
 # Sound whose timestamps leave a gap (or overlap) of more than this is padded (or cut).
 _GAP_S = 0.05
 _MAX_GAP_S = 3600.0
@@ -34,8 +50,11 @@ class Sound(Protocol):
         ...
 
 
-def _mono(frame: av.AudioFrame) -> Float[np.ndarray, "n"]:
-    """The mean of a frame's channels as float32 in [-1, 1]."""
+def _mono(frame: av.AudioFrame) -> tuple[Float[np.ndarray, "n"], bool]:
+    """The mean of a frame's channels as float32 in [-1, 1], and whether it can be used.
+
+    What is no number or far beyond full scale becomes silence.
+    """
     samples = frame.to_ndarray()
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128.0) / 128.0
@@ -44,9 +63,11 @@ def _mono(frame: av.AudioFrame) -> Float[np.ndarray, "n"]:
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
-    mono = samples.astype(np.float32).mean(axis=0)
-    # A float WAV can hold anything.
-    return np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+    usable = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
+    mono = np.where(usable, samples, 0).astype(np.float32).mean(axis=0)
+    if frame.is_corrupt:
+        mono = np.zeros_like(mono)
+    return mono, bool(usable.all()) and not frame.is_corrupt
 
 
 class AudioSource:
@@ -54,80 +75,153 @@ class AudioSource:
 
     Attributes:
         path: the file.
-        sample_rate_hz: of the file.
+        sample_rate_hz: of the file, by its header.
         start_s: time of the first sample, seconds from the container's start (0 for WAV).
         duration_s: length by the timestamps of all packets (lossy codecs may pad a few ms).
-        broken_packets: how many did not decode in the latest pass; silence replaces them.
+        damaged_s: (start, end) of each stretch that does not decode or holds samples that are no
+            sound, on the frames' clock, as far as they have been read. Silence replaces it.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self.broken_packets = 0
+        self.damaged_s: list[tuple[float, float]] = []
+        self._notes: dict[str, None] = {}  # in order, each once however often the sound is read
         with opened(self.path) as container:
-            stream = self._stream(container)
+            stream = audio_stream(self.path, container)
             zero_s = container_start_s(container)
+            self._check_header(stream)
             self.sample_rate_hz = int(stream.codec_context.sample_rate)
-            if self.sample_rate_hz <= 0 or stream.time_base is None:
-                raise InputError(self.path, "", "the sound has no sample rate")
-            end = 0
+            for note in other_tracks(stream, container.streams.audio):
+                self._note(note)
+            end, now_s = 0, -math.inf
             first = stream.start_time
             try:
                 for packet in container.demux(stream):
+                    now_s = check_clock(self.path, packet, now_s)
                     if packet.size and packet.pts is not None:
                         first = packet.pts if first is None else first
                         end = max(end, packet.pts + (packet.duration or 0))
-            except DECODER_ERRORS:
-                pass  # what follows a broken place is masked, as after the end of any sound
+            except InputError:
+                raise
+            except DECODER_ERRORS as error:
+                # What follows a broken place is masked, as after the end of any sound.
+                self._note(f"the sound cannot be read to its end ({error_text(error)})")
             first = first or 0
             self.start_s = float(first * stream.time_base) - zero_s
             self.duration_s = max(float((end - first) * stream.time_base), 0.0)
         if self.duration_s == 0.0:
             raise InputError(self.path, "", "holds no sound")
+        if self.duration_s > MAX_DURATION_S:
+            raise InputError(self.path, "", f"claims {self.duration_s:.0f} s of sound")
 
-    def _stream(self, container: av.container.InputContainer) -> av.AudioStream:
-        for stream in container.streams.audio:
-            if stream.codec_context is not None:
-                return stream
-        raise InputError(self.path, "", "has no audio stream")
+    def _check_header(self, stream: av.AudioStream) -> None:
+        rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        if stream.time_base is None or not rate:
+            raise InputError(self.path, "", "the sound has no sample rate")
+        self._check_rate(rate)
+        if channels > MAX_CHANNELS:
+            message = f"{channels} channels of sound are too many; at most {MAX_CHANNELS}"
+            raise InputError(self.path, "", message)
+
+    def _check_rate(self, rate: int) -> None:
+        least, most = SAMPLE_RATES_HZ
+        if not least <= rate <= most:
+            message = f"a sample rate of {rate:,} Hz; expected {least:,} to {most:,}"
+            raise InputError(self.path, "", message)
+
+    def is_damaged(self, times_s: Float[np.ndarray, "t"]) -> Bool[np.ndarray, "t"]:
+        """Whether the sound at each of these times cannot be used, as `damaged_s` says."""
+        if not self.damaged_s:
+            return np.zeros(len(times_s), bool)
+        starts_s, ends_s = np.array(self.damaged_s).T
+        latest = np.searchsorted(starts_s, times_s, side="right") - 1
+        return (latest >= 0) & (times_s < ends_s[latest])
+
+    def notes(self) -> list[str]:
+        """What was odd as far as the sound has been read, in sentences."""
+        notes = [*self._notes]
+        if self.damaged_s:
+            seconds = sum(end_s - start_s for start_s, end_s in self.damaged_s)
+            notes.append(
+                f"{seconds:.2f} s of the sound (first at {self.damaged_s[0][0]:.2f} s) do not "
+                "decode or are no numbers within 100 times full scale (masked)"
+            )
+        return notes
+
+    def _note(self, note: str) -> None:
+        self._notes[note] = None
+
+    def _damage(self, start_s: float, end_s: float) -> None:
+        """Notes a stretch that no pass has met, joined with the one before if they touch."""
+        if not self.damaged_s or start_s > self.damaged_s[-1][1] + 1e-3:
+            self.damaged_s.append((start_s, end_s))
+        elif end_s > self.damaged_s[-1][1]:
+            # In place: another thread may be reading.
+            self.damaged_s[-1] = (self.damaged_s[-1][0], end_s)
 
     def _native(self) -> Iterator[Float[np.ndarray, "_"]]:
-        """Mono float32 at the file's own rate; gaps between timestamps are silence."""
-        rate, written = self.sample_rate_hz, 0
-        self.broken_packets = 0
+        """Mono float32 at the header's rate; gaps between timestamps are silence."""
+        rate, now_s, loudest, silent_s = self.sample_rate_hz, 0.0, 0.0, 0.0
+        current, resampler = rate, None
         with opened(self.path) as container:
-            stream, zero_s = self._stream(container), container_start_s(container)
-            for frame in self._frames(container, stream):
-                if frame.sample_rate != rate:
-                    message = f"the sample rate changes from {rate} to {frame.sample_rate} Hz"
-                    raise InputError(self.path, "", message)
-                mono = _mono(frame)
+            stream, zero_s = audio_stream(self.path, container), container_start_s(container)
+            for frame in self._frames(container, stream, zero_s):
+                if frame.sample_rate != current:
+                    self._check_rate(frame.sample_rate)
+                    if resampler is not None:
+                        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                    change = f"from {current} to {frame.sample_rate} Hz"
+                    at_s = f"{self.start_s + now_s:.2f} s"
+                    self._note(f"the sample rate changes {change} at {at_s}: resampled")
+                    current = frame.sample_rate
+                    resampler = None if current == rate else _resampler(current, rate)
+                mono, usable = _mono(frame)
                 if frame.pts is not None and frame.time_base is not None:
                     at_s = float(frame.pts * frame.time_base) - zero_s - self.start_s
-                    gap_s = at_s - written / rate
-                    if _GAP_S < gap_s < _MAX_GAP_S:
+                    gap_s = at_s - now_s
+                    if gap_s >= _MAX_GAP_S:
+                        message = f"no sound for {gap_s:,.0f} s behind {self.start_s + now_s:.2f} s"
+                        raise InputError(self.path, "", message)
+                    if gap_s > _GAP_S:
                         silent = round(gap_s * rate)
                         for start in range(0, silent, rate):
                             yield np.zeros(min(rate, silent - start), np.float32)
-                        written += silent
+                        now_s, silent_s = now_s + silent / rate, silent_s + gap_s
                     elif gap_s < -_GAP_S:
-                        mono = mono[round(-gap_s * rate) :]
-                written += len(mono)
+                        mono = mono[round(-gap_s * current) :]
+                end_s = now_s + len(mono) / current
+                if not usable:
+                    self._damage(self.start_s + now_s, self.start_s + end_s)
+                now_s = end_s
+                loudest = max(loudest, float(np.abs(mono).max(initial=0)))
                 if len(mono):
-                    yield mono
+                    yield mono if resampler is None else resampler.resample_chunk(mono)
+            if resampler is not None:
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        if silent_s:
+            self._note(f"{silent_s:.2f} s without sound between its parts are silence")
+        if loudest == 0:
+            self._note("the sound is silent throughout")
 
     def _frames(
-        self, container: av.container.InputContainer, stream: av.AudioStream
+        self, container: av.container.InputContainer, stream: av.AudioStream, zero_s: float
     ) -> Iterator[av.AudioFrame]:
+        # Formats that carry checksums fail where those are wrong.
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
         try:
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
                 except DECODER_ERRORS:
-                    self.broken_packets += 1
+                    if packet.pts is not None:
+                        start_s = float(packet.pts * packet.time_base) - zero_s
+                        self._damage(
+                            start_s, start_s + float((packet.duration or 0) * packet.time_base)
+                        )
                     continue
                 yield from frames
         except DECODER_ERRORS:
-            self.broken_packets += 1
+            return  # `__init__` noted it
 
     def blocks(
         self, sample_rate_hz: int, block_s: float | int = 10.0
@@ -159,12 +253,14 @@ class AudioSource:
         if sample_rate_hz == self.sample_rate_hz:
             yield from self._native()
             return
-        resampler = soxr.ResampleStream(
-            self.sample_rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ"
-        )
+        resampler = _resampler(self.sample_rate_hz, sample_rate_hz)
         for piece in self._native():
             yield resampler.resample_chunk(piece)
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _resampler(from_hz: int, to_hz: int) -> soxr.ResampleStream:
+    return soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
 
 
 def open_audio(path: Path) -> AudioSource:

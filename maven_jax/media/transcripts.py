@@ -26,6 +26,8 @@ _CLOCK = r"(?:(\d{1,4}):)?(?:(\d{1,4}):)?(\d{1,9}(?:[.,]\d{1,9})?)\s{0,3}s?"
 _ARROW = r"\s{0,20}(?:-->|->|-|–|—)\s{0,20}"
 _TXT_LINE = re.compile(rf"\[\s{{0,20}}{_CLOCK}{_ARROW}{_CLOCK}\s{{0,20}}\]", re.ASCII)
 _CUE_LINE = re.compile(rf"{_CLOCK}\s{{0,20}}-->\s{{0,20}}{_CLOCK}(?:\s.*)?", re.ASCII)
+# Halves of characters, which JSON can name one by one and no encoding can write.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TAG = re.compile(r"<[^<>\n]{0,1000}>")
 
 
@@ -87,6 +89,11 @@ def _segment(
     return place, Segment(float(start_s), float(end_s), clean, words)
 
 
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_SEGMENTS:
+        raise InputError(path, "", f"{count:,} segments are too many")
+
+
 def _read_txt(path: Path, text: str) -> list[_Placed]:
     placed = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -100,6 +107,7 @@ def _read_txt(path: Path, text: str) -> list[_Placed]:
             raise InputError(path, place, f"expected `[0.00s - 2.50s] words`, found {shown!r}")
         start_s, end_s = _seconds(match.groups()[:3]), _seconds(match.groups()[3:])
         placed.append(_segment(path, place, start_s, end_s, stripped[match.end() :]))
+        _check_count(path, len(placed))
     return placed
 
 
@@ -138,6 +146,7 @@ def _read_cues(path: Path, text: str, *, vtt: bool) -> list[_Placed]:
                     raise InputError(path, f"line {i + 1}", message)
             else:
                 placed.append(_cue(path, i + at + 1, block[at], block[at + 1 :]))
+                _check_count(path, len(placed))
         i, first_block = end, False
     return placed
 
@@ -151,6 +160,16 @@ def _json_time(path: Path, place: str, item: dict[str, Any], key: str) -> float:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _json_text(place: str, value: str, fixes: list[Fix]) -> str:
+    """The text with the sign for "no character" in place of halves of characters."""
+    text, count = _SURROGATE.subn("\ufffd", value)
+    if count:
+        fixes.append(
+            Fix(REPAIRED, place, f"{count} lone surrogates (halves of characters) replaced")
+        )
+    return text
 
 
 def _json_words(path: Path, place: str, value: Any, fixes: list[Fix]) -> tuple[Word, ...]:
@@ -169,7 +188,7 @@ def _json_words(path: Path, place: str, value: Any, fixes: list[Fix]) -> tuple[W
             fixes.append(Fix(REPAIRED, at, rule))
             return ()
         start_s, end_s = (_json_time(path, at, item, key) for key in ("start", "end"))
-        _, word = _segment(path, at, start_s, end_s, item["word"])
+        _, word = _segment(path, at, start_s, end_s, _json_text(at, item["word"], fixes))
         words.append(Word(word.start_s, word.end_s, word.text))
     return tuple(sorted(words, key=lambda w: (w.start_s, w.end_s)))
 
@@ -185,8 +204,7 @@ def _read_json(path: Path, text: str, fixes: list[Fix]) -> list[_Placed]:
     if not isinstance(segments, list):
         message = "expected a list of {start, end, text} or an object with such a list, segments"
         raise InputError(path, "", message)
-    if len(segments) > MAX_SEGMENTS:
-        raise InputError(path, "", f"{len(segments):,} segments are too many")
+    _check_count(path, len(segments))
     placed = []
     for number, item in enumerate(segments, 1):
         place = f"segment {number}"
@@ -197,7 +215,7 @@ def _read_json(path: Path, text: str, fixes: list[Fix]) -> list[_Placed]:
             raise InputError(path, place, "'text' must be a string")
         start_s, end_s = (_json_time(path, place, item, key) for key in ("start", "end"))
         words = _json_words(path, place, item.get("words"), fixes)
-        body = body or " ".join(word.text for word in words)
+        body = _json_text(place, body, fixes) or " ".join(word.text for word in words)
         placed.append(_segment(path, place, start_s, end_s, body, words))
     return placed
 
@@ -244,8 +262,6 @@ def parse_transcript(path: Path) -> Transcript:
     if path.suffix.lower() not in readers:
         raise InputError(path, "", f"not a transcript: expected one of {', '.join(readers)}")
     placed = readers[path.suffix.lower()]()
-    if len(placed) > MAX_SEGMENTS:
-        raise InputError(path, "", f"{len(placed):,} segments are too many")
     silent = [place for place, segment in placed if not segment.text]
     if silent:
         fixes.append(Fix(NOTE, silent[0], f"{len(silent)} segments without words ignored"))

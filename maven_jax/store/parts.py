@@ -24,6 +24,9 @@ from maven_jax.store.schema import TARGETS, Frames, ModalitySpec, mask_field, re
 SHARD_OPTIONS = "group_size:1,zstd:1"
 # A part is read once, soon after it was written.
 PART_OPTIONS = "group_size:1,uncompressed"
+# Of smaller values float16 keeps fewer than four bits, and nothing below 3e-8. Real features have
+# some of them; a modality of which they are most is in a unit that float16 does not hold.
+SMALLEST_VALUE, MOST_SMALLER = 2.0**-20, 0.5
 
 
 def record_features(
@@ -119,6 +122,7 @@ class VideoWriter:
     Attributes:
         num_frames: frames so far.
         nonfinite: modality -> frames masked because they held NaN or infinity.
+        notes: what was odd in the video's files, in sentences; for the store's index.
     """
 
     def __init__(
@@ -147,6 +151,9 @@ class VideoWriter:
         self._moments[TARGETS] = RunningMoments(2)
         self.num_frames = 0
         self.nonfinite = dict.fromkeys(modalities, 0)
+        self.notes: list[str] = []
+        # Modality -> observed values that are not 0, and how many of them are too small.
+        self._sizes = {m: np.zeros(2, np.int64) for m in modalities}
 
     def append(self, frames: Frames) -> None:
         """Adds the next frames.
@@ -174,10 +181,17 @@ class VideoWriter:
         """Writes the last, padded record; returns the video's entry in the store's index.
 
         Raises:
+            UserError: most values of a modality are too small for float16, see `SMALLEST_VALUE`.
             ValueError: more or fewer frames than planned.
         """
         if self._filled:
             self._flush()
+        for modality, (nonzero, small) in self._sizes.items():
+            if small > MOST_SMALLER * nonzero:
+                raise UserError(
+                    f"video {self._video.video!r}, {modality}: {small / nonzero:.0%} of its values "
+                    f"are below {SMALLEST_VALUE:.2g}, too small for float16; scale this modality"
+                )
         if self.num_frames != self._video.num_frames:
             raise ValueError(
                 f"{self._video.video}: {self.num_frames} frames written, "
@@ -190,6 +204,7 @@ class VideoWriter:
             "num_annotated": self._moments[TARGETS].count,
             "observed": {m: self._moments[m].count for m in self._modalities},
             "nonfinite": self.nonfinite,
+            "notes": self.notes,
             "segments": list(
                 zip(self._segment_starts, [*self._segment_starts[1:], self.num_frames])
             ),
@@ -287,6 +302,11 @@ class VideoWriter:
             values = np.where(mask[:, None], values, values.dtype.type(0))
         if values.dtype == np.uint8:
             return values, mask
+        nonzero = values != 0
+        self._sizes[modality] += (
+            np.count_nonzero(nonzero),
+            np.count_nonzero(nonzero & (np.abs(values) < SMALLEST_VALUE)),
+        )
         with np.errstate(over="ignore"):
             stored = values.astype(np.float16)
         if np.isfinite(stored).all():

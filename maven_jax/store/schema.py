@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -152,6 +152,7 @@ class VideoEntry:
         nonfinite: modality -> frames that held NaN or infinity and were masked for that.
         segments: (start, stop) frames of each run of one `segment_id`, in order. Gaps between
             transcript segments are runs too, so together they are the whole video.
+        notes: what was odd in its files, in sentences.
     """
 
     video: str
@@ -165,3 +166,4 @@ class VideoEntry:
     observed: dict[str, int]
     nonfinite: dict[str, int]
     segments: tuple[tuple[int, int], ...]
+    notes: list[str] = field(default_factory=list)

@@ -18,10 +18,14 @@ from maven_jax.progress import meter
 
 @dataclasses.dataclass(frozen=True)
 class FaceCrops:
-    """A face to predict and the folder of its crops; None where there are no pictures."""
+    """A face to predict, the folder of its crops, and what was odd about its pictures.
+
+    There is no folder where there are no pictures.
+    """
 
     face: ChosenFace
     crops: Path | None
+    notes: tuple[str, ...] = ()
 
 
 def open_faces(
@@ -49,10 +53,11 @@ def open_faces(
     """
     n = recording.num_frames
     if recording.crops is not None:
-        return [FaceCrops(_given_crops(recording.crops, n), recording.crops)]
+        return [_given_crops(recording.crops, n)]
     if recording.info is None or not search:
         return [FaceCrops(_nobody(n), None)]
     detector = open_detector(None if face_model is None else Path(face_model))
+    notes = list[str]()
     with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
         faces = cut_faces(
             recording.source,
@@ -61,8 +66,9 @@ def open_faces(
             detector=detector,
             choice=choice,
             advance=m.advance,
+            note=notes.append,
         )
-    return [FaceCrops(face, crops) for face, crops in faces]
+    return [FaceCrops(face, crops, tuple(notes)) for face, crops in faces]
 
 
 def _nobody(num_frames: int) -> ChosenFace:
@@ -74,10 +80,11 @@ def _nobody(num_frames: int) -> ChosenFace:
     )
 
 
-def _given_crops(folder: Path, num_frames: int) -> ChosenFace:
+def _given_crops(folder: Path, num_frames: int) -> FaceCrops:
     """Faces that were cut elsewhere: where they were in the picture is not known."""
-    face = _nobody(num_frames)
-    existing = Crops(folder).existing
-    existing = existing[existing < num_frames]
-    face.track[existing], face.confidence[existing] = 0, 1.0
-    return face
+    face, existing = _nobody(num_frames), Crops(folder).existing
+    within = existing[existing < num_frames]
+    face.track[within], face.confidence[within] = 0, 1.0
+    unused = len(existing) - len(within)
+    note = f"{unused:,} of {len(existing):,} crops lie behind the last frame: unused"
+    return FaceCrops(face, folder, (note,) if unused else ())

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -23,19 +23,21 @@ from ml_collections import ConfigDict
 
 from maven_jax import recipes
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import as_widths, box_filter
+from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.files import local_path
 from maven_jax.media.align import segment_ids
+from maven_jax.media.problems import REPAIRED
 from maven_jax.media.recording import Recording, open_recording
 from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import transcribe
-from maven_jax.media.transcripts import Segment, Word, read_transcript
+from maven_jax.media.transcripts import Segment, Transcript, Word, parse_transcript
 from maven_jax.progress import say
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
+from maven_jax.video.arguments import as_face, as_fps, as_path, as_smooth, as_workers
 from maven_jax.video.faces import FaceCrops, open_faces
 from maven_jax.video.live_frames import LiveFrames
 from maven_jax.video.prediction import VideoPrediction
@@ -78,11 +80,11 @@ class VideoPredictor:
         *,
         transcript: str | os.PathLike[str] | None = None,
         asr: str | os.PathLike[str] | None = None,
-        face: str = "largest",
+        face: str | SupportsIndex = "largest",
         face_model: str | os.PathLike[str] | None = None,
         crops: str | os.PathLike[str] | None = None,
-        fps: float | int | None = None,
-        smooth: bool | tuple[int, int] | None = None,
+        fps: SupportsFloat | None = None,
+        smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None = None,
         contributions: bool = False,
     ) -> list[VideoPrediction]:
         """Valence and arousal of every frame, for each of the chosen faces.
@@ -95,34 +97,45 @@ class VideoPredictor:
             face_model: YuNet's ONNX file; None for OpenCV's Haar cascade.
             crops: a folder of the video's face crops, cut elsewhere.
             fps: frames per second of a folder of crops, or of sound alone.
-            smooth: widths in frames of the box filters of valence and arousal; True for those that
-                `maven-jax tune-smoothing` chose, None for those that the recipe evaluates with, if
-                any, False for none.
+            smooth: widths in frames of the box filters of valence and arousal, or one for both;
+                True for those that `maven-jax tune-smoothing` chose, None for those that the recipe
+                evaluates with, if any, False for none.
             contributions: predict once more without each modality.
 
         Raises:
-            UserError: a file that cannot be used, nothing that the model takes, or no such face.
+            UserError: a file that cannot be used, nothing that the model takes, no such face, or an
+                argument that is none of these.
         """
-        began, folder = time.monotonic(), None if crops is None else Path(crops)
-        widths = self._widths(smooth)
-        recording = open_recording(Path(media), crops=folder, fps=fps)
+        began, path = time.monotonic(), as_path(media, "media")
+        if path is None:
+            raise UserError("media=None: expected a path")
+        widths, choice = self._widths(smooth), as_face(face)
+        face_model = as_path(face_model, "face_model")
+        recording = open_recording(path, crops=as_path(crops, "crops"), fps=as_fps(fps))
         with tempfile.TemporaryDirectory(prefix="maven_jax-") as scratch:
-            words = self._transcript(recording, transcript, asr, Path(scratch))
-            recording = dataclasses.replace(recording, transcript=words)
-            segments = () if words is None else read_transcript(words)
+            words = self._transcript(
+                recording, as_path(transcript, "transcript"), as_path(asr, "asr"), Path(scratch)
+            )
+            spoken = Transcript(()) if words is None else parse_transcript(words)
+            notes = [fix.message for fix in spoken.fixes if fix.severity == REPAIRED]
+            recording = dataclasses.replace(
+                recording, transcript=words, notes=(*recording.notes, *notes)
+            )
             self._check_usable(recording)
             search = "visual" in self.modalities
-            faces = open_faces(recording, face, face_model, Path(scratch), search=search)
+            faces = open_faces(recording, choice, face_model, Path(scratch), search=search)
             shared_s = (time.monotonic() - began) / len(faces)
             predictions = []
             for face_crops in faces:
                 began = time.monotonic()
-                raw = self._predict_face(recording, face_crops, segments, contributions)
+                raw = self._predict_face(recording, face_crops, spoken.segments, contributions)
                 seconds = shared_s + time.monotonic() - began
                 predictions.append(_finished(raw, recording, widths, seconds))
             return predictions
 
-    def _widths(self, smooth: bool | tuple[int, int] | None) -> tuple[int, int] | None:
+    def _widths(
+        self, smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None
+    ) -> tuple[int, int] | None:
         if smooth is None:
             recipe = tuple(self.model.config.eval.smooth_frames)
             return recipe if any(recipe) else None
@@ -136,25 +149,25 @@ class VideoPredictor:
             return tuned
         if smooth is False:
             return None
-        return as_widths(smooth, "smooth")
+        return as_smooth(smooth)
 
     def _transcript(
         self,
         recording: Recording,
-        transcript: str | os.PathLike[str] | None,
-        asr: str | os.PathLike[str] | None,
+        transcript: Path | None,
+        asr: Path | None,
         scratch: Path,
     ) -> Path | None:
         if transcript is not None and asr is not None:
             raise UserError("give a transcript or a speech recogniser, not both")
         if transcript is not None:
-            return Path(transcript)
+            return transcript
         if asr is None:
             return None
         if recording.audio is None:
             say(f"{recording.source.name}: no sound, so nothing for the speech recogniser")
             return None
-        segments = transcribe(open_audio(recording.audio), Path(asr))
+        segments = transcribe(open_audio(recording.audio), asr)
         path = scratch / "transcript.json"
         path.write_text(json.dumps([dataclasses.asdict(s) for s in segments]))
         return path
@@ -191,6 +204,8 @@ class VideoPredictor:
         without_each = contributions and len(self.modalities) > 1
         outputs = self._windowed(frames, entry, without_each, label)
         observed = {m: np.concatenate(masks) for m, masks in frames.observed.items()}
+        # A crop that cannot be read shows no face.
+        shown = face.found & observed.get("visual", face.found)
         unobserved = ~np.any(list(observed.values()), axis=0)
         va = np.where(unobserved[:, None], np.float32(np.nan), outputs[:, 0])
         return VideoPrediction(
@@ -201,14 +216,19 @@ class VideoPredictor:
             time_s=np.asarray(recording.times_s, np.float64),
             va=va,
             smoothed=None,
-            face_found=face.found,
-            face_confidence=face.confidence,
-            boxes=face.boxes,
+            face_found=shown,
+            face_confidence=np.where(shown, face.confidence, np.float32(0)),
+            boxes=np.where(shown[:, None], face.boxes, np.float32(np.nan)),
             observed=observed,
             words=_words(segments),
             contributions=_contributions(outputs, observed) if without_each else None,
             label=self.model.label,
-            notes=(*recording.notes, *reader.notes, *_absent(recording, observed)),
+            notes=(
+                *recording.notes,
+                *face_crops.notes,
+                *reader.notes,
+                *_absent(recording, observed),
+            ),
             facts={},
         )
 
@@ -218,7 +238,7 @@ def load(
     *,
     which: str = "best",
     encoders: Sequence[str] = (),
-    workers: int | None = None,
+    workers: SupportsIndex | None = None,
 ) -> VideoPredictor:
     """A predictor of the model in a workdir or a bundle.
 
@@ -230,8 +250,10 @@ def load(
         workers: threads that decode crops; None for one per core.
 
     Raises:
-        UserError: no model in `path`, or encoders that are missing or not those of training.
+        UserError: no model in `path`, encoders that are missing or not those of training, or
+            no number of threads.
     """
+    threads = as_workers(workers, os.cpu_count() or 1)
     model = open_model(local_path(path), which)
     if model.label:
         say(f"MEANINGLESS NUMBERS: {model.label}")
@@ -244,7 +266,7 @@ def load(
         )
     sections = ConfigDict(recipes.from_json(trained_on.encoders).to_dict())
     recipes.override(sections, encoders, prefix="encoders")
-    opened = open_encoders(sections, tuple(trained_on.modalities), workers or os.cpu_count() or 1)
+    opened = open_encoders(sections, tuple(trained_on.modalities), threads)
     _check_encoders(opened.specs(), trained_on.modalities, Path(path))
     return VideoPredictor(model, opened)
 
@@ -293,11 +315,13 @@ def _entry(recording: Recording, segments: Sequence[Segment]) -> VideoEntry:
 def _absent(recording: Recording, observed: Mapping[str, Bool[np.ndarray, "n"]]) -> list[str]:
     """What the model takes and the recording does not show, in sentences."""
     hints = {
-        "visual": "no face was found" if recording.has_pictures else "no pictures",
+        "visual": "no pictures"
+        if not recording.has_pictures
+        else ("no face was found" if recording.crops is None else "no crop can be used"),
         "audio": "no sound" if recording.audio is None else "the sound gave no features",
         "text": "no words (--transcript FILE or --asr DIR give some)"
         if recording.transcript is None
-        else "the transcript has no words",
+        else "no words of the transcript lie within the recording",
     }
     notes = []
     for name, mask in observed.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -319,3 +320,21 @@ def test_clips_of_one_name_do_not_replace_each_other(workdir, tmp_path, capsys):
     assert "written by `predict` for" in capsys.readouterr().err
     assert contents(out) == before
     assert main(["predict", str(tmp_path / "b" / "cam.wav"), *words, "--force"]) == 0
+
+
+def test_what_cannot_be_read_is_masked_and_said(predictor, corpus, tmp_path):
+    """A crop that is no JPEG shows no face, and notes name it, damaged sound and words beside."""
+    crops = shutil.copytree(corpus / "cropped_aligned" / "two", tmp_path / "crops")
+    (crops / "00021.jpg").write_bytes(b"\x89PNG\r\n")
+    (crops / "00099.jpg").write_bytes(b"")
+    video = corpus / "videos" / "two.mp4"
+    (tmp_path / "late.txt").write_text("[50.0s - 51.0s] words elsewhere\n")
+    found = predictor.predict(video, crops=crops, transcript=tmp_path / "late.txt", face=1)
+    assert not found.face_found[20]
+    assert found.face_confidence[20] == 0
+    assert found.face_found[21]
+    said = " / ".join(found.notes)
+    assert "1 crop cannot be used (masked): 00021.jpg (not a JPEG file)" in said
+    assert "crops lie behind the last frame: unused" in said
+    assert "no words of the transcript lie within the recording" in said
+    assert found.to_json()["notes"] == list(found.notes)

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import transformers
 from tokenizers import processors
 
 from data_prep.synth.words import LEXICON
 from maven_jax import recipes
+from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
-from maven_jax.features.text import TextEncoder, timed_words
+from maven_jax.features.text import BertEncoder, TextEncoder, timed_words
 from maven_jax.media.transcripts import Segment, Word
 
 
@@ -146,3 +148,55 @@ def test_padding_buckets_and_batches_do_not_matter():
     one = make(batch_size=1, length_buckets=1).encode(segments, Clock()).at(at)[0]
     many = make(batch_size=4, length_buckets=4).encode(segments, Clock()).at(at)[0]
     np.testing.assert_allclose(one, many, atol=2e-5)
+
+
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+
+
+def saved(folder, config, vocabulary=None):
+    """A Hugging Face folder with random weights, and a tokenizer if it has a vocabulary."""
+    network = {"bert": transformers.BertModel, "roberta": transformers.RobertaModel}
+    config = transformers.AutoConfig.for_model(**config)
+    network[config.model_type](config).save_pretrained(folder)
+    if vocabulary is not None:
+        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    return folder
+
+
+def bert(folder):
+    numbers = dict(dtype="float32", batch_size=2, length_buckets=1, overlap_tokens=8)
+    return BertEncoder(source=str(folder), summed_layers=1, **numbers)
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path):
+    """Transformers makes an empty tokenizer, for which every word is unknown."""
+    with pytest.raises(UserError, match="no tokenizer beside the weights") as error:
+        bert(saved(tmp_path / "bert", BERT))
+    assert "\n" not in str(error.value)
+    folder = saved(tmp_path / "roberta", BERT | {"model_type": "roberta"})
+    with pytest.raises(UserError, match="no tokenizer beside the weights"):
+        make(source=str(folder), model=None, tokenizer_words=None, overlap_tokens=8)
+
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = saved(tmp_path, BERT, [*SPECIAL, *(f"word{i}" for i in range(99))])
+    with pytest.raises(UserError, match="has 104 tokens, the model 40"):
+        bert(folder)
+
+
+def test_many_unknown_words_are_noted(tmp_path):
+    encoder = bert(saved(tmp_path, BERT, [*SPECIAL, "good", "day", "bad"]))
+    known = [segment(0.0, 4.0, "good day good day bad")]
+    assert encoder.encode(known, Clock()).notes == ()
+    (note,) = encoder.encode([*known, segment(4.0, 6.0, "guter tag")], Clock()).notes
+    assert note.startswith("2 of 7 words are unknown to the tokenizer (guter, tag)")

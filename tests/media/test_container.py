@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import wave
 from fractions import Fraction
 
 import av
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from maven_jax.media.container import has_audio
-from maven_jax.media.frame_times import frame_times, probe
+from maven_jax.media.frame_times import probe
 from maven_jax.media.problems import InputError
 from maven_jax.media.sound import open_audio
 from tests.support.corpora import tone, write_video, write_wav
@@ -65,20 +67,92 @@ def test_the_picture_on_an_albums_cover_is_no_video(tmp_path):
     assert open_audio(path).duration_s == pytest.approx(1.0, abs=0.1)
 
 
-def test_of_two_videos_the_first_counts(tmp_path):
+def test_of_several_tracks_the_first_is_read_and_named(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as out:
         streams = [out.add_stream("libx264", rate=25) for _ in range(2)]
         for count, stream in zip((12, 9), streams):
-            stream.width = stream.height = 64
+            stream.width = stream.height = 64 if count == 12 else 48
             stream.pix_fmt = "yuv420p"
+        sounds = [out.add_stream("pcm_s16le", rate=16000, layout="mono") for _ in range(2)]
+        sounds[1].metadata["language"] = "eng"
+        for count, stream in zip((12, 9), streams):
             for i in range(count):
-                frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+                side = stream.width
+                image = np.zeros((side, side, 3), np.uint8)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = i, Fraction(1, 25)
                 out.mux(stream.encode(frame))
         for stream in streams:
             out.mux(stream.encode())
-    assert len(frame_times(path)) == 12
+        for stream in sounds:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = 16000, 0
+            out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+    info = probe(path)
+    assert len(info.times_s) == 12
+    (fix,) = info.fixes
+    assert fix.message == "of 2 video tracks track 0 (64 x 64) is read, not track 1 (48 x 48)"
+    sound = open_audio(path)
+    assert list(sound.blocks(16000))
+    assert sound.notes() == [
+        "of 2 audio tracks track 2 is read, not track 3 (eng)",
+        "the sound is silent throughout",
+    ]
+
+
+def claims(path, what):
+    """A small file whose header claims what no recording has."""
+    rate, channels = {"rate": (1, 1), "fast": (1_000_000, 1)}.get(what, (16000, 256))
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(channels)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(b"\1\0" * 1000 * channels)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("rate", "a sample rate of 1 Hz"),
+        ("fast", "a sample rate of 1,000,000 Hz"),
+        ("channels", "256 channels"),
+    ],
+)
+def test_sound_that_no_recorder_makes_is_refused(tmp_path, what, message):
+    claims(tmp_path / "a.wav", what)
+    with pytest.raises(InputError, match=message):
+        open_audio(tmp_path / "a.wav")
+
+
+def test_a_picture_that_claims_to_be_huge_is_not_decoded(tmp_path):
+    """The header of the container is modest, the pictures' own are not."""
+    path = tmp_path / "a.mkv"
+    data = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (20_000).to_bytes(2) * 2
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
+        out.start_encoding()
+        for i in range(3):
+            packet = av.Packet(bytes(data))
+            packet.stream, packet.pts, packet.dts = stream, i, i
+            packet.time_base = Fraction(1, 25)
+            out.mux(packet)
+    with pytest.raises(InputError, match="no frame of the video decodes"):
+        probe(path)
+
+
+@pytest.mark.parametrize("read", [probe, open_audio])
+def test_what_is_no_file_is_refused_at_once(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.symlink("/dev/zero", tmp_path / "zero.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    for name, message in (("pipe", "a pipe"), ("zero", "device"), ("folder", "a folder")):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / f"{name}.mp4")
 
 
 def test_missing_streams(tmp_path):

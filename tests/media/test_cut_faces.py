@@ -106,6 +106,45 @@ def test_pictures_of_ten_bits_and_of_odd_sizes(tmp_path, size, pixels):
     np.testing.assert_allclose([found[0].mean(), found[1].mean()], [60, 180], atol=4)
 
 
+def damage(path, frame):
+    """Overwrites the middle of the packet of a frame (in decoding order)."""
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][frame]
+        begin, size = packet.pos, packet.size
+    data = bytearray(path.read_bytes())
+    for at in range(begin + size // 3, begin + size // 2):
+        data[at] ^= 0x55
+    path.write_bytes(data)
+
+
+def test_damaged_pictures_and_those_built_on_them_are_no_faces(tmp_path):
+    """FFmpeg conceals damage and shows something; only a frame's flag tells."""
+    path = tmp_path / "v.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    images = [np.roll(noise, (i, 2 * i), axis=(0, 1)) for i in range(30)]
+    options = {"g": "10", "bf": "0", "sc_threshold": "0"}
+    corpora.write_video(path, frames=30, fps=25, images=images, options=options)
+    info = probe(path)
+    assert [number for number, _ in pictures(path, info)] == list(range(30))
+    damage(path, 13)
+    assert [number for number, _ in pictures(path, info)] == [*range(13), *range(20, 30)]
+    notes = []
+    faces = [Face((16, 16, 28, 28), 0.8)]
+    ((face, folder),) = cut_faces(
+        path,
+        info,
+        tmp_path / "crops",
+        detector=lambda *_: faces,
+        choice="largest",
+        note=notes.append,
+    )
+    assert not face.found[13:20].any()
+    assert Crops(folder).existing.tolist() == [*range(13), *range(20, 30)]
+    assert notes == [
+        "v.mp4: 7 of 30 pictures are damaged (first at 0.52 s): no face is looked for in them"
+    ]
+
+
 def test_landmarks_come_to_lie_where_aff_wild2_has_them():
     turn = np.deg2rad(20)
     rotation = 1.7 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

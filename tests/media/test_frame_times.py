@@ -95,6 +95,45 @@ def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path, monkeypatch):
     np.testing.assert_allclose(found, _decoded_times(path), atol=1e-9)
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".mkv"])
+@pytest.mark.parametrize("read", [probe, open_audio])
+def test_a_clock_that_starts_again_is_refused(tmp_path, suffix, read):
+    """Frames of both would be mixed, all within the time of the longer one."""
+    parts = []
+    for frames in (60, 40):
+        write_video(tmp_path / f"a{suffix}", frames=frames, fps=25, sound_s=frames / 25)
+        parts.append((tmp_path / f"a{suffix}").read_bytes())
+    path = tmp_path / f"joined{suffix}"
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(InputError, match=r"joined.*2\.\d\d s: the clock falls back to -?0\.\d\d s"):
+        read(path)
+
+
+def test_a_file_joined_to_an_mp4_is_noted(tmp_path):
+    """FFmpeg reads what the first one's index lists and nothing else."""
+    write_video(tmp_path / "a.mp4", frames=20, fps=25)
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(data + data)
+    assert probe(tmp_path / "a.mp4").fixes == []
+    (fix,) = probe(tmp_path / "b.mp4").fixes
+    assert fix.severity == "note"
+    assert f"another file begins at byte {len(data):,}" in fix.message
+
+
+@pytest.mark.parametrize(("transfer", "name"), [("arib-std-b67", "HLG"), ("smpte2084", "PQ")])
+def test_high_dynamic_range_is_noted(tmp_path, transfer, name):
+    colours = f"transfer={transfer}:colorprim=bt2020:colormatrix=bt2020nc"
+    write_video(tmp_path / "a.mp4", frames=3, options={"x264-params": colours})
+    (fix,) = probe(tmp_path / "a.mp4").fixes
+    assert fix.message.startswith(f"high dynamic range ({name}): ")
+
+
+def test_a_thousand_times_too_many_frames_a_second_are_refused(tmp_path):
+    write_video(tmp_path / "a.mp4", frames=30, fps=100_000)
+    with pytest.raises(InputError, match="the timestamps are not those of a video"):
+        probe(tmp_path / "a.mp4")
+
+
 def test_spread_keeps_the_number_of_frames():
     found = spread(np.array([0.0, 1.0, 1.0, 1.0, 0.5, 3.0, 3.0]))
     np.testing.assert_allclose(found, [0, 0.5, 1, 5 / 3, 7 / 3, 3, 3.25])
@@ -169,6 +208,18 @@ def test_video_whose_end_is_cut_off(tmp_path, keep):
     assert len(info.times_s) == decoded
     assert info.fixes[0].severity == "repaired"
     assert "header says 90 frames" in info.fixes[0].message
+
+
+def test_a_matroska_file_that_is_cut_off_says_so(tmp_path):
+    """It has no table of frames: only its header's duration tells."""
+    path = tmp_path / "a.mkv"
+    write_video(path, frames=90, fps=30, size=128, sound_s=3.0)
+    assert probe(path).fixes == []
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    info = probe(path)
+    assert len(info.times_s) < 75
+    assert any("cut short: the header says 3.0" in fix.message for fix in info.fixes)
 
 
 def test_video_whose_end_was_never_written(tmp_path):

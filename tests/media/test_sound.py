@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 import wave
 from fractions import Fraction
@@ -79,10 +80,12 @@ def test_gaps_in_the_sound_are_silence(tmp_path):
             frame.pts = start + (4000 if start >= 8000 else 0)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
-    found = np.concatenate(list(open_audio(path).blocks(16000)))
+    source = open_audio(path)
+    found = np.concatenate(list(source.blocks(16000)))
     assert len(found) == 20_000
     np.testing.assert_array_equal(found[8000:12_000], 0)
     np.testing.assert_allclose(found[12_000:], samples[8000:], atol=1e-4)
+    assert source.notes() == ["0.25 s without sound between its parts are silence"]
 
 
 def test_truncated_wav_gives_what_is_there(tmp_path):
@@ -101,14 +104,65 @@ def test_wav_without_samples(tmp_path):
         open_audio(path)
 
 
-def test_numbers_that_are_none_become_silence(tmp_path):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e38])
+def test_samples_that_are_no_sound_are_damage(tmp_path, value):
     path = tmp_path / "a.wav"
-    samples = tone(0.1, 16000)
-    samples[[3, 4]] = [np.nan, np.inf]
+    samples = tone(1.0, 16000)
+    samples[[8000, 8001]] = value
     soundfile.write(path, samples, 16000, subtype="FLOAT")
-    (found,) = open_audio(path).blocks(16000)
-    np.testing.assert_array_equal(found[3:5], 0)
+    source = open_audio(path)
+    (found,) = source.blocks(16000)
+    np.testing.assert_array_equal(found[8000:8002], 0)
     assert np.isfinite(found).all()
+    assert np.abs(found).max() < 1
+    assert source.is_damaged(np.array([0.1, 0.5, 0.9])).tolist() == [False, True, False]
+    (note,) = source.notes()
+    assert "s of the sound (first at 0." in note
+    assert source.damaged_s[0][1] - source.damaged_s[0][0] < 0.3
+
+
+def encoded(codec, container, rate, seconds, hz):
+    """A tone in memory."""
+    file, samples = io.BytesIO(), tone(seconds, rate, hz)
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        for start in range(0, len(samples), 1024):
+            block = samples[None, start : start + 1024]
+            block = (block * 32767).astype(np.int16) if codec == "flac" else block
+            sample = "s16" if codec == "flac" else "fltp"
+            frame = av.AudioFrame.from_ndarray(block, sample, "mono")
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+def test_a_wrong_checksum_is_damage(tmp_path):
+    data = bytearray(encoded("flac", "matroska", 16000, 2.0, 440))
+    (tmp_path / "a.mkv").write_bytes(data)
+    source = open_audio(tmp_path / "a.mkv")
+    intact = np.concatenate(list(source.blocks(16000)))
+    assert source.notes() == []
+    data[len(data) // 2] ^= 0x10
+    (tmp_path / "a.mkv").write_bytes(data)
+    source = open_audio(tmp_path / "a.mkv")
+    found = np.concatenate(list(source.blocks(16000)))
+    differ = np.flatnonzero(found[:32000] != intact[:32000]) / 16000
+    assert source.is_damaged(differ).all()
+    assert 0 < len(differ) < 16000
+
+
+def test_a_sample_rate_that_changes_is_resampled_and_noted(tmp_path):
+    path = tmp_path / "a.aac"
+    path.write_bytes(
+        encoded("aac", "adts", 44100, 1.0, 440) + encoded("aac", "adts", 48000, 1.0, 880)
+    )
+    source = open_audio(path)
+    found = np.concatenate(list(source.blocks(16000)))
+    peaks = [np.abs(np.fft.rfft(found[at : at + 4096])).argmax() for at in (3200, 22400)]
+    np.testing.assert_allclose(np.array(peaks) * 16000 / 4096, [440, 880], atol=4)
+    assert any("changes from 44100 to 48000 Hz at 1.0" in note for note in source.notes())
 
 
 def test_long_sound_is_streamed_in_bounded_memory(tmp_path):

@@ -136,6 +136,26 @@ def test_faults_are_named(write, suffix, text, place, message):
     assert "\n" not in str(caught.value)
 
 
+def test_halves_of_characters_are_replaced_and_counted(write):
+    """JSON can name them one by one; no tokenizer takes them and no file can hold them."""
+    word = '{"start": 0, "end": 1, "word": "\\udfff!"}'
+    text = f'[{{"start": 0, "end": 1, "text": "a \\ud800\\ud83d\\ude00 b", "words": [{word}]}}]'
+    transcript = parse_transcript(write(".json", text))
+    (segment,) = transcript.segments
+    assert segment.text == "a \ufffd\U0001f600 b"
+    assert segment.words[0].text == "\ufffd!"
+    assert [fix.place for fix in transcript.fixes] == ["segment 1 word 1", "segment 1"]
+    assert transcript.fixes[0].message.startswith("1 lone surrogates")
+
+
+@pytest.mark.parametrize("depth", [100, 980, 200_000])
+def test_deep_json_ends_in_one_line(write, depth):
+    for text in ("{}", '[{{"start": {}, "end": 1}}]', '[{{"start": 0, "end": 1, "text": {}}}]'):
+        with pytest.raises(InputError) as caught:
+            read_transcript(write(".json", text.format("[" * depth + "]" * depth)))
+        assert len(str(caught.value)) < 400
+
+
 def test_hostile_sizes_end_soon(write, monkeypatch):
     """No pattern may take quadratic time, and nothing is read beyond the limits."""
     for text in ("[" + " " * 500_000, "<" * 500_000, "[" + "1" * 500_000, "[1:" * 100_000):

@@ -42,6 +42,7 @@ FAULTS = (
     "no_crops",
     "twice",
     "names",
+    "from_zero",
     "beyond",
     "link",
     "short",
@@ -97,7 +98,7 @@ def faulty(tmp_path_factory):
     write_crops(crops / "cut_jpeg", [13], size=96)
     write_crops(crops / "beyond", [30])
     shutil.copy(crops / "names" / "00001.jpg", crops / "names" / "1.jpg")
-    shutil.copy(crops / "names" / "00001.jpg", crops / "names" / "00000.jpg")
+    shutil.copy(crops / "from_zero" / "00001.jpg", crops / "from_zero" / "00000.jpg")
     (crops / "names" / "Thumbs.db").write_bytes(b"x")
     # Of a name in two splits: checked twice, said once.
     (crops / "both" / "00001.jpg").write_bytes(b"")
@@ -147,14 +148,14 @@ PLANTED = [
     (UNUSABLE, f"{TRAIN}/headless.txt", "line 1", "header"),
     (UNUSABLE, f"{TRAIN}/blank.txt", "line 6", "blank line"),
     (UNUSABLE, f"{TRAIN}/latin.txt", "line 5", "UTF-8"),
-    (REPAIRED, "cropped_aligned/cut_jpeg/00011.jpg", "", "truncated"),
+    (REPAIRED, "cropped_aligned/cut_jpeg/00011.jpg", "", "damaged JPEG"),
     (REPAIRED, "cropped_aligned/cut_jpeg/00012.jpg", "", "zero bytes"),
     (REPAIRED, "cropped_aligned/cut_jpeg/00013.jpg", "", "not a JPEG"),
     (REPAIRED, "cropped_aligned/cut_jpeg/00014.jpg", "", "96 x 96"),
     (REPAIRED, "cropped_aligned/both/00001.jpg", "", "zero bytes"),
     (REPAIRED, "cropped_aligned/beyond/00031.jpg", "", "behind the last frame (00025.jpg)"),
     (NOTE, "cropped_aligned/names/1.jpg", "", "not a crop's name"),
-    (NOTE, "cropped_aligned/names/00000.jpg", "", "not a crop's name"),
+    (UNUSABLE, "cropped_aligned/from_zero/00000.jpg", "", "expected 00001.jpg for the first"),
     (NOTE, "cropped_aligned/names/Thumbs.db", "", "not a crop's name"),
     (UNUSABLE, "cropped_aligned/link/00001.jpg", "", "symbolic link that leaves"),
     (UNUSABLE, "cropped_aligned/no_crops", "", "no folder of crops"),
@@ -196,7 +197,7 @@ def test_nothing_but_the_planted_faults_is_reported(report):
 
 def test_unusable_videos_are_listed_once(report):
     names = "words nan columns empty range headless blank latin link no_crops cut_mp4 no_media"
-    names += " twice both reversed zero_wav secret ../evil"
+    names += " twice both from_zero reversed zero_wav secret ../evil"
     assert report.unusable == sorted(names.split())
 
 

@@ -147,7 +147,7 @@ def test_hostile_lists_end_in_one_line(tmp_path):
     template.write_bytes(b"a\n\xff\xfe\n")
     with pytest.raises(UserError, match="not UTF-8"):
         scan(tmp_path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="no such file"):
         scan(tmp_path, tmp_path / "absent.txt")
 
 

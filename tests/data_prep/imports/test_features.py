@@ -1,5 +1,6 @@
 """Features made elsewhere: how their rows become frames of a store."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -395,4 +396,70 @@ def test_values_beyond_float16_are_named(folders):
     values[3, 1] = 1e9
     save(features / "m" / "a.npy", values)
     with pytest.raises(UserError, match=r"m, frame 3, feature 1: 1e\+09 exceeds"):
+        import_features.run(features, root, out)
+
+
+def test_columns_are_told_by_their_names(folders, capsys):
+    features, root, out = folders
+    at = np.arange(40) / 10
+    for video in ("b", "c", "d"):
+        annotate(root, "train", video, at)
+    for video, names in (("a", "xyz"), ("b", "zxy"), ("c", "xyz"), ("d", "xyw")):
+        rows = "".join(f"{t},{','.join(str(ord(n)) for n in names)}\n" for t in at)
+        save_text(features / "m" / f"{video}.csv", f"time_s,{','.join(names)}\n{rows}")
+    with pytest.raises(UserError, match=r"1 unusable.*m/d.csv: .*not those of most files: z miss"):
+        import_features.run(features, root, out)
+    store = import_features.run(features, root, out, allow_missing=1)
+    for video in ("a", "b", "c"):
+        assert set(map(tuple, read_all(store, video).features["m"].tolist())) == {(120, 121, 122)}
+    assert store.modalities["m"].spec["columns"] == ["x", "y", "z"]
+    assert "m/b.csv: columns in another order than most" in capsys.readouterr().out
+
+
+def test_what_a_tracker_says_about_a_row_is_no_feature(folders, capsys):
+    features, root, out = folders
+    rows = "".join(f"{i + 1}, 0, {i / 10}, 0.98, {int(i != 4)}, {i}\n" for i in range(40))
+    save_text(
+        features / "m" / "a.csv", f"frame, face_id, time_s, confidence, success, AU01_r\n{rows}"
+    )
+    store = import_features.run(features, root, out)
+    assert store.modalities["m"].spec["columns"] == ["AU01_r"]
+    frames = read_all(store, "a")
+    assert (~frames.masks["m"]).nonzero()[0].tolist() == [4]
+    assert frames.features["m"][:, 0].tolist() == [i if i != 4 else 0 for i in range(40)]
+    assert "are no features (frame, face_id, confidence, success)" in capsys.readouterr().out
+
+
+def test_several_rows_of_a_time_are_refused(folders):
+    features, root, out = folders
+    save_text(features / "m" / "a.csv", "time_s,face_id,v\n0,0,1\n0,1,2\n")
+    with pytest.raises(UserError, match=r"line 3: .*of several rows of a time .* keep one"):
+        import_features.run(features, root, out)
+
+
+@pytest.mark.parametrize("rate", [5.0, 20.0])
+def test_another_extent_than_the_frames_is_noted_with_numbers(folders, capsys, rate):
+    features, root, out = folders
+    save(features / "m" / "a.npy", np.ones((40, 1)))
+    store = import_features.run(features, root, out, rates={"m": rate})
+    note = f"m/a.npy: rows from 0.00 to {39 / rate:.2f} s, frames from 0.00 to 3.90 s: is their"
+    assert note in capsys.readouterr().out
+    assert store.videos("train")[0].notes[-1].startswith(note)
+    import_features.run(features, root, out.with_name("right"), rates={"m": 10.0})
+    assert "is their rate" not in capsys.readouterr().out
+
+
+def test_features_of_another_time_are_refused(folders):
+    features, root, out = folders
+    save_text(features / "m" / "a.csv", "time_s,v\n100,1\n101,2\n")
+    with pytest.raises(UserError, match=r"a.csv: rows from 100.00 to 101.00 s.*same recording"):
+        import_features.run(features, root, out)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+def test_features_that_are_no_file_do_not_hang(folders, suffix):
+    features, root, out = folders
+    (features / "m").mkdir(parents=True)
+    os.mkfifo(features / "m" / f"a{suffix}")
+    with pytest.raises(UserError, match=f"m/a{suffix}: a pipe"):
         import_features.run(features, root, out)
