@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
-import importlib.util
 import json
 import os
 import re
@@ -34,7 +33,7 @@ from typing import Any
 
 from rich.table import Table
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
 from maven_jax.progress import console, format_duration, say
@@ -85,17 +84,11 @@ def _as_text(value: Any) -> str:
 
 
 def _read_list(file: Path) -> list[Any]:
-    spec = importlib.util.spec_from_file_location(f"maven_jax_sweep_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ValueError, SyntaxError, ImportError) as error:
-        raise UserError(f"{file}: {error}") from error
+    module = own_files.run(file, "sweep")
     if not hasattr(module, "get_sweep"):
         raise UserError(f"{file} has no get_sweep(): a recipe, but not a sweep")
-    runs = module.get_sweep()
+    with own_files.errors_of(file):
+        runs = module.get_sweep()
     if not isinstance(runs, list) or not runs:
         raise UserError(f"{file}: get_sweep() has to return a list with a dict per run")
     return runs

@@ -326,15 +326,8 @@ def create_model(config: Config, target_mean: Sequence[float]) -> nn.Module:
         UserError: unknown name, or a key that the model does not have.
     """
     section = recipes.plain(config.model)
+    registry.check_keys(section)
     name = section.pop("name")
-    fusion = dict(section.get("fusion", {}))
-    for model, keys, where in (
-        (name, section, "model"),
-        (fusion.pop("name", None), fusion, "model.fusion"),
-    ):
-        if model is not None:
-            given = ("modalities", "target_mean")
-            recipes.check_keys(registry.model_class(model), keys, where, given)
     return registry.create(
         name, modalities=tuple(config.data.modalities), target_mean=target_mean, **section
     )

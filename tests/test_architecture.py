@@ -35,6 +35,7 @@ GROUND = (
     "concordance",
     "errors",
     "files",
+    "own_files",
     "progress",
     "recipes",
     "types",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maven_jax import own_files
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.runs.evaluate import evaluate
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
     )
     p.add_argument("--store", help="another store with the same kind of features")
+    own_files.add_argument(p)
     hosts.add_arguments(p)
     args = p.parse_args(argv)
     keep_compiled()

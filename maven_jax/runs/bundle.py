@@ -26,12 +26,11 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
 from maven_jax.files import write_json
-from maven_jax.models.registry import of_own_file
 from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.seal import SEAL, find_fault, seal
 from maven_jax.runs.training_data import TrainingData
@@ -257,10 +256,8 @@ def _check_kinds(config: Config) -> None:
 
 def refuse_own_file(config: Config) -> None:
     """Raises UserError if the model is not one of this package: opening a bundle runs no code."""
-    fusion = config.model.get("fusion") or {}
-    for name in (config.model.name, fusion.get("name", "")):
-        if of_own_file(str(name)):
-            raise UserError(f"the model is in a file of its own, {name}: no part of a bundle")
+    for name in own_files.class_names(recipes.plain(config)):
+        raise UserError(f"the model is in a file of its own, {name}: no part of a bundle")
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:

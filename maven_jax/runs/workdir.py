@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -14,11 +15,11 @@ from typing import Any
 
 import jax
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.errors import UserError, listing
 from maven_jax.experiment import Experiment, feature_kinds
 from maven_jax.files import write_json
-from maven_jax.models import registry
+from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs.training_data import TrainingData
 from maven_jax.store.reader import Store
@@ -118,6 +119,8 @@ def claim(
         "trained_on": TrainingData.of(experiment).to_json(),
         **provenance(overrides),
     }
+    if files := own_files.digests(resolved):
+        record["model_files"] = files
     path = workdir / CONFIG_FILE
     if path.exists():
         earlier = json.loads(path.read_text())
@@ -157,7 +160,7 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     """What a run recorded of itself: its resolved config, and the whole record.
 
     Raises:
-        UserError: there is none, or its model is a file that came along in the workdir.
+        UserError: there is none, or its model is in a file that the user did not name.
     """
     path = workdir / CONFIG_FILE
     if not path.exists():
@@ -174,17 +177,20 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
                     f"{path}: written before config.{section}.{key} came to be; train it again, "
                     "or evaluate it with the version that it names"
                 )
-    _refuse_code_inside(workdir, config)
+    _check_model_files(path, config, record)
     return config, record
 
 
-def _refuse_code_inside(workdir: Path, config: Config) -> None:
-    """Opening a folder that somebody else packed must not run what lies in it."""
-    model = config.get("model", {})
-    for name in (str(model.get("name", "")), str(model.get("fusion", {}).get("name", ""))):
-        file = registry.file_of(name)
-        if registry.of_own_file(name) and file.is_relative_to(workdir.resolve()):
-            raise UserError(
-                f"{workdir / CONFIG_FILE}: the model's code lies in the workdir itself ({name}), "
-                "which is not run; if it is yours, keep it elsewhere and name it there"
-            )
+def _check_model_files(path: Path, config: Config, record: Mapping[str, Any]) -> None:
+    """Refuses models in files that the user did not name; says which are not those of the run."""
+    for name in own_files.class_names(recipes.plain(config)):
+        own_files.allowed_file(name, str(path))
+    recorded = record.get("model_files", {})
+    for file, sha256 in own_files.digests(recipes.plain(config)).items():
+        if file in recorded and recorded[file] != sha256:
+            _say_once(f"note: {path}: {file} is not as it was in training, its code differs")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)
