@@ -1,15 +1,20 @@
-"""Opening what others made runs nothing of it; a model in a file of one's own is run when named."""
+"""Opening what others made runs nothing and asks nobody; one's own files are run when named."""
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
+import threading
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
-from maven_jax import own_files
+from maven_jax import own_files, recipes
 from maven_jax.__main__ import main
+from maven_jax.convert.hub import download
+from maven_jax.errors import UserError
 from maven_jax.files import write_json
 from maven_jax.runs.seal import SEAL, seal
 from tests.support.stores import write_small_store
@@ -136,3 +141,58 @@ def test_a_bundle_cannot_have_a_model_in_a_file(place, capsys):
     words = ["--checkpoint", "own", "--out", "out", "--model-file", "own.py"]
     assert main(["export", *words]) == 2
     assert "own.py:Own: no part of a bundle" in capsys.readouterr().err
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """What a hub that has nothing is asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    address = f"http://127.0.0.1:{server.server_port}"
+    for module in (huggingface_hub.constants, huggingface_hub.hf_api):
+        monkeypatch.setattr(module, "ENDPOINT", address, raising=False)
+    yield asked
+    server.shutdown()
+
+
+@pytest.mark.parametrize("source", ["owner/repo", "owner/repo@main", "elsewhere/in/a/folder", 3])
+def test_a_bundle_makes_nobody_ask_the_hub(source, place, hub, capsys):
+    path = place / "bundle/bundle.json"
+    record = json.loads(path.read_text())
+    encoders = recipes.load("tiny", "encoders").to_dict()
+    encoders["visual"]["source"] = source
+    record["trained_on"]["encoders"] = {m: encoders[m] for m in ("visual", "audio", "text")}
+    write_json(path, record)
+    (place / "bundle" / SEAL).unlink()
+    seal(place / "bundle")
+    (place / "clip.wav").touch()
+    words = ["predict", "--checkpoint", "bundle", "clip.wav", "--out", "out"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "bundle: its encoder of visual" in said
+    assert ("--encoders.visual.source=owner/repo" in said) == str(source).startswith("owner")
+    assert hub == []
+    if str(source).startswith("owner"):
+        assert main([*words, f"--encoders.visual.source={source}"]) == 2
+        said = capsys.readouterr()
+        assert "is asked for the encoder" in said.out
+        assert f"{source}: no such folder" in said.err
+        assert any(path.startswith("/api/models/owner/repo") for path in hub), hub
+
+
+def test_nobody_is_asked_where_that_is_forbidden(hub, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="hf download owner/repo"):
+        download("owner/repo")
+    assert hub == []
+    assert "asked" not in capsys.readouterr().out
