@@ -35,6 +35,7 @@ GROUND = (
     "concordance",
     "errors",
     "files",
+    "inputs",
     "own_files",
     "progress",
     "recipes",

@@ -81,8 +81,8 @@ def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
         raise UserError(f"{folder}: its tokenizer has no vocabulary: every word would be unknown")
     if max(words) >= loaded.module.config.vocab_size:
         raise UserError(
-            f"{folder}: its tokenizer is not the encoder's: tokens are numbered up to {max(words):,}, "
-            f"the encoder knows {loaded.module.config.vocab_size:,}"
+            f"{folder}: its tokenizer is not the encoder's: tokens are numbered up to "
+            f"{max(words):,}, the encoder knows {loaded.module.config.vocab_size:,}"
         )
     return tokenizer
 
