@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import re
 import shlex
@@ -36,6 +35,7 @@ from rich.table import Table
 from maven_jax import own_files, recipes
 from maven_jax.command_line import Parser
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 from maven_jax.progress import console, format_duration, say
 from maven_jax.recipes import check_sections
 from maven_jax.runs.workdir import FINISHED_FILE
@@ -73,7 +73,8 @@ class Run:
     def finished(self) -> dict[str, Any] | None:
         """What the run wrote at its end; None if it is not there yet."""
         path = self.workdir / FINISHED_FILE
-        return json.loads(path.read_text()) if path.exists() else None
+        pattern = {"steps": int, "best_step": (int, None), "ccc": float}
+        return read_json(path, "what a run writes at its end", pattern) if path.exists() else None
 
 
 def _as_text(value: Any) -> str:

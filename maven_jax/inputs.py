@@ -17,15 +17,17 @@ JSON_MEMORY = 400 << 20
 JSON_DEPTH = 64
 
 
-def read_json(path: Path, kind: str) -> dict[str, Any]:
+def read_json(path: Path, kind: str, pattern: Any = dict) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
         path: the file.
         kind: what it should be, for the message.
+        pattern: of what is read from it, as `mismatch` takes them.
 
     Raises:
-        UserError: it is missing, no regular file, too large or too deep, or holds no JSON object.
+        UserError: it is missing, no regular file, too large or too deep, holds no JSON object, or
+            not what the pattern says.
     """
     try:
         status = path.stat()
@@ -44,6 +46,8 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as JSON ({error}); expected {kind}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; expected {kind}")
+    if fault := mismatch(value, pattern):
+        raise UserError(f"{path}: {fault}; expected {kind}")
     return value
 
 
@@ -76,3 +80,42 @@ def _check_depth(value: Any, levels: int) -> None:
         raise ValueError(f"nested deeper than {JSON_DEPTH} levels")
     for item in value:
         _check_depth(item, levels - 1)
+
+
+def mismatch(value: Any, pattern: Any, place: str = "") -> str | None:
+    """Where a JSON value is not as a pattern says; None if it is.
+
+    Args:
+        value: from JSON.
+        pattern: a type (float takes any finite number, None null); a tuple of patterns, one of
+            which has to fit; `[p]` for a list, `{str: p}` for an object of any keys, and
+            `{"key": p}` for one that has at least these.
+        place: of the value, for the message.
+    """
+    if isinstance(pattern, tuple):
+        faults = [mismatch(value, p, place) for p in pattern]
+        return None if None in faults else faults[0]
+    if isinstance(pattern, list):
+        items = enumerate(value) if isinstance(value, list) else None
+        inner = None if items is None else ((f"{place}[{i}]", v, pattern[0]) for i, v in items)
+    elif isinstance(pattern, dict) and isinstance(value, dict):
+        if str in pattern:
+            inner = ((f"{place}.{k}".lstrip("."), v, pattern[str]) for k, v in value.items())
+        elif lacking := [k for k in pattern if k not in value]:
+            return f"{f'{place}.'.lstrip('.')}{lacking[0]} is missing"
+        else:
+            inner = ((f"{place}.{k}".lstrip("."), value[k], p) for k, p in pattern.items())
+    else:
+        inner = () if _is_of(value, pattern) else None
+    if inner is None:
+        return f"{place or 'it'} is {str(value)[:60]!r}"
+    return next((fault for at, v, p in inner if (fault := mismatch(v, p, at))), None)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and abs(value) < float("inf")
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return value is None if kind is None else isinstance(kind, type) and isinstance(value, kind)

@@ -19,9 +19,10 @@ from jax.typing import DTypeLike
 from maven_jax.convert import hub, native
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
 from maven_jax.convert.loaded import LoadedEncoder, nested, variable_shapes
-from maven_jax.convert.tensor_files import Tensors, read_json, read_tensors
+from maven_jax.convert.tensor_files import Tensors, read_tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError, listing
+from maven_jax.inputs import read_json
 
 _OLD_NAMES = (
     (r"(LayerNorm|layer_norm|layernorm\w*)\.gamma$", r"\1.weight"),
@@ -162,7 +163,7 @@ def load_encoder(
         folder, revision = hub.download(str(source))
     elif native.is_encoder_folder(folder):
         return native.load_encoder_folder(folder, kind=kind, dtype=dtype)
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", "the config of an encoder")
     is_kind = config.get("model_type")
     if kind is not None and is_kind != kind:
         raise UserError(f"{folder / 'config.json'}: model_type is {is_kind!r}, not {kind!r}")

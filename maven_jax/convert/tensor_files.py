@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 
 # In order of preference: safetensors need no PyTorch and cannot carry code.
 WEIGHT_FILES = (
@@ -73,31 +73,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: the file is missing, no JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    return value
-
-
 def _shards(index: Path) -> tuple[dict[str, str], list[Path]]:
     """The index's tensor name -> shard name, and the shards' paths."""
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not where:
+    where = read_json(index, "an index of shards", {"weight_map": {str: str}})["weight_map"]
+    if not where:
         raise UserError(f"{index}: has no weight_map")
     for name in where.values():
         # An index is foreign data: it may name files beside it and no others.
-        plain = isinstance(name, str) and "\\" not in name and name not in ("", ".", "..")
+        plain = "\\" not in name and name not in ("", ".", "..")
         if not plain or PurePosixPath(name).name != name:
             raise UserError(f"{index}: shard name {name!r} is not that of a file beside it")
     shards = [index.parent / name for name in sorted(set(where.values()))]

@@ -15,6 +15,7 @@ import tokenizers
 from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_encoder
 from maven_jax.encoders.registry import kind_of
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
 
 RANDOM = "random"
@@ -42,15 +43,7 @@ def read_preprocessor(
     if given is not None:
         return dict(given)
     path = _folder(loaded, "a preprocessor") / "preprocessor_config.json"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; it says how inputs are pre-processed") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
+    return read_json(path, "how inputs are pre-processed")
 
 
 def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:

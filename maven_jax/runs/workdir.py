@@ -19,6 +19,7 @@ from maven_jax import own_files, recipes
 from maven_jax.errors import UserError, listing
 from maven_jax.experiment import Experiment, feature_kinds
 from maven_jax.files import write_json
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs.training_data import TrainingData
@@ -39,6 +40,13 @@ _FREE = (
     "train.log_every_steps",
 )
 
+_KIND = "the config that a run wrote"
+# What is read of it, whatever wrote it.
+_RECORD: Any = {
+    "config": {str: (dict, int)},
+    "features": {str: {"dim": int, "encoder": (str, None), "sha256": (str, None)}},
+    "store_fingerprint": (str, None),
+}
 # Keys that the configs of the first runs lack.
 _LATER_KEYS = {
     "data": ("fold", "mix", "resident"),
@@ -123,11 +131,11 @@ def claim(
         record["model_files"] = files
     path = workdir / CONFIG_FILE
     if path.exists():
-        earlier = json.loads(path.read_text())
+        earlier = read_json(path, _KIND, _RECORD)
         _compare(workdir, earlier["config"], resolved)
         before = {"": earlier["store_fingerprint"], **earlier.get("mix_fingerprints", {})}
         for name, now in {"": store, **mixed}.items():
-            if before[name] != now.fingerprint:
+            if before.get(name) != now.fingerprint:
                 raise UserError(
                     f"{workdir} was trained on other features than {now.path} holds now; "
                     "take another --workdir"
@@ -165,11 +173,8 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     path = workdir / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
-    try:
-        record = json.loads(path.read_text())
-        config = recipes.from_json(record["config"])
-    except (json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"{path}: not a config that a run wrote ({error})") from error
+    record = read_json(path, _KIND, _RECORD)
+    config = recipes.from_json(record["config"])
     for section, keys in _LATER_KEYS.items():
         for key in keys:
             if key not in config.get(section, {}):
