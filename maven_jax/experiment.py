@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -254,6 +255,25 @@ class Experiment:
         if untrained:
             lines.append(f"note: the encoders of {untrained} are untrained (random weights)")
         return lines
+
+
+def open_store(recorded: str, given: str | None) -> Store:
+    """The store that the user names, or else the one that a run was trained on.
+
+    Args:
+        recorded: as the run's recipe names it.
+        given: by `--store`; None for the run's own.
+
+    Raises:
+        UserError: no store there.
+    """
+    if given is None and not Path(recorded).exists():
+        from_there = "" if Path(recorded).is_absolute() else " from the folder that we are in"
+        raise UserError(
+            f"{recorded}: the store that the run was trained on is not there{from_there}; "
+            "--store names it"
+        )
+    return Store(recorded if given is None else given)
 
 
 def feature_kinds(modalities: Mapping[str, ModalitySpec]) -> dict[str, dict[str, Any]]:

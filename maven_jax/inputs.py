@@ -29,26 +29,35 @@ def read_json(path: Path, kind: str, pattern: Any = dict) -> dict[str, Any]:
         UserError: it is missing, no regular file, too large or too deep, holds no JSON object, or
             not what the pattern says.
     """
+    raw = read_file(path, kind)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file; expected {kind}")
-        if status.st_size > JSON_BYTES:
-            raise UserError(f"{path}: {status.st_size:,} bytes are too many for {kind}")
-        value = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected {kind}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+        value = parse_json(raw)
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: cannot be read as JSON ({error}); expected {kind}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; expected {kind}")
     if fault := mismatch(value, pattern):
         raise UserError(f"{path}: {fault}; expected {kind}")
     return value
+
+
+def read_file(path: Path, kind: str = "a text") -> bytes:
+    """The bytes of a file of at most `JSON_BYTES`.
+
+    Raises:
+        UserError: it is missing, no regular file, too large, or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: not a regular file; expected {kind}")
+        if status.st_size > JSON_BYTES:
+            raise UserError(f"{path}: {status.st_size:,} bytes are too many for {kind}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected {kind}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
 
 
 def parse_json(raw: bytes) -> Any:

@@ -141,6 +141,9 @@ def _assemble(
         if entry.source in sources:
             target = flat[entry.target] if entry.layer is None else flat[entry.target][entry.layer]
             target[...] = entry.conversion.convert(sources[entry.source].read(), target.shape)
+    for path, value in flat.items():
+        if not np.isfinite(value).all():  # a negative variance, a direction without length
+            raise UserError(f"the weights give values in {path} that are not finite")
     return nested({path: jnp.asarray(value) for path, value in flat.items()})
 
 
@@ -183,6 +186,8 @@ def load_encoder(
     missing = _check(is_kind, folder, table, sources, shapes)
     try:
         params, state = _assemble(table, sources, shapes)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: the weights cannot be read ({error})") from None
     used = {name for e in table if e.source in sources for name in sources[e.source].names}

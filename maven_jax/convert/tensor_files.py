@@ -52,7 +52,7 @@ class Tensors:
 
     Attributes:
         shapes: name -> shape.
-        read: name -> the tensor; floating point ones as float32.
+        read: name -> the tensor; floating point ones as float32, finite or a UserError.
         sha256: of the file's bytes; of several shards, that of the lines "<name> <sha256>"
             sorted by name.
     """
@@ -66,6 +66,13 @@ def _as_float32(tensor: np.ndarray) -> np.ndarray:
     """Half precision of either kind, and float64, as float32; others as they are."""
     is_float = np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.name == "bfloat16"
     return tensor.astype(np.float32) if is_float else tensor
+
+
+def _finite(path: Path, name: str, tensor: np.ndarray) -> np.ndarray:
+    """The tensor, if all its numbers are finite; with others every prediction would be NaN."""
+    if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
+        raise UserError(f"{path}: {name} has values that are not finite: the file is damaged")
+    return tensor
 
 
 def _sha256(path: Path) -> str:
@@ -96,7 +103,7 @@ def _read_safetensors(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
-    return shapes, lambda name: _as_float32(file.get_tensor(name))
+    return shapes, lambda name: _finite(path, name, _as_float32(file.get_tensor(name)))
 
 
 def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
@@ -129,7 +136,8 @@ def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].detach()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return _finite(path, name, array)
 
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
 

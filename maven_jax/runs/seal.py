@@ -51,19 +51,25 @@ def read_seal(folder: Path) -> dict[str, dict[str, Any]]:
     return record["files"]
 
 
-def find_fault(folder: Path) -> str | None:
+def find_fault(folder: Path, within: str = "") -> str | None:
     """The first difference between a sealed folder and its seal; None if there is none.
 
     Files that were added later are no fault.
+
+    Args:
+        folder: sealed.
+        within: compares only files whose path in the folder begins so.
 
     Returns:
         The file within the folder and what is wrong with it, for a message.
     """
     try:
         files = read_seal(folder)
-    except UserError as error:
-        return str(error).removeprefix(f"{folder}/")
+    except UserError:
+        return f"{SEAL} is not as it was written"
     for name, sealed in files.items():
+        if not name.startswith(within):
+            continue
         parts = Path(name).parts
         if ".." in parts or not parts or Path(name).is_absolute():
             return f"{SEAL} names {name!r}, which is not in the folder"
