@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
-import json
 import os
 import re
 import shlex
@@ -32,10 +30,11 @@ from typing import Any
 
 from rich.table import Table
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
+from maven_jax.inputs import read_json
 from maven_jax.lock import alone
 from maven_jax.progress import console, format_duration, say
 from maven_jax.recipes import check_sections
@@ -74,7 +73,8 @@ class Run:
     def finished(self) -> dict[str, Any] | None:
         """What the run wrote at its end; None if it is not there yet."""
         path = self.workdir / FINISHED_FILE
-        return json.loads(path.read_text()) if path.exists() else None
+        pattern = {"steps": int, "best_step": (int, None), "ccc": float}
+        return read_json(path, "what a run writes at its end", pattern) if path.exists() else None
 
 
 def _as_text(value: Any) -> str:
@@ -85,17 +85,11 @@ def _as_text(value: Any) -> str:
 
 
 def _read_list(file: Path) -> list[Any]:
-    spec = importlib.util.spec_from_file_location(f"maven_jax_sweep_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ValueError, SyntaxError, ImportError) as error:
-        raise UserError(f"{file}: {error}") from error
+    module = own_files.run(file, "sweep")
     if not hasattr(module, "get_sweep"):
         raise UserError(f"{file} has no get_sweep(): a recipe, but not a sweep")
-    runs = module.get_sweep()
+    with own_files.errors_of(file):
+        runs = module.get_sweep()
     if not isinstance(runs, list) or not runs:
         raise UserError(f"{file}: get_sweep() has to return a list with a dict per run")
     return runs

@@ -11,6 +11,7 @@ The public names, each imported when it is first used (`docs/api.md` shows them 
 * `ccc(predictions, targets)`: the concordance correlation coefficient of arrays.
 * `CccState`: its moments, which can be merged.
 * `export(checkpoint, out, platforms=…)`: write a bundle. `open_program(bundle)`: its program.
+* `allow_model_file(path)`: lets the models of others be in this file of yours, which is run.
 * `silence()`: no progress lines.
 * `UserError`: what every mistake that a user can mend raises, in one line.
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from maven_jax.errors import UserError
     from maven_jax.evaluation.scores import score
     from maven_jax.evaluation.smoothing import box_filter
+    from maven_jax.own_files import allow as allow_model_file
     from maven_jax.progress import silence
     from maven_jax.recipes import load as load_recipe
     from maven_jax.runs.evaluate import evaluate
@@ -43,6 +45,7 @@ __all__ = [
     "CccState",
     "UserError",
     "__version__",
+    "allow_model_file",
     "box_filter",
     "ccc",
     "evaluate",
@@ -61,6 +64,7 @@ __all__ = [
 _HOMES = {
     "CccState": ("maven_jax.concordance", "CccState"),
     "UserError": ("maven_jax.errors", "UserError"),
+    "allow_model_file": ("maven_jax.own_files", "allow"),
     "box_filter": ("maven_jax.evaluation.smoothing", "box_filter"),
     "ccc": ("maven_jax.concordance", "ccc"),
     "evaluate": ("maven_jax.runs.evaluate", "evaluate"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -256,6 +257,25 @@ class Experiment:
         return lines
 
 
+def open_store(recorded: str, given: str | None) -> Store:
+    """The store that the user names, or else the one that a run was trained on.
+
+    Args:
+        recorded: as the run's recipe names it.
+        given: by `--store`; None for the run's own.
+
+    Raises:
+        UserError: no store there.
+    """
+    if given is None and not Path(recorded).exists():
+        from_there = "" if Path(recorded).is_absolute() else " from the folder that we are in"
+        raise UserError(
+            f"{recorded}: the store that the run was trained on is not there{from_there}; "
+            "--store names it"
+        )
+    return Store(recorded if given is None else given)
+
+
 def feature_kinds(modalities: Mapping[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
     """What has to be the same in another store for a model to understand it: JSON."""
     return {
@@ -326,15 +346,8 @@ def create_model(config: Config, target_mean: Sequence[float]) -> nn.Module:
         UserError: unknown name, or a key that the model does not have.
     """
     section = recipes.plain(config.model)
+    registry.check_keys(section)
     name = section.pop("name")
-    fusion = dict(section.get("fusion", {}))
-    for model, keys, where in (
-        (name, section, "model"),
-        (fusion.pop("name", None), fusion, "model.fusion"),
-    ):
-        if model is not None:
-            given = ("modalities", "target_mean")
-            recipes.check_keys(registry.model_class(model), keys, where, given)
     return registry.create(
         name, modalities=tuple(config.data.modalities), target_mean=target_mean, **section
     )

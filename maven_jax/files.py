@@ -63,8 +63,9 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON with sorted keys, whole or not at all."""
-    write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    """Writes indented JSON with sorted keys, whole or not at all; JSON has no NaN (ValueError)."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    write_file(path, f"{text}\n".encode())
 
 
 def publish(temporary: Path, path: Path) -> None:

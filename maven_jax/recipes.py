@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from maven_jax import own_files
 from maven_jax.errors import UserError, did_you_mean
 
 # A ConfigDict; static checkers know nothing of the types of its values.
@@ -77,12 +77,14 @@ def find(name: str, group: str = "") -> tuple[Path, str]:
 
 
 def load(name: str, group: str = "") -> Config:
-    """Reads the recipe `name` (see `find`).
+    """Reads the recipe `name` (see `find`); a model in a file that it names may be run.
 
     Raises:
-        UserError: no such recipe, or its `get_config` refuses the argument.
+        UserError: no such recipe, its code fails, or its `get_config` refuses the argument.
     """
-    return _read(*find(name, group))
+    config = _read(*find(name, group))
+    own_files.allow_named(plain(config))
+    return config
 
 
 def common() -> Config:
@@ -95,15 +97,14 @@ def common() -> Config:
 
 def _read(file: Path, arg: str) -> Config:
     """What the `get_config` of a file returns."""
-    spec = importlib.util.spec_from_file_location(f"maven_jax_recipe_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        return module.get_config(arg)
-    except (AttributeError, ValueError, SyntaxError, ImportError) as error:
-        raise UserError(f"{file}: {error}") from error
+    module = own_files.run(file, "recipe")
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file}: has no get_config(): not a recipe")
+    with own_files.errors_of(file):
+        config = module.get_config(arg)
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config() returned {type(config).__name__}, not a ConfigDict")
+    return config
 
 
 def check_arg(arg: str, variants: Sequence[str]) -> str:
@@ -178,6 +179,7 @@ def override(config: Config, arguments: Sequence[str], prefix: str = "config") -
             raise UserError(f"--{key} is a section; set one of {', '.join(list(old))}")
         with node.ignore_type():
             node[last] = None if text == "None" else _parse(text, old, key)
+        own_files.allow_named(node[last])
         done.append(f"{'.'.join([*path, last])}={text}")
     return done
 

@@ -7,18 +7,21 @@ shard: a split and a number.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pickle
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.layout import Video
 from data_prep.encode import FrameCount, encode_videos, time_table
 from data_prep.preparation import open_writer
 from maven_jax import recipes
@@ -38,7 +41,7 @@ class Job:
 
     Attributes:
         out: the store, a folder that all workers see.
-        checks: its videos, in store order.
+        checks: its videos, in store order; what is wrong with them does not come along.
         encoders: the recipe, as a plain dict.
         modalities: those to store, in order.
         assume_fps: as for `prepare`.
@@ -58,7 +61,13 @@ class Job:
         """Writes the job to a new file in `folder`; returns its path."""
         # A new name for every run, so that a worker that outlives a run never joins the next one.
         file = folder / f"beam-{uuid.uuid4().hex}.job"
-        write_file(file, pickle.dumps(self))
+        checks = [
+            {"video": asdict(c.video), "num_frames": c.num_frames, "fps": c.fps}
+            | {"times_s": c.times_s.tolist()}
+            for c in self.checks
+        ]
+        content = {k: v for k, v in vars(self).items() if k != "checks"} | {"checks": checks}
+        write_file(file, json.dumps(content, default=os.fspath).encode())
         return file
 
 
@@ -173,8 +182,22 @@ def read(job_file: Path) -> Job:
         UserError: there is no such file, so this machine does not see the store's folder.
     """
     try:
-        return pickle.loads(job_file.read_bytes())
+        content = json.loads(job_file.read_bytes())
     except FileNotFoundError:
         raise UserError(
             f"{socket.gethostname()}: no {job_file}: all workers have to see the folder of --out"
         ) from None
+    checks = [
+        VideoCheck(_video(c["video"]), c["num_frames"], np.array(c["times_s"]), c["fps"])
+        for c in content["checks"]
+    ]
+    shards = [(split, index) for split, index in content["shards"]]
+    given = {"out": Path(content["out"]), "checks": checks, "shards": shards}
+    return Job(**content | given)
+
+
+def _video(content: dict[str, Any]) -> Video:
+    """The inverse of `asdict`."""
+    files = ("annotation", "crops", "media", "audio", "transcript")
+    paths = {f: Path(content[f]) for f in files if content[f] is not None}
+    return Video(**content | paths)

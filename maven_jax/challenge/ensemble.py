@@ -102,9 +102,12 @@ def read_table(path: Path) -> VideoTable:
             raise UserError(f"{path}: not the columns {', '.join(columns)}")
         for line, row in enumerate(reader, 2):
             try:
-                rows.append([float(cell) if cell else np.nan for cell in row])
+                values = [float(cell) if cell else None for cell in row]
             except ValueError as error:
                 raise UserError(f"{path}:{line}: {error}") from error
+            if not all(value is None or np.isfinite(value) for value in values):
+                raise UserError(f"{path}:{line}: a value is not a finite number")
+            rows.append([np.nan if value is None else value for value in values])
             if len(row) != len(columns):
                 raise UserError(f"{path}:{line}: {len(row)} columns, not {len(columns)}")
     table = np.array(rows, np.float64).reshape(-1, len(columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maven_jax import own_files
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.runs.evaluate import evaluate
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> int:
     p.add_argument(
         "--force", action="store_true", help="replace results that `evaluate` did not write"
     )
+    own_files.add_argument(p)
     hosts.add_arguments(p)
     args = p.parse_args(argv)
     keep_compiled()

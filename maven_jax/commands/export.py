@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maven_jax import own_files
 from maven_jax.command_line import Parser, local_path
 from maven_jax.runs.export import export
 from maven_jax.runs.program import check_platforms
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> int:
         default="cpu,cuda,tpu",
         help="the program's, of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu); none for no program",
     )
+    own_files.add_argument(p)
     p.add_argument("--licence", help="of the weights, for the model card")
     args = p.parse_args(argv)
     keep_compiled()

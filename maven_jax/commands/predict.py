@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maven_jax import own_files
 from maven_jax.command_line import Parser, local_path, positive
 from maven_jax.errors import UserError, explain
 from maven_jax.outputs import Product
@@ -93,6 +94,7 @@ def parser() -> Parser:
         help="add smoothed columns: box filters over so many frames of valence and of arousal; "
         "without numbers those that `maven-jax tune-smoothing` chose",
     )
+    own_files.add_argument(p)
     p.add_argument(
         "--html", action="store_true", help="also one page with video, curves, words, contributions"
     )

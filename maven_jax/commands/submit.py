@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maven_jax import own_files
 from maven_jax.challenge.ensemble import METHODS
 from maven_jax.challenge.submit import Labels, check, read_labels, submit
 from maven_jax.challenge.template import read_template
@@ -41,6 +42,7 @@ def parser() -> Parser:
     p.add_argument(
         "--annotations", type=local_path, metavar="DIR", help="score against DIR/**/<video>.txt"
     )
+    own_files.add_argument(p)
     p.add_argument("--store", help="features, if not in the store that the run was trained on")
     p.add_argument(
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.command_line import Parser, count, local_path
 from maven_jax.files import write_json
 from maven_jax.progress import format_duration, say
@@ -41,6 +41,7 @@ def parser() -> Parser:
         help="record so many steps after the first ones into WORKDIR/profile, and print the "
         "kernels that take longest; results stay the same",
     )
+    own_files.add_argument(p)
     hosts.add_arguments(p)
     return p
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maven_jax import own_files
 from maven_jax.challenge.tune_smoothing import WIDTHS, tune_smoothing
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     )
     p.add_argument("--workdir", required=True, type=local_path, help="folder of a training run")
     p.add_argument("--split", help="split to tune on (default: the run's evaluation split)")
+    own_files.add_argument(p)
     p.add_argument("--store", help="another store with the same kind of features")
     p.add_argument(
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"

@@ -16,25 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from maven_jax.convert import native
+from maven_jax.convert import hub, native
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
 from maven_jax.convert.loaded import LoadedEncoder, nested, variable_shapes
-from maven_jax.convert.tensor_files import WEIGHT_FILES, Tensors, read_json, read_tensors
+from maven_jax.convert.tensor_files import Tensors, read_tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError, listing
+from maven_jax.inputs import read_json
 
-# Everything beside the weights that a user of an encoder may need; small files.
-_SMALL_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)
-_HUB_ID = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _OLD_NAMES = (
     (r"(LayerNorm|layer_norm|layernorm\w*)\.gamma$", r"\1.weight"),
     (r"(LayerNorm|layer_norm|layernorm\w*)\.beta$", r"\1.bias"),
@@ -152,41 +141,10 @@ def _assemble(
         if entry.source in sources:
             target = flat[entry.target] if entry.layer is None else flat[entry.target][entry.layer]
             target[...] = entry.conversion.convert(sources[entry.source].read(), target.shape)
+    for path, value in flat.items():
+        if not np.isfinite(value).all():  # a negative variance, a direction without length
+            raise UserError(f"the weights give values in {path} that are not finite")
     return nested({path: jnp.asarray(value) for path, value in flat.items()})
-
-
-def _download(source: str) -> tuple[Path, str | None]:
-    """The snapshot of a hub id ("name", "owner/name", "owner/name@revision") and its commit."""
-    match = _HUB_ID.fullmatch(source)
-    if not match:
-        raise UserError(f"{source}: no such folder, and not a hub id like owner/name")
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    repo, revision = match["repo"], match["revision"]
-    try:
-        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20)
-        names = {file.rfilename for file in info.siblings or ()}
-        weights = next((name for name in WEIGHT_FILES if name in names), WEIGHT_FILES[0])
-        patterns = [*_SMALL_FILES, weights]
-        if weights.endswith(".json"):
-            patterns.append(weights.removesuffix(weights[weights.index(".") :]) + "-*")
-        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns)
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{source}: no such folder, and the hub says: {reason}") from None
-    except Exception:  # network errors, which have no base class of their own in this client
-        try:
-            folder = huggingface_hub.snapshot_download(
-                repo, revision=revision, local_files_only=True
-            )
-        except Exception:
-            raise UserError(
-                f"{source}: no such folder, not in the hub's cache, and the hub cannot be reached; "
-                f"run `hf download {repo} --local-dir DIR` where it can, then give DIR instead"
-            ) from None
-    commit = Path(folder).name
-    return Path(folder), commit if re.fullmatch(r"[0-9a-f]{40}", commit) else revision
 
 
 def load_encoder(
@@ -205,10 +163,10 @@ def load_encoder(
     """
     folder, revision = Path(source).expanduser(), None
     if not folder.is_dir():
-        folder, revision = _download(str(source))
+        folder, revision = hub.download(str(source))
     elif native.is_encoder_folder(folder):
         return native.load_encoder_folder(folder, kind=kind, dtype=dtype)
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", "the config of an encoder")
     is_kind = config.get("model_type")
     if kind is not None and is_kind != kind:
         raise UserError(f"{folder / 'config.json'}: model_type is {is_kind!r}, not {kind!r}")
@@ -228,6 +186,8 @@ def load_encoder(
     missing = _check(is_kind, folder, table, sources, shapes)
     try:
         params, state = _assemble(table, sources, shapes)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: the weights cannot be read ({error})") from None
     used = {name for e in table if e.source in sources for name in sources[e.source].names}

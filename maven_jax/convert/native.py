@@ -17,10 +17,10 @@ from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
 from maven_jax.convert.loaded import LoadedEncoder, variable_shapes
-from maven_jax.convert.tensor_files import read_json
 from maven_jax.encoders.registry import kind_of, make_encoder
 from maven_jax.errors import UserError, listing
 from maven_jax.files import write_json
+from maven_jax.inputs import read_json
 from maven_jax.version import __version__
 
 RECORD_FILE = "encoder.json"
@@ -91,10 +91,8 @@ def load_encoder_folder(
         UserError: the folder is damaged, or holds another kind.
     """
     path = folder / RECORD_FILE
-    record = read_json(path)
-    for key, expected in (("kind", str), ("config", dict), ("source", str), ("sha256", str)):
-        if not isinstance(record.get(key), expected):
-            raise UserError(f"{path}: {key} is missing or not a {expected.__name__}")
+    pattern = {"kind": str, "config": dict, "source": str, "sha256": str}
+    record = read_json(path, "the record of a converted encoder", pattern)
     if kind is not None and record["kind"] != kind:
         raise UserError(f"{path}: kind is {record['kind']!r}, not {kind!r}")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 
 # In order of preference: safetensors need no PyTorch and cannot carry code.
 WEIGHT_FILES = (
@@ -52,7 +52,7 @@ class Tensors:
 
     Attributes:
         shapes: name -> shape.
-        read: name -> the tensor; floating point ones as float32.
+        read: name -> the tensor; floating point ones as float32, finite or a UserError.
         sha256: of the file's bytes; of several shards, that of the lines "<name> <sha256>"
             sorted by name.
     """
@@ -68,36 +68,26 @@ def _as_float32(tensor: np.ndarray) -> np.ndarray:
     return tensor.astype(np.float32) if is_float else tensor
 
 
+def _finite(path: Path, name: str, tensor: np.ndarray) -> np.ndarray:
+    """The tensor, if all its numbers are finite; with others every prediction would be NaN."""
+    if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
+        raise UserError(f"{path}: {name} has values that are not finite: the file is damaged")
+    return tensor
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: the file is missing, no JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    return value
-
-
 def _shards(index: Path) -> tuple[dict[str, str], list[Path]]:
     """The index's tensor name -> shard name, and the shards' paths."""
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not where:
+    where = read_json(index, "an index of shards", {"weight_map": {str: str}})["weight_map"]
+    if not where:
         raise UserError(f"{index}: has no weight_map")
     for name in where.values():
         # An index is foreign data: it may name files beside it and no others.
-        plain = isinstance(name, str) and "\\" not in name and name not in ("", ".", "..")
+        plain = "\\" not in name and name not in ("", ".", "..")
         if not plain or PurePosixPath(name).name != name:
             raise UserError(f"{index}: shard name {name!r} is not that of a file beside it")
     shards = [index.parent / name for name in sorted(set(where.values()))]
@@ -113,7 +103,7 @@ def _read_safetensors(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
-    return shapes, lambda name: _as_float32(file.get_tensor(name))
+    return shapes, lambda name: _finite(path, name, _as_float32(file.get_tensor(name)))
 
 
 def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
@@ -146,7 +136,8 @@ def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].detach()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return _finite(path, name, array)
 
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
 

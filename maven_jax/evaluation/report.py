@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,26 @@ from maven_jax.evaluation import plots
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
+from maven_jax.inputs import read_json
 from maven_jax.outputs import Product
 from maven_jax.store.reader import Store
 from maven_jax.types import DIMENSIONS
 
+_SCORE = (float, None)
+# What is read of an evaluation's file.
+_SCORES: Any = {
+    **{f"ccc{d}{end}": _SCORE for d in ("", "_valence", "_arousal") for end in ("", "_video_mean")},
+    "dimensions": [str],
+    "fold": (int, None),
+    "step": (int, None),
+    "model": str,
+    "modalities": [str],
+    "num_frames": int,
+    "num_videos": int,
+    "num_parameters": int,
+    "untrained_encoders": [str],
+    "videos": {str: dict},
+}
 _PLOTTED = 3  # best and worst videos of which a curve is drawn
 _TIME_CHUNK = 20_000
 
@@ -165,14 +180,11 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any]:
     """What an evaluation wrote into a workdir.
 
     Raises:
-        UserError: the split was not evaluated there.
+        UserError: the split was not evaluated there, or something else was written there.
     """
     path = workdir / "eval" / f"{split}.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{path}: not there; `maven-jax evaluate --workdir {workdir} --split {split}` writes it"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+        )
+    return read_json(path, "the scores that an evaluation writes: evaluate it again", _SCORES)

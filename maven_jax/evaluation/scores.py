@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maven_jax.concordance import CccState, ccc_video_mean
-from maven_jax.evaluation.split_predictor import PredictedVideo
+from maven_jax.evaluation.split_predictor import PredictedVideo, check_finite
 from maven_jax.types import DIMENSIONS
 
 _BLOCK_FRAMES = 16384
@@ -50,7 +50,11 @@ def score(
         constant track counts with 0); `pcc_*`, `rmse_*`; `num_frames`, `num_videos`. Where one
         dimension is not scored its entries are None, and the mean is the other's. And each
         video's ccc, (v, 2).
+
+    Raises:
+        UserError: a prediction is not finite.
     """
+    check_finite(videos)
     scored = [DIMENSIONS.index(name) for name in dimensions]
     states = [video_state(video) for video in videos]
     by_video = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 
 # In a workdir: the widths that `maven-jax tune-smoothing` chose.
 WIDTHS_FILE = "smoothing.json"
@@ -117,10 +117,7 @@ def read_smoothing(workdir: Path) -> Smoothing | None:
         UserError: the file is not what `maven-jax tune-smoothing` writes.
     """
     path = workdir / WIDTHS_FILE
-    try:
-        written = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); tune it again") from None
+    written = read_json(path, "what `maven-jax tune-smoothing` writes: tune it again")
     return Smoothing.from_json(written, str(path))

@@ -40,6 +40,18 @@ class PredictedVideo:
     target_mask: Bool[np.ndarray, "n"]
 
 
+def check_finite(videos: Sequence[PredictedVideo]) -> None:
+    """Raises UserError if a prediction is NaN or infinite: no score could tell it from a number."""
+    for video in videos:
+        bad = np.flatnonzero(~np.isfinite(video.predictions).all(1))
+        if len(bad):
+            more = f" (and {len(bad) - 1:,} frames more)" if len(bad) > 1 else ""
+            raise UserError(
+                f"{video.entry.video}: the prediction of frame {bad[0] + 1} is not a finite "
+                f"number{more}; the model's weights or its features are damaged"
+            )
+
+
 class SplitPredictor:
     """Predicts every frame of a split; a frame in several windows gets their mean.
 
@@ -101,6 +113,9 @@ class SplitPredictor:
             weights: of the model.
             label: with one, progress is shown.
             beat: called once per batch, as often on every process.
+
+        Raises:
+            UserError: a prediction is not finite.
         """
         if not label:
             return self._predict(weights, lambda amount: beat())
@@ -129,10 +144,12 @@ class SplitPredictor:
             frames, output = self._windows.frames(window), outputs[window]
             count = means[i].add(frames, output[:, :2])
             targets[i][frames], masks[i][frames] = output[:count, 2:4], output[:count, 4] > 0
-        return [
+        videos = [
             PredictedVideo(entry, box_filter(mean.mean(), self._smooth_frames), target, mask)
             for entry, mean, target, mask in zip(entries, means, targets, masks)
         ]
+        check_finite(videos)
+        return videos
 
     def _outputs(
         self,

@@ -15,12 +15,15 @@ import tokenizers
 from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_encoder
 from maven_jax.encoders.registry import kind_of
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
 
 RANDOM = "random"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # The packages that turn files into numbers.
 PACKAGES = ("maven_jax", "jax", "flax", "transformers", "tokenizers", "pillow", "av", "soxr")
+# Any of these sets of files makes a tokenizer.
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 
 
 def _folder(loaded: LoadedEncoder, missing_key: str) -> Path:
@@ -40,34 +43,40 @@ def read_preprocessor(
     if given is not None:
         return dict(given)
     path = _folder(loaded, "a preprocessor") / "preprocessor_config.json"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; it says how inputs are pre-processed") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
+    return read_json(path, "how inputs are pre-processed")
 
 
 def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
-    """The tokenizer beside an encoder's weights.
+    """The tokenizer beside an encoder's weights; code beside them is not run.
 
     Raises:
-        UserError: there is none, or it does not tell the positions of characters.
+        UserError: there is none, it does not tell the positions of characters, has no
+            vocabulary, or is another encoder's.
     """
     from transformers import AutoTokenizer
 
     folder = _folder(loaded, "tokenizer_words")
+    if not any(all((folder / f).is_file() for f in files) for files in TOKENIZER_FILES):
+        choices = " or ".join(" and ".join(files) for files in TOKENIZER_FILES)
+        raise UserError(f"{folder}: no tokenizer; expected {choices}")
     try:
-        pretrained = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        pretrained = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # whatever transformers makes of missing or damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder}: no tokenizer: {reason}") from error
     tokenizer = getattr(pretrained, "backend_tokenizer", None)
     if tokenizer is None:
         raise UserError(f"{folder}: its tokenizer does not tell the positions of characters")
+    words = set(tokenizer.get_vocab().values()) - set(tokenizer.get_added_tokens_decoder())
+    if not words:
+        raise UserError(f"{folder}: its tokenizer has no vocabulary: every word would be unknown")
+    if max(words) >= loaded.module.config.vocab_size:
+        raise UserError(
+            f"{folder}: its tokenizer is not the encoder's: tokens are numbered up to "
+            f"{max(words):,}, the encoder knows {loaded.module.config.vocab_size:,}"
+        )
     return tokenizer
 
 

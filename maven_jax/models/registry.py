@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 from flax.core import FrozenDict
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
 from maven_jax.models.end_to_end import EndToEnd
@@ -43,29 +41,19 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 
-def of_own_file(name: str) -> bool:
-    """Whether a name is that of a class in a file: `path/to/file.py:Class`."""
-    return ".py:" in name
-
-
-def file_of(name: str) -> Path:
-    """The file that a name `path/to/file.py:Class` means from where we are, links followed."""
-    return Path(name.rpartition(":")[0]).resolve()
-
-
 def model_class(name: str) -> type[nn.Module]:
     """The class of a model.
 
     Args:
         name: a key of MODELS; or `path/to/file.py:Class`, a Linen module that is called as those
-            are. The file is run.
+            are. The file is run, if the user named it: see `own_files`.
 
     Raises:
-        UserError: no such model or file, or the file does not run or has no such class.
+        UserError: no such model, a file that the user did not name, that does not run or that has
+            no such class.
     """
-    if of_own_file(name):
-        file, _, attribute = name.rpartition(":")
-        return _class_of_file(Path(file).absolute(), attribute)
+    if own_files.is_class_in_file(name):
+        return _class_of_file(own_files.allowed_file(name), name.rpartition(":")[2])
     if name not in MODELS:
         raise UserError(f"model: unknown name {name!r}{did_you_mean(name, list(MODELS))}")
     return MODELS[name]
@@ -73,23 +61,30 @@ def model_class(name: str) -> type[nn.Module]:
 
 @functools.cache  # Linen modules are compared by their class: a file is run once.
 def _class_of_file(file: Path, name: str) -> type[nn.Module]:
-    if not file.is_file():
-        raise UserError(f"model: no file {file}; the path of a model is that from where you are")
-    spec = importlib.util.spec_from_file_location(f"maven_jax_model_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their annotations up
-    try:
-        spec.loader.exec_module(module)
-    except (ValueError, SyntaxError, ImportError, NameError) as error:
-        raise UserError(f"model: {file}: {error}") from error
-    model = getattr(module, name, None)
+    model = getattr(own_files.run(file, "model"), name, None)
     if not (isinstance(model, type) and issubclass(model, nn.Module)):
         raise UserError(f"model: {file} has no Linen module {name!r}")
     if "modalities" not in model.__dataclass_fields__:
         raise UserError(f"model: {file}: {name} has no attribute `modalities`")
     return model
+
+
+def check_keys(section: Mapping[str, Any], where: str = "model") -> None:
+    """Raises UserError unless the keys of a model, and of those within it, are its attributes.
+
+    Args:
+        section: `name` and attributes, as `create` takes them.
+        where: the section's name in the recipe.
+    """
+    keys = dict(section)
+    if not isinstance(keys.get("name"), str):
+        raise UserError(f"config.{where}.name={keys.get('name')!r}: expected the name of a model")
+    model = model_class(keys.pop("name"))
+    recipes.check_keys(model, keys, where, ("modalities", "target_mean"))
+    if "fusion" in keys:
+        if not isinstance(keys["fusion"], Mapping):
+            raise UserError(f"config.{where}.fusion={keys['fusion']!r}: expected a section")
+        check_keys(keys["fusion"], f"{where}.fusion")
 
 
 def create(

@@ -26,14 +26,14 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import Smoothing, as_widths
 from maven_jax.files import write_json
-from maven_jax.models.registry import of_own_file
+from maven_jax.inputs import read_json
 from maven_jax.recipes import Config, check_sections
-from maven_jax.runs.seal import SEAL, find_fault, seal
+from maven_jax.runs.seal import SEAL, find_fault, read_seal, seal
 from maven_jax.runs.training_data import TrainingData
 from maven_jax.state import Weights
 from maven_jax.version import __version__
@@ -49,8 +49,6 @@ _NEEDED = (BUNDLE_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE)
 PARTS = (*_NEEDED, PROGRAM_FILE, CARD_FILE)
 # What a run recorded of its making and a bundle keeps.
 RECORDED = ("commit", "versions", "overrides", "platform", "converted", "store_fingerprint")
-# A resolved recipe takes about 5 kB, a bundle's index with an encoder's vocabulary about 100 kB.
-_JSON_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def open_bundle(folder: Path) -> Bundle:
     """
     folder = Path(folder)
     _check_seal(folder)
-    index = _read_json(folder / BUNDLE_FILE)
+    index = read_json(folder / BUNDLE_FILE, "the index of a bundle")
     if index.get("format") != FORMAT:
         raise UserError(f"{folder / BUNDLE_FILE}: not written by `maven-jax export`")
     if index.get("version") != FORMAT_VERSION:
@@ -151,7 +149,7 @@ def open_bundle(folder: Path) -> Bundle:
         trained_on=trained_on,
         arrays=_read_weights(folder / WEIGHTS_FILE),
         step=step,
-        scores=_read_json(folder / METRICS_FILE),
+        scores=read_json(folder / METRICS_FILE, "scores by split", {str: dict}),
         smoothing=None if tuned is None else Smoothing.from_json(tuned, str(folder / BUNDLE_FILE)),
         record=record,
     )
@@ -171,7 +169,7 @@ def read_program(folder: Path) -> bytes:
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
     """Part -> `bytes` and `sha256`, as the seal has them."""
-    return dict(_read_json(folder / SEAL).get("files") or {})
+    return read_seal(folder)
 
 
 def _check_seal(folder: Path) -> None:
@@ -199,22 +197,8 @@ def _check_seal(folder: Path) -> None:
         raise UserError(f"{folder}: damaged, {fault}; copy or export it again")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _JSON_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    return value
-
-
 def _read_config(path: Path) -> Config:
-    content = _read_json(path)
+    content = read_json(path, "a resolved recipe")
     try:
         config = recipes.from_json(content)
         check_sections(config)
@@ -257,10 +241,8 @@ def _check_kinds(config: Config) -> None:
 
 def refuse_own_file(config: Config) -> None:
     """Raises UserError if the model is not one of this package: opening a bundle runs no code."""
-    fusion = config.model.get("fusion") or {}
-    for name in (config.model.name, fusion.get("name", "")):
-        if of_own_file(str(name)):
-            raise UserError(f"the model is in a file of its own, {name}: no part of a bundle")
+    for name in own_files.class_names(recipes.plain(config)):
+        raise UserError(f"the model is in a file of its own, {name}: no part of a bundle")
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
 import sys
 import threading
@@ -17,7 +17,9 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from maven_jax.errors import UserError, disk_refusal, listing
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
+from maven_jax.runs.damaged import set_aside
 from maven_jax.runs.seal import find_fault, is_sealed, seal
 from maven_jax.runtime.hosts import agree, is_writer
 from maven_jax.state import TrainState, Weights
@@ -31,6 +33,8 @@ _NEEDED = (*_ARRAYS, "control")
 _DELETED = ".deleted"
 # What orbax calls a checkpoint that it is writing; a killed run leaves it behind.
 _HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
+# Files that claim to hold more are forged: weights hardly compress, and only zeros by so much.
+MOST_COMPRESSED, SMALL_BYTES = 100, 64 << 20
 
 
 class _Manager(ocp.CheckpointManager):
@@ -87,7 +91,7 @@ class Checkpoints:
         """The step with the highest validation ccc among those that were evaluated."""
         if self._manager is not None:
             return self._manager.best_step()
-        return _best(self.folder, _steps(self.folder))
+        return _best(_scores(self.folder, _steps(self.folder)))
 
     def newest_usable(self) -> int | None:
         """The newest step that is as it was written; None if none was ever saved.
@@ -117,11 +121,11 @@ class Checkpoints:
         faults = {step: fault for step, fault in checked.items() if fault is not None}
         whole = [step for step in steps if step not in faults]
         for step, fault in sorted(faults.items(), reverse=True):
-            target = _unused(self.folder.parent / "damaged" / str(step))
+            moved = ""
             if whole:
-                target.parent.mkdir(exist_ok=True)
+                target = set_aside(self.folder.parent, str(step))
                 (self.folder / str(step)).rename(target)
-            moved = f"; moved to {target}" if whole else ""
+                moved = f"; moved to {target}"
             say(f"the checkpoint of step {step} is damaged: {fault}{moved}")
         if faults and not whole:
             return _ALL_DAMAGED
@@ -149,8 +153,9 @@ class Checkpoints:
             steps = [step for step in steps if step == int(which)]
         elif which not in ("best", "latest"):
             steps = []
+        scores = _scores(self.folder, steps) if which == "best" else {}
         while steps:
-            best = _best(self.folder, steps) if which == "best" else None
+            best = _best({step: scores[step] for step in steps if step in scores})
             step = steps[-1] if best is None else best
             fault = self._find_fault(step, ("weights",))
             if fault is None:
@@ -298,13 +303,12 @@ class Checkpoints:
             UserError: its arrays have other names, shapes or types than `like`.
         """
         restored = self._restore(step, {"weights": like.weights, "optimizer": _rest(like)})
-        try:
-            position = _read_json(self.folder / str(step), "position")
-        except FileNotFoundError:
+        if not (self.folder / str(step) / "position").is_dir():
             raise UserError(
                 f"{self.folder}/{step}: saved by an earlier version, which kept the position in "
                 "the data otherwise; take another --workdir, with --init-from for its weights"
-            ) from None
+            )
+        position = _read_json(self.folder / str(step), "position")
         return TrainState(weights=restored["weights"], **restored["optimizer"]), position
 
     def restore_weights(self, step: int, like: Weights) -> Weights:
@@ -330,7 +334,15 @@ class Checkpoints:
             `params`, `model_state`, and `statistics` of the features if it has them (converted
             weights have none).
         """
-        weights = _read_arrays(self.folder / str(step) / "weights")
+        folder = self.folder / str(step) / "weights"
+        try:
+            weights = _read_arrays(folder)
+        except UserError:
+            raise
+        except Exception as error:  # tensorstore and orbax each raise their own
+            raise UserError(f"{folder}: cannot be read ({_line(error)})") from error
+        if not all(isinstance(weights.get(k, 0), dict | None) for k in ("params", "model_state")):
+            raise UserError(f"{folder}: not the weights of a model")
         variables = {k: weights[k] or {} for k in ("params", "model_state")}
         return variables | {k: weights[k] for k in ("statistics",) if weights.get(k)}
 
@@ -344,24 +356,28 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
 
 
-def _best(folder: Path, steps: list[int]) -> int | None:
-    """The one with the highest score, of equal ones the newest; None if none was evaluated."""
+def _scores(folder: Path, steps: list[int]) -> dict[int, float]:
+    """The scores of the steps that were evaluated; says which of them cannot be read."""
     scores = {}
     for step in steps:
+        saved = folder / str(step)
+        fault = find_fault(saved, "metrics/") if is_sealed(saved) else None
         try:
-            scores[step] = float(_read_json(folder / str(step), "metrics")[SCORE])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+            if fault is not None:
+                raise UserError(fault)
+            if (saved / "metrics").is_dir():
+                scores[step] = _read_json(saved, "metrics", {SCORE: float})[SCORE]
+        except UserError as error:
+            say(
+                f"the checkpoint of step {step} is damaged: {error}; its score is not known, so "
+                "another step may be taken for the best"
+            )
+    return scores
+
+
+def _best(scores: Mapping[int, float]) -> int | None:
+    """The one with the highest score, of equal ones the newest; None if there is none."""
     return max(scores, key=lambda step: (scores[step], step)) if scores else None
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or with a number behind it if there is one already."""
-    count, free = 1, path
-    while free.exists():
-        count += 1
-        free = path.with_name(f"{path.name}-{count}")
-    return free
 
 
 def _barrier(*, key: str, timeout_ms: int) -> None:
@@ -385,19 +401,23 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def _read_json(folder: Path, item: str) -> dict[str, Any]:
+def _read_json(folder: Path, item: str, pattern: Any = dict) -> dict[str, Any]:
     """An item that orbax wrote as JSON."""
     name = "metrics" if item == "metrics" else "metadata"
-    return json.loads((folder / item / name).read_text())
+    return read_json(folder / item / name, f"the {item} of a checkpoint", pattern)
 
 
 def _read_arrays(folder: Path) -> Any:
     """An item that orbax wrote as arrays, as nested dicts of NumPy arrays."""
     handler = ocp.PyTreeCheckpointHandler()
-    here = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-        handler.metadata(epath.Path(folder)).tree,
+    described = handler.metadata(epath.Path(folder)).tree
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    claimed = sum(
+        math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in _named(described).values()
     )
+    if claimed > max(MOST_COMPRESSED * stored, SMALL_BYTES):
+        raise UserError(f"{folder}: arrays of {claimed:,} bytes in files of {stored:,}: damaged")
+    here = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described)
     return handler.restore(epath.Path(folder), args=ocp.args.PyTreeRestore(restore_args=here))
 
 
@@ -411,9 +431,12 @@ def _find_unreadable(folder: Path, needed: tuple[str, ...]) -> str | None:
         try:
             _read_arrays(folder / item) if item in _ARRAYS else _read_json(folder, item)
         except Exception as error:  # tensorstore, orbax and json each raise their own
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return f"{item} cannot be read ({lines[0]})"
+            return f"{item} cannot be read ({_line(error)})"
     return None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _named(tree: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from maven_jax.convert.native import RECORD_FILE
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.files import whole_folder
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
 from maven_jax.runs.released import NETWORKS, convert_network
 from maven_jax.runs.workdir import CONFIG_FILE
@@ -121,10 +122,9 @@ def convert(
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return read_json(path, "a record")
+    except UserError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _is_same(
@@ -133,7 +133,7 @@ def _is_same(
     """Whether `out` holds the same conversion of the same file."""
     if model in NETWORKS:
         record = _read_record(out / CONFIG_FILE)
-        made = record.get("converted", {})
+        made = record.get("converted") or {}
         config = NETWORKS[model].config(dimension, overrides)
         return (made.get("model"), made.get("sha256")) == (model, sha256) and record.get(
             "config"

@@ -14,7 +14,7 @@ from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores
-from maven_jax.experiment import Experiment, check_features
+from maven_jax.experiment import Experiment, check_features, open_store
 from maven_jax.outputs import Product
 from maven_jax.progress import say, timed
 from maven_jax.runs.checkpoint import Checkpoints
@@ -56,10 +56,9 @@ def evaluate(
     """
     workdir, watchdog = Path(workdir), watchdog or Watchdog(math.inf)
     config, record = read_record(workdir)
-    if store is not None:
-        config.data.store = store
-    experiment = Experiment.of(config).on_this_machine()
-    features, modalities = experiment.store, experiment.modalities
+    features = open_store(config.data.store, store)
+    experiment = Experiment(config, features).on_this_machine()
+    modalities = experiment.modalities
     # Released weights come without the statistics and names of the features they were trained on.
     released = record.get("statistics") == "store"
     check_features(features, record["features"], identity=not released)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maven_jax.errors import UserError, disk_refusal
+from maven_jax.errors import UserError, disk_refusal, listing
 from maven_jax.files import write_file
+from maven_jax.inputs import mismatch, parse_json, read_file
+from maven_jax.progress import say
+from maven_jax.runs.damaged import set_aside
 
 if TYPE_CHECKING:
     from maven_jax.runs.event_file import EventFile
 
 # TensorBoard's files are flushed to the disk, which is too slow for every step.
 _FLUSH_S = 10
+METRICS_FILE = "metrics.jsonl"
 
 
 class MetricWriter:
@@ -33,9 +38,13 @@ class MetricWriter:
 
     def __init__(self, workdir: Path, resume_step: int):
         self._workdir = workdir
-        path = workdir / "metrics.jsonl"
+        path = workdir / METRICS_FILE
         earlier = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
         with self._disk_errors():
+            if _read_rows(path)[1]:  # what is wrong in it may be worth a look
+                copy = set_aside(workdir, METRICS_FILE)
+                write_file(copy, path.read_bytes())
+                say(f"{path}: as it was it is in {copy}")
             write_file(path, "".join(json.dumps(row) + "\n" for row in earlier).encode())
             self._file = path.open("a")
         self._resume_step = resume_step
@@ -50,7 +59,9 @@ class MetricWriter:
             UserError: the disk takes no more.
         """
         with self._disk_errors():
-            self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+            # JSON has no NaN: a value that does not exist is null.
+            row = {k: v if _exists(v) else None for k, v in values.items()}
+            self._file.write(json.dumps({"step": step, "kind": kind, **row}) + "\n")
             self._file.flush()
             if self._events is None:
                 self._events = self._open_events()
@@ -94,6 +105,10 @@ class MetricWriter:
             ) from error
 
 
+def _exists(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 class SilentWriter:
     """In place of `MetricWriter` in the processes that write nothing."""
 
@@ -105,14 +120,32 @@ class SilentWriter:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl`; a last line that a killed run left half written is dropped."""
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    """The whole rows of `metrics.jsonl`; says which lines are damaged.
+
+    A last line that a killed run left half written is left out without a word.
+
+    Raises:
+        UserError: it is no regular file, or cannot be read.
+    """
+    rows, damaged = _read_rows(workdir / METRICS_FILE)
+    if damaged:
+        lines = listing([str(number) for number in damaged])
+        say(f"{workdir / METRICS_FILE}: damaged, without line {lines}; the other rows are kept")
     return rows
+
+
+def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole rows, and the numbers of the lines that are none."""
+    rows, damaged = [], []
+    if not path.exists():
+        return rows, damaged
+    *lines, _ = read_file(path).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            row = parse_json(line)
+            if fault := mismatch(row, {"step": int, "kind": str}):
+                raise ValueError(fault)
+            rows.append(row)
+        except ValueError:
+            damaged.append(number)
+    return rows, damaged

@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from maven_jax.evaluation.split_predictor import PredictedVideo
-from maven_jax.experiment import Experiment, check_features
+from maven_jax.experiment import Experiment, check_features, open_store
 from maven_jax.progress import timed
 from maven_jax.recipes import from_json
 from maven_jax.runs.trained_model import TrainedModel
@@ -24,7 +24,7 @@ def open_features(model: TrainedModel, store: str | None) -> Store:
     Raises:
         UserError: no such store, or features of another kind than the model understands.
     """
-    features = Store(model.config.data.store if store is None else store)
+    features = open_store(model.config.data.store, store)
     for name in model.trained_on.modalities:
         features.check_modality(name)
     # Released weights come without the names of what they were trained on.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from maven_jax.errors import UserError
 from maven_jax.files import write_json
+from maven_jax.inputs import read_json
 
 SEAL = "seal.json"
 
@@ -35,25 +38,44 @@ def is_sealed(folder: Path) -> bool:
     return (folder / SEAL).exists()
 
 
-def find_fault(folder: Path) -> str | None:
+def read_seal(folder: Path) -> dict[str, dict[str, Any]]:
+    """File -> `bytes` and `sha256`, as a seal has them.
+
+    Raises:
+        UserError: there is none, or it is not as `seal` wrote it.
+    """
+    pattern = {"files": {str: {"bytes": int, "sha256": str}}, "sha256": str}
+    record = read_json(folder / SEAL, "a seal", pattern)
+    if record["sha256"] != digest_of_list(record["files"]):
+        raise UserError(f"{folder / SEAL}: not as it was written")
+    return record["files"]
+
+
+def find_fault(folder: Path, within: str = "") -> str | None:
     """The first difference between a sealed folder and its seal; None if there is none.
 
     Files that were added later are no fault.
+
+    Args:
+        folder: sealed.
+        within: compares only files whose path in the folder begins so.
 
     Returns:
         The file within the folder and what is wrong with it, for a message.
     """
     try:
-        record = json.loads((folder / SEAL).read_bytes())
-        files = record["files"]
-        if record["sha256"] != digest_of_list(files):
-            raise ValueError("digest")
-    except (ValueError, KeyError, TypeError):
+        files = read_seal(folder)
+    except UserError:
         return f"{SEAL} is not as it was written"
-    except OSError as error:
-        return f"{SEAL}: {error.strerror}"
     for name, sealed in files.items():
+        if not name.startswith(within):
+            continue
+        parts = Path(name).parts
+        if ".." in parts or not parts or Path(name).is_absolute():
+            return f"{SEAL} names {name!r}, which is not in the folder"
         try:
+            if not stat.S_ISREG((folder / name).stat().st_mode):
+                return f"{name} is not a regular file"
             with (folder / name).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != sealed["bytes"]:

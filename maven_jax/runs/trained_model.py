@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from maven_jax.experiment import (
     input_transform,
     trained_dimensions,
 )
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
@@ -259,9 +259,10 @@ def _scores(workdir: Path, step: int) -> dict[str, dict[str, Any]]:
     scores = {}
     for path in sorted((workdir / "eval").glob("*.json")):
         try:
-            written = json.loads(path.read_text())
-        except (OSError, ValueError):
+            written = read_json(path, "scores")
+        except UserError as error:
+            say(f"note: not taken along: {error}")
             continue
-        if isinstance(written, dict) and written.get("step") == step:
+        if written.get("step") == step:
             scores[path.stem] = {k: v for k, v in written.items() if k != "videos"}
     return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -15,12 +16,13 @@ from typing import Any
 
 import jax
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.errors import UserError, listing
 from maven_jax.experiment import Experiment, feature_kinds
 from maven_jax.files import local_path, write_json
-from maven_jax.models import registry
+from maven_jax.inputs import read_json
 from maven_jax.outputs import check_writable
+from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs.training_data import TrainingData
 from maven_jax.store.reader import Store
@@ -40,6 +42,13 @@ _FREE = (
     "train.log_every_steps",
 )
 
+_KIND = "the config that a run wrote"
+# What is read of it, whatever wrote it.
+_RECORD: Any = {
+    "config": {str: (dict, int)},
+    "features": {str: {"dim": int, "encoder": (str, None), "sha256": (str, None)}},
+    "store_fingerprint": (str, None),
+}
 # Keys that the configs of the first runs lack.
 _LATER_KEYS = {
     "data": ("fold", "mix", "resident"),
@@ -156,13 +165,15 @@ def claim(
         "trained_on": TrainingData.of(experiment).to_json(),
         **provenance(overrides),
     }
+    if files := own_files.digests(resolved):
+        record["model_files"] = files
     path = workdir / CONFIG_FILE
     if path.exists():
-        earlier = json.loads(path.read_text())
+        earlier = read_json(path, _KIND, _RECORD)
         _compare(workdir, earlier["config"], resolved)
         before = {"": earlier["store_fingerprint"], **earlier.get("mix_fingerprints", {})}
         for name, now in {"": store, **mixed}.items():
-            if before[name] != now.fingerprint:
+            if before.get(name) != now.fingerprint:
                 raise UserError(
                     f"{workdir} was trained on other features than {now.path} holds now; "
                     "take another --workdir"
@@ -195,16 +206,13 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     """What a run recorded of itself: its resolved config, and the whole record.
 
     Raises:
-        UserError: there is none, or its model is a file that came along in the workdir.
+        UserError: there is none, or its model is in a file that the user did not name.
     """
     path = workdir / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
-    try:
-        record = json.loads(path.read_text())
-        config = recipes.from_json(record["config"])
-    except (json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"{path}: not a config that a run wrote ({error})") from error
+    record = read_json(path, _KIND, _RECORD)
+    config = recipes.from_json(record["config"])
     for section, keys in _LATER_KEYS.items():
         for key in keys:
             if key not in config.get(section, {}):
@@ -212,17 +220,20 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
                     f"{path}: written before config.{section}.{key} came to be; train it again, "
                     "or evaluate it with the version that it names"
                 )
-    _refuse_code_inside(workdir, config)
+    _check_model_files(path, config, record)
     return config, record
 
 
-def _refuse_code_inside(workdir: Path, config: Config) -> None:
-    """Opening a folder that somebody else packed must not run what lies in it."""
-    model = config.get("model", {})
-    for name in (str(model.get("name", "")), str(model.get("fusion", {}).get("name", ""))):
-        file = registry.file_of(name)
-        if registry.of_own_file(name) and file.is_relative_to(workdir.resolve()):
-            raise UserError(
-                f"{workdir / CONFIG_FILE}: the model's code lies in the workdir itself ({name}), "
-                "which is not run; if it is yours, keep it elsewhere and name it there"
-            )
+def _check_model_files(path: Path, config: Config, record: Mapping[str, Any]) -> None:
+    """Refuses models in files that the user did not name; says which are not those of the run."""
+    for name in own_files.class_names(recipes.plain(config)):
+        own_files.allowed_file(name, str(path))
+    recorded = record.get("model_files", {})
+    for file, sha256 in own_files.digests(recipes.plain(config)).items():
+        if file in recorded and recorded[file] != sha256:
+            _say_once(f"note: {path}: {file} is not as it was in training, its code differs")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)

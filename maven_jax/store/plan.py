@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maven_jax.errors import UserError
+from maven_jax.inputs import read_json
 from maven_jax.store.schema import PLAN_FILE, RECORD_FIELDS, ModalitySpec
 
 PLAN_VERSION = 1
@@ -167,10 +168,7 @@ def _distribute(videos: Sequence[PlannedVideo], shard_frames: int) -> tuple[tupl
 def check_same_plan(out: Path, plan: Plan) -> None:
     """Raises UserError if the store in `out` was begun with another plan; names a difference."""
     file = out / PLAN_FILE
-    try:
-        begun = json.loads(file.read_bytes())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); choose another --out") from None
+    begun = read_json(file, "the plan of a store: choose another --out")
     difference = _first_difference(begun, json.loads(json.dumps(plan.to_json())), "")
     if difference:
         raise UserError(

@@ -8,8 +8,6 @@ is installed. `store.schema` describes the format, `store.writer` writes it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +18,13 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.files import local_path
+from maven_jax.inputs import read_json
+from maven_jax.store.meta import read_meta
 from maven_jax.store.moments import Moments
 from maven_jax.store.records import decode
 from maven_jax.store.schema import (
-    FORMAT,
-    FORMAT_VERSION,
     FRAME_FIELDS,
     INDEX_FOLDER,
-    PLAN_FILE,
     STORE_FILE,
     TARGETS,
     Frames,
@@ -86,15 +83,11 @@ class Store:
                 it was written.
         """
         self.path = local_path(path)
-        self._meta, self.fingerprint = _read_meta(self.path)
+        self._meta, self.fingerprint = read_meta(self.path)
         self.chunk_frames: int = self._meta["chunk_frames"]
-        try:
-            self.modalities = {
-                name: ModalitySpec.from_json(name, m)
-                for name, m in self._meta["modalities"].items()
-            }
-        except ValueError as error:
-            raise UserError(f"{self.path / STORE_FILE}: {error}") from None
+        self.modalities = {
+            name: ModalitySpec.from_json(name, m) for name, m in self._meta["modalities"].items()
+        }
         self.splits: tuple[str, ...] = tuple(self._meta["splits"])
         self.statistics = {
             name: Moments(
@@ -163,16 +156,15 @@ class Store:
             UserError: the file is missing or damaged.
         """
         file = self.path / INDEX_FOLDER / video_file(entry.video)
-        try:
-            facts = json.loads(file.read_bytes())
-            sums, video = facts["moments"], facts["video"]
-        except FileNotFoundError:
+        if not file.exists():
             raise UserError(
                 f"{file}: missing, and statistics of single videos need it; copy the whole folder "
                 "of the store, or run the `maven-jax prepare` command that made it again"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: damaged: {error}") from error
+            )
+        sums = {"count": int, "mean": [float], "m2": [float]}
+        pattern = {"video": str, "moments": {str: sums}}
+        facts = read_json(file, "the index of a video, or it is damaged", pattern)
+        sums, video = facts["moments"], facts["video"]
         widths = {m: spec.dim for m, spec in self.modalities.items()} | {TARGETS: 2}
         if video != entry.video or {m: len(s["mean"]) for m, s in sums.items()} != widths:
             raise UserError(f"{file}: does not belong to this store")
@@ -295,6 +287,13 @@ class Store:
                 f"{self._shard_of(split, key)}: record {key} of split {split} is not chunk "
                 f"{chunk} of {video!r}; the file does not belong to this store"
             )
+        frames = request.entry.num_frames - chunk * self.chunk_frames
+        if record["num_frames"] != min(frames, self.chunk_frames):
+            raise UserError(
+                f"{self.path / STORE_FILE}: {video!r} has {request.entry.num_frames:,} frames, "
+                f"but record {key} of split {split} ends at frame "
+                f"{chunk * self.chunk_frames + record['num_frames']:,}: damaged, or another store's"
+            )
         for out, out_rows, record_rows in request.copies:
             for field in arrays:
                 out[field][out_rows] = record[field][record_rows]
@@ -356,35 +355,6 @@ def _as_frames(out: Mapping[str, np.ndarray], modalities: Iterable[str]) -> Fram
         features={m: out[m] for m in modalities},
         masks={m: out[mask_field(m)] for m in modalities},
     )
-
-
-def _read_meta(path: Path) -> tuple[dict[str, Any], str]:
-    """Contents and sha256 of `store.json`."""
-    file = path / STORE_FILE
-    try:
-        raw = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        if (path / PLAN_FILE).exists():
-            raise UserError(
-                f"{path}: this store is not finished; run the `maven-jax prepare` command that "
-                "began it again, it continues where it stopped"
-            ) from None
-        what = "no such folder" if not path.exists() else f"not a feature store (no {STORE_FILE})"
-        raise UserError(f"{path}: {what}; `maven-jax prepare` makes one") from None
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    try:
-        meta = json.loads(raw)
-    except ValueError as error:
-        raise UserError(f"{file}: damaged: {error}") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise UserError(f"{file}: not written by `maven-jax prepare`")
-    if meta["version"] != FORMAT_VERSION:
-        raise UserError(
-            f"{file}: store format {meta['version']}, this version of maven_jax reads "
-            f"{FORMAT_VERSION}; run `maven-jax prepare` again"
-        )
-    return meta, hashlib.sha256(raw).hexdigest()
 
 
 def _check_shard_size(file: Path, num_bytes: int) -> None:

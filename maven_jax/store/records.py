@@ -17,10 +17,11 @@ import numpy as np
 # Example.features, Features.feature, its key and value, Feature.bytes_list or .int64_list, .value
 _FEATURES = _ENTRY = _KEY = _BYTES = _VALUE = 0x0A
 _FEATURE, _INTEGERS = 0x12, 0x1A
+_NUMBERS = ("chunk", "num_frames")
 
 
 def decode(record: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, Any]:
-    """Returns a record's `video` and `chunk`, and views of its arrays.
+    """Returns a record's `video`, `chunk` and `num_frames`, and views of its arrays.
 
     Args:
         record: as `maven_jax.store.parts.RecordSerializer` makes it.
@@ -43,11 +44,11 @@ def decode(record: bytes, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
             at, end = _inside(record, begin, _BYTES, stop)
             at, end = _inside(record, at, _VALUE, end)
             fields[name] = record[at:end].decode()
-        elif name == "chunk":
+        elif name in _NUMBERS:
             at, end = _inside(record, begin, _INTEGERS, stop)
             at, end = _inside(record, at, _VALUE, end)
             fields[name] = _integer(record, at, end)[0]
-    missing = {"video", "chunk", *arrays} - fields.keys()
+    missing = {"video", *_NUMBERS, *arrays} - fields.keys()
     if missing:
         raise ValueError(f"the record has no {', '.join(sorted(missing))}")
     return fields

@@ -22,9 +22,11 @@ from jaxtyping import Bool, Float32
 from ml_collections import ConfigDict
 
 from maven_jax import recipes
+from maven_jax.convert import hub
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.features.device import Clock, peak_memory_mib
+from maven_jax.features.model_files import RANDOM
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.files import local_path
@@ -247,6 +249,7 @@ def load(
         which: of a workdir: `best` (by validation ccc), `latest` or a step.
         encoders: where this machine has the encoders' weights, as
             `--encoders.visual.source=FOLDER`; other weights than those of training are refused.
+            Only a source named here is ever downloaded.
         workers: threads that decode crops; None for one per core.
 
     Raises:
@@ -265,10 +268,22 @@ def load(
             "only `maven-jax evaluate` on a store of such features can predict"
         )
     sections = ConfigDict(recipes.from_json(trained_on.encoders).to_dict())
-    recipes.override(sections, encoders, prefix="encoders")
+    named = recipes.override(sections, encoders, prefix="encoders")
+    for name, section in sections.items():
+        if "source" in section and not any(w.startswith(f"{name}.source=") for w in named):
+            section.source = _source_here(section.source, f"{path}: its encoder of {name}", name)
     opened = open_encoders(sections, tuple(trained_on.modalities), threads)
     _check_encoders(opened.specs(), trained_on.modalities, Path(path))
     return VideoPredictor(model, opened)
+
+
+def _source_here(source: Any, encoder: str, modality: str) -> str:
+    """The source of an encoder that the user did not name: nothing, or what is on this machine."""
+    if not isinstance(source, str):
+        raise UserError(f"{encoder} has the source {source!r}; expected a folder")
+    if source == RANDOM:
+        return source
+    return hub.find_here(source, encoder, f"--encoders.{modality}.source")
 
 
 def _check_encoders(

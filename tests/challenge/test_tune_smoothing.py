@@ -113,7 +113,7 @@ def test_widths_of_a_workdir_say_what_they_were_chosen_by(tmp_path):
     assert read_smoothing(tmp_path) is None
     for text, reason in (
         ("{", "cannot be read"),
-        ("[]", "expected smoothing widths and what chose them"),
+        ("[]", "holds no JSON object"),
         ('{"valence": 3}', "expected two numbers of frames"),
         ('{"valence": 3, "arousal": -1}', "expected two numbers of frames"),
         ('{"valence": true, "arousal": 1}', "expected two numbers of frames"),

@@ -101,9 +101,9 @@ def test_variables_of_another_config_are_not_written(written, tmp_path):
     ("change", "message"),
     [
         ({"kind": "vggish"}, "kind is 'vggish', not 'iresnet50'"),
-        ({"kind": None}, "kind is missing or not a str"),
-        ({"sha256": 3}, "sha256 is missing or not a str"),
-        ({"config": []}, "config is missing or not a dict"),
+        ({"kind": None}, "kind is 'None'"),
+        ({"sha256": 3}, "sha256 is '3'"),
+        ({"config": []}, r"config is '\[\]'"),
         ({"config": {"sides": 3}}, "unknown key 'sides'"),
         ({"config": IRESNET | {"stem_dim": 3}}, r"stem_norm/mean has shape \(4,\), not \(3,\)"),
         ({"config": IRESNET | {"depths": [1, 2]}}, "unit2/conv1/kernel is missing"),

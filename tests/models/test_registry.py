@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import recipes
+from maven_jax import own_files, recipes
 from maven_jax.errors import UserError
 from maven_jax.models.registry import create, model_class
 from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
@@ -60,9 +60,16 @@ class Lonely(nn.Module):
 """
 
 
+def own_model(name):
+    """The class that a recipe of one's own names."""
+    own_files.allow_named({"model": {"name": name}})
+    return model_class(name)
+
+
 def test_a_model_may_be_in_a_file_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "zero.py").write_text(OWN)
+    own_files.allow("zero.py")
     model = create("zero.py:Zero", modalities=["audio"], scale=2.0)
     assert (model.modalities, model.scale) == (("audio",), 2.0)
     # Compiled programs are found again by the module: its class must not be made anew.
@@ -77,7 +84,7 @@ def test_a_model_may_be_in_a_file_of_ones_own(tmp_path, monkeypatch):
         ("zero.py:Zeroo", "no Linen module 'Zeroo'"),
         ("zero.py:jnp", "no Linen module 'jnp'"),
         ("zero.py:Lonely", "no attribute `modalities`"),
-        ("broken.py:Zero", "broken.py"),
+        ("broken.py:Zero", "broken.py:1: ModuleNotFoundError: No module named"),
     ],
 )
 def test_what_is_wrong_with_ones_own_file_is_one_line(name, said, tmp_path, monkeypatch):
@@ -85,8 +92,14 @@ def test_what_is_wrong_with_ones_own_file_is_one_line(name, said, tmp_path, monk
     (tmp_path / "zero.py").write_text(OWN)
     (tmp_path / "broken.py").write_text("import maven_jax.nothing")
     with pytest.raises(UserError, match=said) as caught:
-        model_class(name)
+        own_model(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_nobody_named_is_not_run(tmp_path):
+    (tmp_path / "unnamed.py").write_text("raise SystemExit('run')")
+    with pytest.raises(UserError, match="only run if you name it"):
+        model_class(f"{tmp_path}/unnamed.py:Zero")
 
 
 @pytest.mark.parametrize("modalities", [(), ("audio", "audio")])

@@ -226,16 +226,3 @@ def test_a_workdir_of_an_earlier_version_is_refused_in_one_line(workdir, tmp_pat
     with pytest.raises(UserError, match=r"written before config\.eval\.smooth_frames") as caught:
         evaluate(tmp_path, "validation")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("where", ["model", "fusion"])
-def test_code_that_came_along_in_a_workdir_is_not_run(where, workdir, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "model.py").write_text("raise SystemExit('run')")
-    record = json.loads((workdir / "config.json").read_text())
-    model = record["config"]["model"]
-    (model if where == "model" else model.setdefault("fusion", {}))["name"] = "theirs/model.py:M"
-    (tmp_path / "theirs" / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"code lies in the workdir itself \(theirs/model\.py:M\)"):
-        evaluate(Path("theirs"), "validation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
@@ -85,3 +86,27 @@ def test_any_writer_that_meets_a_full_disk_ends_in_one_line(small_disk):
     assert explain(caught.value) == f"features/store.json: {line}"
     assert explain(UserError("config.model: no such key")) == "config.model: no such key"
     assert explain(KeyError("x")) is None
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"3", b'{"step": "1"}', b'{"step": 1}', b"\xff\xfe", b"", b"[" * 5000]
+)
+def test_a_damaged_row_is_named_and_takes_no_other_with_it(line, tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    rows = [json.dumps({"step": step, "kind": "train"}).encode() for step in range(1, 10)]
+    damaged = b"\n".join([*rows[:3], line, *rows[4:]]) + b"\n" + b'{"step": 10, "ki'
+    path.write_bytes(damaged)
+    writer = MetricWriter(tmp_path, 8)
+    assert "metrics.jsonl: damaged, without line 4;" in capsys.readouterr().out
+    writer.close()
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 5, 6, 7, 8]
+    assert (tmp_path / "damaged" / "metrics.jsonl").read_bytes() == damaged
+
+
+def test_numbers_that_do_not_exist_are_null(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(1, "validation", {"pcc": float("nan"), "rmse": float("inf"), "ccc": 0.5})
+    writer.close()
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    (row,) = read_metrics(tmp_path)
+    assert (row["pcc"], row["rmse"], row["ccc"]) == (None, None, 0.5)

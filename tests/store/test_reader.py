@@ -308,7 +308,7 @@ def test_what_is_no_store_is_refused(tmp_path):
     for content, message in [
         (json.dumps(meta | {"version": 99}), "store format 99"),
         (json.dumps({"format": "other"}), "not written by"),
-        ("{", "damaged"),
+        ("{", "cannot be read as JSON"),
     ]:
         file.write_text(content)
         with pytest.raises(UserError, match=message):
@@ -479,5 +479,5 @@ def test_an_unknown_kind_of_values_is_refused(tmp_path):
     write_pixels(tmp_path / "s").finish()
     file = tmp_path / "s" / "store.json"
     file.write_text(file.read_text().replace('"uint8"', '"bfloat16"'))
-    with pytest.raises(UserError, match=r"store\.json: modality 'crops': dtype 'bfloat16'"):
+    with pytest.raises(UserError, match=r"modality 'crops': dtype 'bfloat16'"):
         Store(tmp_path / "s")

@@ -20,7 +20,7 @@ def make(seed: int, video: str, chunk: int) -> tuple[bytes, dict[str, np.ndarray
     example = tf_example_pb2.Example()
     fields = example.features.feature
     fields["video"].bytes_list.value.append(video.encode())
-    for name, value in (("chunk", chunk), ("start_frame", 40 * chunk)):
+    for name, value in (("chunk", chunk), ("start_frame", 40 * chunk), ("num_frames", 40)):
         fields[name].int64_list.value.append(value)
     fields["weight"].float_list.value.append(0.5)  # of a kind that no store has
     arrays = {}
@@ -38,7 +38,7 @@ def test_everything_is_found_whatever_the_lengths(video, chunk):
     for name, array in arrays.items():
         assert fields[name].dtype == array.dtype
         np.testing.assert_array_equal(fields[name], array)
-    assert set(decode(record, {"mask": ARRAYS["mask"]})) == {"video", "chunk", "mask"}
+    assert set(decode(record, {"mask": ARRAYS["mask"]})) == {"video", "chunk", "num_frames", "mask"}
 
 
 def test_arrays_are_views():

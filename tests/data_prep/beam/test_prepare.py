@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -12,9 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep import preparation, prepare
+from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.layout import Video
 from data_prep.preparation import begin
 from maven_jax import recipes
 from maven_jax.__main__ import main
@@ -351,3 +355,22 @@ def test_without_beam_it_is_said_what_to_install():
     assert len(run.stderr.strip().splitlines()) == 1
     assert "pip install" in run.stderr
     assert "apache-beam" in run.stderr
+
+
+def test_a_job_is_read_as_it_was_written_and_is_no_pickle(tmp_path):
+    from data_prep.beam import job as beam_job
+
+    files = {"crops": tmp_path / "crops", "media": tmp_path / "é.mp4", "audio": tmp_path / "é.wav"}
+    video = Video("a_left", "a", "train", listed_frames=3, **files)
+    check = VideoCheck(video, 2, np.array([0.1, 1 / 3]), 30000 / 1001)
+    recipe = {"text": {"kind": "bert", "model": {"sizes": (1, 2)}}}
+    job = beam_job.Job(tmp_path / "out", [check], recipe, ["text"], None, 2, [("train", 1)])
+    file = job.write(tmp_path)
+    read = beam_job.read(file)
+    assert read.checks[0].video == video
+    np.testing.assert_array_equal(read.checks[0].times_s, check.times_s)
+    assert (read.checks[0].num_frames, read.checks[0].fps) == (2, check.fps)
+    assert (read.out, read.shards, read.workers) == (job.out, job.shards, 2)
+    assert recipes.from_json(read.encoders).to_dict() == recipe
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads(file.read_bytes())
