@@ -36,7 +36,7 @@ def test_a_folder_of_somebody_else_is_no_workdir(name, store, tmp_path):
     (tmp_path / "w" / name).parent.mkdir(parents=True)
     (tmp_path / "w" / name).write_text('{"loss": 1}\n')
     before = contents(tmp_path)
-    with pytest.raises(UserError, match=r"take another --workdir|not a config that a run wrote"):
+    with pytest.raises(UserError, match=r"take another --workdir|the config that a run wrote"):
         train(small_recipe(store.path, "quickstart:mean"), tmp_path / "w")
     assert contents(tmp_path) == before
 
