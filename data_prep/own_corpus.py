@@ -31,7 +31,6 @@ from data_prep.imports.files import FeatureRows
 from data_prep.imports.grid import read_timed
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
-from maven_jax.lock import alone
 from maven_jax.media import find_faces
 from maven_jax.media.annotations import NOT_ANNOTATED, write_annotation
 from maven_jax.media.container import MEDIA_SUFFIXES
@@ -42,6 +41,7 @@ from maven_jax.media.problems import InputError, printable
 from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.outputs import Product
 from maven_jax.progress import meter, say
+from maven_jax.runtime.lock import alone
 
 LAYOUT = "expected MINE/annotations/{train,validation}/<video>.csv and MINE/videos/<video>.mp4"
 

@@ -35,10 +35,10 @@ from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
 from maven_jax.inputs import read_json
-from maven_jax.lock import alone
 from maven_jax.progress import console, format_duration, say
 from maven_jax.recipes import check_sections
 from maven_jax.runs.workdir import FINISHED_FILE
+from maven_jax.runtime.lock import alone
 
 _KEYS = ("name", "overrides", "variant")
 # One folder in --out; a point in front is what no name of a run may have.

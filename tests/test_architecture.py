@@ -36,7 +36,6 @@ GROUND = (
     "errors",
     "files",
     "inputs",
-    "lock",
     "outputs",
     "own_files",
     "progress",

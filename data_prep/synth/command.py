@@ -22,9 +22,9 @@ from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
-from maven_jax.lock import alone
 from maven_jax.outputs import RECORDS
 from maven_jax.progress import meter, say
+from maven_jax.runtime.lock import alone
 
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
 PARAMETERS = Path("truth/parameters.json")

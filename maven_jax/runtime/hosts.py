@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from maven_jax import progress
 from maven_jax.errors import UserError, explain
-from maven_jax.lock import alone
+from maven_jax.runtime.lock import alone
 from maven_jax.runtime.watchdog import SILENCE_S, Watchdog
 
 # The runtime's own limit for a silent process. A last resort after the watchdog, as it ends the
@@ -256,7 +256,7 @@ def is_writer() -> bool:
 
 
 def alone_as_writer(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
-    """`lock.alone` in the process that writes; the others wait for what it says."""
+    """`runtime.lock.alone` in the process that writes; the others wait for what it says."""
     return alone(folder, name) if is_writer() else contextlib.nullcontext()
 
 

@@ -40,8 +40,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from maven_jax.errors import UserError, listing
 from maven_jax.files import LEFTOVERS, publish, sync_directory, whole_file, write_file
-from maven_jax.lock import alone
 from maven_jax.outputs import RECORDS
+from maven_jax.runtime.lock import alone
 from maven_jax.store.moments import RunningMoments
 from maven_jax.store.parts import (
     PART_OPTIONS,

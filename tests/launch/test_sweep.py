@@ -16,7 +16,7 @@ import pytest
 from launch import sweep
 from maven_jax import recipes
 from maven_jax.errors import UserError
-from maven_jax.lock import alone
+from maven_jax.runtime.lock import alone
 from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.lock import alone
 from maven_jax.runs.evaluate import evaluate
+from maven_jax.runtime.lock import alone
 from maven_jax.store.reader import Store
 from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.lock import alone
+from maven_jax.runtime.lock import alone
 
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from maven_jax.lock import alone
+    from maven_jax.runtime.lock import alone
     with alone(Path(sys.argv[1]), "train", shared=len(sys.argv) > 2):
         print("held", flush=True)
         sys.stdin.read()
