@@ -46,7 +46,7 @@ def decoded_jpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"] | str:
     if not data.startswith(b"\xff\xd8"):
         return "not a JPEG file"
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        height, width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
         if height * width > MAX_PIXELS:
             return f"{width} x {height} pixels are too many for a face"
         image = simplejpeg.decode_jpeg(data)

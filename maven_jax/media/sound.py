@@ -89,6 +89,8 @@ class AudioSource:
         with opened(self.path) as container:
             stream = audio_stream(self.path, container)
             zero_s = container_start_s(container)
+            if stream.time_base is None:
+                raise InputError(self.path, "", "the sound has no clock")
             self._check_header(stream)
             self.sample_rate_hz = int(stream.codec_context.sample_rate)
             for note in other_tracks(stream, container.streams.audio):
@@ -116,8 +118,6 @@ class AudioSource:
 
     def _check_header(self, stream: av.AudioStream) -> None:
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-        if stream.time_base is None or not rate:
-            raise InputError(self.path, "", "the sound has no sample rate")
         self._check_rate(rate)
         if channels > MAX_CHANNELS:
             message = f"{channels} channels of sound are too many; at most {MAX_CHANNELS}"
@@ -213,7 +213,7 @@ class AudioSource:
                 try:
                     frames = packet.decode()
                 except DECODER_ERRORS:
-                    if packet.pts is not None:
+                    if packet.pts is not None and packet.time_base is not None:
                         start_s = float(packet.pts * packet.time_base) - zero_s
                         self._damage(
                             start_s, start_s + float((packet.duration or 0) * packet.time_base)
