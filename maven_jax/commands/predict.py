@@ -6,6 +6,7 @@ import argparse
 import glob
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,9 +141,12 @@ def predict_all(args: argparse.Namespace, predictor: VideoPredictor) -> list[Pat
             for prediction in predictions:
                 _write(prediction, args, media, stem)
         except Exception as error:
-            line = explain(error)
-            if line is None or len(args.media) == 1:
+            if len(args.media) == 1:
                 raise
+            line = explain(error)
+            if line is None:  # a mistake of ours, which the other media need not suffer from
+                traceback.print_exc()
+                line = f"{media}: {type(error).__name__}"
             complain("predict", line)
             failed.append(media)
     return failed

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from maven_jax.errors import printable
 from maven_jax.types import DIMENSIONS
 
 PREDICTION, TARGET = "#c8453a", "#37474f"
@@ -83,7 +84,7 @@ def plot_track(
         axis.set(ylabel=name, ylim=(-1.02, 1.02))
         axis.axhline(0, color="black", lw=0.4)
         axis.grid(alpha=0.25)
-    axes[0].set_title(title, fontsize=10, parse_math=False)
+    axes[0].set_title(printable(title), fontsize=10, parse_math=False)
     axes[0].legend(frameon=False, ncols=2, fontsize=8, loc="lower right")
     axes[-1].set_xlabel("time (s)")
     if len(time_s) > 1:
@@ -134,6 +135,6 @@ def plot_agreement(
         counts = np.asarray(frames.get_array())
         frames.set_clim(1, max(counts.max(initial=1), 10))
         figure.colorbar(frames, ax=axis, shrink=0.8, label="annotated frames")
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
     figure.tight_layout()
     _save(figure, path)

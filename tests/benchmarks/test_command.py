@@ -23,6 +23,14 @@ def test_a_row_says_what_was_measured_where(tmp_path, capsys):
     assert "ccc of 3,000,000 frames x 2" in capsys.readouterr().out
 
 
+def test_a_file_of_the_users_is_not_replaced(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    file.write_text("mine")
+    assert main(["bench", "ccc", "--repeats", "1", "--json", str(file)]) == 2
+    assert "rows.json: is there already and not written by `bench`" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
 def test_growth_is_that_of_claims_measured_at_several_sizes():
     def row(name: str, size: dict[str, int], ours_s: float, peer_s: float | None) -> dict:
         return Row(name, "", "", ours_s, peer_s, 0.0, size=size).to_json()

@@ -203,6 +203,11 @@ def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):
     capsys.readouterr()
     template_words = ("--template", template)
     assert "written by `submit` for" in refused(*given, *template_words)
+    before = foreign.read_bytes()
+    for more in ((), ("--force",)):
+        line = refused("--workdir", runs[0], "--template", foreign, "--out", foreign, *more)
+        assert "which this command reads" in line
+    assert foreign.read_bytes() == before
     given = ("--workdir", runs[0], "--out", tmp_path / "t.csv")
     assert "tuned, none, or frames" in refused(*given, *template_words, "--smooth", "3,x")
     assert "goes with --check" in refused(*given, *template_words, "--annotations", tmp_path)
