@@ -16,7 +16,10 @@ from maven_jax.__main__ import COMMANDS, main
 from maven_jax.errors import UserError
 from tests.support.pages import ROOT, align, run, steps, walk
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 ALL_PAGES = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 
 
