@@ -38,6 +38,7 @@ GROUND = (
     "inputs",
     "own_files",
     "progress",
+    "recipe_values",
     "recipes",
     "types",
     "version",

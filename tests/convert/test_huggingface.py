@@ -298,6 +298,25 @@ def test_truncated_weights_are_named(roberta, name, num_bytes):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_value_that_is_not_finite_is_named(roberta, value, pickled):
+    name = "encoder.layer.0.output.dense.weight"
+
+    def break_one(tensors):
+        tensors[name][0, 0] = value
+        return tensors
+
+    rewrite(roberta, break_one)
+    if pickled:
+        tensors = load_file(roberta / "model.safetensors")
+        tensors = {k: torch.from_numpy(v) for k, v in tensors.items()}
+        torch.save(tensors, roberta / "pytorch_model.bin")
+        (roberta / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=f"{name} has values that are not finite"):
+        load_encoder(roberta)
+
+
 def test_missing_and_misshaped_tensors_are_listed_with_shapes(roberta):
     def damage(tensors):
         del tensors["encoder.layer.1.attention.self.key.weight"]
