@@ -357,6 +357,20 @@ def test_bad_configs_are_named(roberta, config, message):
     assert str(roberta) in str(error.value)
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_sizes_that_cannot_be_are_refused_at_once(kind):
+    lines = []
+    for key, value in CONFIGS[kind].items():
+        for wrong in (0, -1, 10**18, 2**24, "x", None, [], 1.5):
+            broken = CONFIGS[kind] | {key: [wrong] if isinstance(value, list | tuple) else wrong}
+            try:
+                random_encoder(kind, broken, 0)
+            except UserError as error:
+                lines.append(str(error))
+    assert len(lines) > len(CONFIGS[kind])
+    assert not [line for line in lines if "\n" in line]
+
+
 def test_folders_without_config_or_weights(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: no such file"):
         load_encoder(tmp_path)
