@@ -46,6 +46,13 @@ def errors_of(file: Path) -> Iterator[None]:
         raise UserError(f"{place}: {type(error).__name__}: {reason}") from error
 
 
+def place_of(error: BaseException) -> str:
+    """`file:line: ` of a model's code that an error comes from, if it is the user's; else ""."""
+    ours = {str(path) for path in _allowed.values()}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in ours]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+
+
 def run(file: Path, role: str) -> ModuleType:
     """The module of a Python file, which is run.
 

@@ -17,7 +17,7 @@ from typing import Any
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from maven_jax import own_files
+from maven_jax import own_files, recipe_values
 from maven_jax.errors import UserError, did_you_mean
 
 # A ConfigDict; static checkers know nothing of the types of its values.
@@ -208,6 +208,23 @@ def key_groups(model: type[nn.Module]) -> dict[str, type]:
     }
 
 
+def check_attributes(model: type[nn.Module], section: Mapping[str, Any], where: str) -> None:
+    """Raises UserError if a key has a value that the model's attribute cannot have.
+
+    Args:
+        model: a Linen module.
+        section: its keys.
+        where: the section's name in the recipe.
+    """
+    for owner in (model, *key_groups(model).values()):
+        try:
+            hints = typing.get_type_hints(owner)
+        except NameError:  # annotations that only a type checker can read
+            continue
+        for key in section.keys() & hints.keys():
+            recipe_values.check_attribute(f"config.{where}.{key}", section[key], hints[key])
+
+
 def _fields_as_keys(model: type[nn.Module]) -> list[dataclasses.Field]:
     groups = key_groups(model)
     own = [f for f in dataclasses.fields(model) if f.name not in ("parent", "name", *groups)]
@@ -257,7 +274,7 @@ SECTIONS = ("data", "inputs", "model", "loss", "optimizer", "train", "eval", "ch
 
 
 def check_sections(config: Config) -> None:
-    """Raises UserError if a section is missing or unknown."""
+    """Raises UserError if a section is missing or unknown, or a value impossible."""
     required = (*SECTIONS, "seed")
     for key in config:
         if key not in required:
@@ -265,3 +282,4 @@ def check_sections(config: Config) -> None:
     missing = [key for key in required if key not in config]
     if missing:
         raise UserError(f"the recipe lacks {', '.join(missing)}")
+    recipe_values.check_values(plain(config))

@@ -39,6 +39,7 @@ GROUND = (
     "outputs",
     "own_files",
     "progress",
+    "recipe_values",
     "recipes",
     "types",
     "version",

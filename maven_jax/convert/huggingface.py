@@ -34,6 +34,8 @@ _BEFORE_RECTIFIER = re.compile(r"^conv|(^|/)(conv\d?|space|time|stem_conv)/kerne
 # Of the last norm of untrained residual blocks. Norms with made-up statistics normalise nothing,
 # and over two dozen blocks the sums would grow by orders of magnitude.
 _RESIDUAL_SCALE = 0.3
+# Random encoders stand in for published ones, which are no larger.
+MOST_RANDOM = 500_000_000
 _BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the configs cannot change
 
 
@@ -242,6 +244,9 @@ def random_encoder(
     module = make_encoder(kind, config, dtype=dtype)
     about = _about(module)
     shapes = variable_shapes(kind, config)
+    count = sum(math.prod(shape.shape) for shape in shapes.values())
+    if count > MOST_RANDOM:
+        raise UserError(f"a random {kind} encoder of {count:,} parameters; at most {MOST_RANDOM:,}")
     # NumPy's generator rather than the modules' own initialisers, which would first compile.
     rng = np.random.default_rng(seed)
     layer_scale = getattr(about, "layer_scale_init", 0.0)

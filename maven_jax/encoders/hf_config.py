@@ -11,6 +11,8 @@ from maven_jax.errors import UserError, did_you_mean
 C = TypeVar("C")
 
 
+# Larger sizes than of any encoder: they stop forged configs before anything is built.
+MOST_UNITS, MOST_LAYERS = 10_000_000, 1_000
 _HF, _OWN = "config.json", "encoder config"
 
 
@@ -18,6 +20,9 @@ def _convert(key: str, value: Any, kind: Any, where: str) -> Any:
     """`value` as `kind` (one of the types below), or a UserError that names the key."""
     is_int = isinstance(value, int) and not isinstance(value, bool)
     if kind is int and is_int and value >= 0:
+        most = MOST_LAYERS if key.endswith(("layers", "depths")) else MOST_UNITS
+        if value > most:
+            raise UserError(f"{where}: {key} is {value:,}, expected at most {most:,}")
         return value
     if kind is float and (is_int or isinstance(value, float)):
         return float(value)

@@ -23,6 +23,8 @@ from maven_jax.encoders.swin import Swin, SwinConfig
 from maven_jax.encoders.vggish import Vggish, VggishConfig
 from maven_jax.errors import UserError
 
+# The largest encoders that features were ever made with have a tenth of it.
+MOST_PARAMETERS = 5_000_000_000
 Shapes = tuple[jax.ShapeDtypeStruct, ...]
 
 
@@ -156,9 +158,25 @@ def make_encoder(
 
 
 def abstract_variables(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Collection -> tree of the shapes of an encoder's variables."""
+    """Collection -> tree of the shapes of an encoder's variables.
+
+    Raises:
+        UserError: the kind is unknown, or the sizes make no encoder or too large a one.
+    """
     kind = kind_of(name)
     sizes = kind.read(config)
-    module = kind.make(sizes, dtype=jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), *kind.example(sizes))
+    try:
+        module = kind.make(sizes, dtype=jnp.float32)
+        variables = jax.eval_shape(module.init, jax.random.key(0), *kind.example(sizes))
+    except UserError:
+        raise
+    except Exception as error:  # of any kind, wherever a size does not fit
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"config.json: these sizes make no {name} encoder ({line})") from error
+    count = sum(x.size for x in jax.tree.leaves(variables))
+    if count > MOST_PARAMETERS:
+        raise UserError(
+            f"config.json: a {name} encoder of {count:,} parameters; at most {MOST_PARAMETERS:,} "
+            "are made"
+        )
     return dict(nn.meta.unbox(variables))  # pyright: ignore

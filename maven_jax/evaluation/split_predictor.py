@@ -45,7 +45,7 @@ def check_finite(videos: Sequence[PredictedVideo]) -> None:
     for video in videos:
         bad = np.flatnonzero(~np.isfinite(video.predictions).all(1))
         if len(bad):
-            more = f" (and {len(bad) - 1:,} frames more)" if len(bad) > 1 else ""
+            more = f", nor are {len(bad) - 1:,} others" if len(bad) > 1 else ""
             raise UserError(
                 f"{video.entry.video}: the prediction of frame {bad[0] + 1} is not a finite "
                 f"number{more}; the model's weights or its features are damaged"

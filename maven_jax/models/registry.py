@@ -81,6 +81,7 @@ def check_keys(section: Mapping[str, Any], where: str = "model") -> None:
         raise UserError(f"config.{where}.name={keys.get('name')!r}: expected the name of a model")
     model = model_class(keys.pop("name"))
     recipes.check_keys(model, keys, where, ("modalities", "target_mean"))
+    recipes.check_attributes(model, keys, where)
     if "fusion" in keys:
         if not isinstance(keys["fusion"], Mapping):
             raise UserError(f"config.{where}.fusion={keys['fusion']!r}: expected a section")

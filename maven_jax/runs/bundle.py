@@ -202,41 +202,12 @@ def _read_config(path: Path) -> Config:
     try:
         config = recipes.from_json(content)
         check_sections(config)
-        _check_kinds(config)
+        refuse_own_file(config)
+        as_widths(config.eval.smooth_frames, "eval.smooth_frames")
     except (UserError, ValueError, TypeError, AttributeError, KeyError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a resolved recipe ({line[:200]})") from None
     return config
-
-
-def _check_kinds(config: Config) -> None:
-    """Raises UserError for values of a type that prediction would fail on later."""
-    section = type(config)
-    for key, kinds in (
-        ("data.modalities", tuple),
-        ("data.single_vector", section),
-        ("data.window.kind", str),
-        ("data.window.length", int),
-        ("data.window.hop", int),
-        ("data.window.step_s", int | float | None),
-        ("data.num_threads", int),
-        ("eval.batch_size", int),
-        ("eval.hop", int),
-        ("model", section),
-        ("model.name", str),
-        ("inputs", section),
-        ("mesh", section),
-        ("seed", int),
-    ):
-        value = config
-        for part in key.split("."):
-            value = value[part]
-        fits = isinstance(value, kinds) and not isinstance(value, bool)
-        least = 0 if key in ("seed", "data.num_threads") else 1
-        if not fits or (kinds is int and value < least):
-            raise UserError(f"{key} is {value!r}")
-    refuse_own_file(config)
-    as_widths(config.eval.smooth_frames, "eval.smooth_frames")
 
 
 def refuse_own_file(config: Config) -> None:

@@ -220,6 +220,10 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
                     f"{path}: written before config.{section}.{key} came to be; train it again, "
                     "or evaluate it with the version that it names"
                 )
+    try:
+        recipes.check_sections(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     _check_model_files(path, config, record)
     return config, record
 

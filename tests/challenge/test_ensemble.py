@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,24 @@ def test_the_command_writes_what_compare_reads(runs, tmp_path, capsys):
     assert "ccc_centring of 3" in capsys.readouterr().out
     assert main(["ensemble", *words[:3], "--out", str(tmp_path / "o"), "--split", "nope"]) == 2
     assert "nope.json: not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_a_prediction_that_is_no_number_is_named(value, runs, tmp_path):
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    file = min((run / "eval/test").glob("*.csv"))
+    lines = file.read_text().splitlines()
+    cells = lines[3].split(",")
+    lines[3] = ",".join([*cells[:2], value, *cells[3:]])
+    file.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=rf"{file.name}:4: a value is not a finite number"):
+        ensemble([run, runs[1]], tmp_path / "out", "test", "mean")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"ccc": NaN}', "\xff", '{"ccc": 1'])
+def test_scores_of_another_program_are_one_line(text, runs, tmp_path):
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    (run / "eval/test.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"eval/test\.json: .*evaluate it again") as caught:
+        ensemble([run, runs[1]], tmp_path / "out", "test", "mean")
+    assert "\n" not in str(caught.value)

@@ -298,6 +298,25 @@ def test_truncated_weights_are_named(roberta, name, num_bytes):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_value_that_is_not_finite_is_named(roberta, value, pickled):
+    name = "encoder.layer.0.output.dense.weight"
+
+    def break_one(tensors):
+        tensors[name][0, 0] = value
+        return tensors
+
+    rewrite(roberta, break_one)
+    if pickled:
+        tensors = load_file(roberta / "model.safetensors")
+        tensors = {k: torch.from_numpy(v) for k, v in tensors.items()}
+        torch.save(tensors, roberta / "pytorch_model.bin")
+        (roberta / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=f"{name} has values that are not finite"):
+        load_encoder(roberta)
+
+
 def test_missing_and_misshaped_tensors_are_listed_with_shapes(roberta):
     def damage(tensors):
         del tensors["encoder.layer.1.attention.self.key.weight"]
@@ -336,6 +355,20 @@ def test_bad_configs_are_named(roberta, config, message):
     with pytest.raises(UserError, match=message) as error:
         load_encoder(roberta, kind="roberta" if "swin" in config else None)
     assert str(roberta) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_sizes_that_cannot_be_are_refused_at_once(kind):
+    lines = []
+    for key, value in CONFIGS[kind].items():
+        for wrong in (0, -1, 10**18, 2**24, "x", None, [], 1.5):
+            broken = CONFIGS[kind] | {key: [wrong] if isinstance(value, list | tuple) else wrong}
+            try:
+                random_encoder(kind, broken, 0)
+            except UserError as error:
+                lines.append(str(error))
+    assert len(lines) > len(CONFIGS[kind])
+    assert not [line for line in lines if "\n" in line]
 
 
 def test_folders_without_config_or_weights(tmp_path):

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.evaluation import split_predictor as inference
+from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.split_predictor import PredictedVideo, SplitPredictor
 from maven_jax.experiment import Experiment
@@ -214,3 +215,16 @@ def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, at
         np.testing.assert_allclose(one.predictions, other.predictions, atol=atol)
         np.testing.assert_array_equal(one.targets, other.targets)
         np.testing.assert_array_equal(one.target_mask, other.target_mask)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_prediction_that_is_no_number_is_an_error_that_names_video_and_frame(store, value):
+    entries = store.videos("validation")
+    windows = make_windows(entries, kind="sliding", length=20, hop=20, step_s=None)
+    broken = predictor(store, windows, step=lambda w, batch: batch.targets * 0 + value)
+    with pytest.raises(UserError, match=f"{entries[0].video}: the prediction of frame 1 is not"):
+        broken(Weights({}, {}, None))
+    values = np.array([[0, 0], [0, value], [value, 0]], np.float32)
+    video = PredictedVideo(entries[0], values, np.zeros_like(values), np.ones(3, bool))
+    with pytest.raises(UserError, match="frame 2 is not a finite number, nor are 1 others"):
+        score([video])
