@@ -36,11 +36,13 @@ def errors_of(file: Path) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except Exception as error:
+        # Python may make the path absolute.
+        names = (str(file), str(file.absolute()))
         if isinstance(error, SyntaxError):
-            lines = [error.lineno] if error.filename == str(file) else []
+            lines = [error.lineno] if error.filename in names else []
         else:
             frames = traceback.extract_tb(error.__traceback__)
-            lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+            lines = [frame.lineno for frame in frames if frame.filename in names]
         place = f"{file}:{lines[-1]}" if lines else str(file)
         reason = (str(error).strip() or "no more is said").splitlines()[0]
         raise UserError(f"{place}: {type(error).__name__}: {reason}") from error

@@ -2,7 +2,7 @@
 
 Orbax's V1 API, its main one from version 1.0 on, does most of this. But its `Checkpointer` (0.12.8)
 lays itself over the `CheckpointManager` used here and lacks three of its options: the barrier
-function, without which a full disk shows after twenty minutes (`_barrier`); renaming before deleting,
+function, without which a full disk shows after minutes (`_barrier`); renaming before deleting,
 without which a killed process leaves half a step (`_DELETED`); a say in who asks about preemption
 (`_Manager`). V1 reads what is written here.
 """
