@@ -30,7 +30,6 @@ FLOORS = (
     ("kernels",),
 )
 GROUND = (
-    "circumplex",
     "command_line",
     "concordance",
     "errors",

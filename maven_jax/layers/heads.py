@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maven_jax import circumplex
+from maven_jax.layers import circumplex
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import dense, uniform_by_fan_in

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from maven_jax import circumplex
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.layers import circumplex
 from maven_jax.types import Prediction
 
 # Added to the denominator of the CCC. The variance of a constant track is float32 rounding, about

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import circumplex
 from maven_jax.concordance import CccState
 from maven_jax.errors import UserError
+from maven_jax.layers import circumplex
 from maven_jax.training import losses
 from maven_jax.types import Prediction
 

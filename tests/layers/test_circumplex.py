@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax import circumplex
+from maven_jax.layers import circumplex
 
 
 @pytest.mark.parametrize(
