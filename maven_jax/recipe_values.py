@@ -136,7 +136,7 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("loss.dimension_weights", (WEIGHTS,)),
     ("loss.min_frames", (_whole(1, MOST_FRAMES),)),
     ("loss.stop_ccc_gradient", (FLAG,)),
-    ("optimizer.learning_rate", (Number(0, 1e3),)),
+    ("optimizer.learning_rate", (Number(0, 1e38),)),
     ("optimizer.b[12]", (_SHARE,)),
     ("optimizer.eps", (Number(0, 1, above=True),)),
     ("optimizer.clip_norm", (Number(0, 1e9, above=True), NONE)),

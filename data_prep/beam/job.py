@@ -199,5 +199,5 @@ def read(job_file: Path) -> Job:
 def _video(content: dict[str, Any]) -> Video:
     """The inverse of `asdict`."""
     files = ("annotation", "crops", "media", "audio", "transcript")
-    paths = {f: Path(content[f]) for f in files if content[f] is not None}
+    paths: dict[str, Any] = {f: Path(content[f]) for f in files if content[f] is not None}
     return Video(**content | paths)

@@ -267,7 +267,7 @@ def load(
             f"{path}: the features of {', '.join(missing)} were made elsewhere and imported; "
             "only `maven-jax evaluate` on a store of such features can predict"
         )
-    sections = ConfigDict(recipes.from_json(trained_on.encoders).to_dict())
+    sections: Any = ConfigDict(recipes.from_json(trained_on.encoders).to_dict())
     named = recipes.override(sections, encoders, prefix="encoders")
     for name, section in sections.items():
         if "source" in section and not any(w.startswith(f"{name}.source=") for w in named):
