@@ -348,9 +348,9 @@ def create_model(config: Config, target_mean: Sequence[float]) -> nn.Module:
     section = recipes.plain(config.model)
     registry.check_keys(section)
     name = section.pop("name")
-    return registry.create(
-        name, modalities=tuple(config.data.modalities), target_mean=target_mean, **section
-    )
+    modalities = tuple(config.data.modalities)
+    with registry.errors_of_model():
+        return registry.create(name, modalities=modalities, target_mean=target_mean, **section)
 
 
 def input_transform(config: Config) -> InputTransform:

@@ -152,7 +152,7 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("train.plateau", (SECTION,)),
     ("train.plateau.factor", (Number(0, 1, above=True),)),
     ("train.plateau.min_scale", (Number(0, 1),)),
-    ("train.plateau.patience", (_whole(0, 10**6),)),
+    ("train.plateau.patience", (_whole(-1, 10**6),)),
     ("train.plateau.stop_patience", (_whole(1, 10**6), NONE)),
     ("train.stages", (PATTERNS,)),
     ("train.init", (SECTION,)),
@@ -229,6 +229,8 @@ def _rules_of(key: str, annotation: Any) -> tuple[Number | Some, ...]:
     if origin is typing.Literal:
         choices = " or ".join(map(repr, arguments))
         return (Some(choices, lambda v: isinstance(v, str) and v in arguments),)
+    if origin is Mapping:
+        return (SECTION,)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         items = _rules_of(name.removesuffix("s"), arguments[0])
         words = f"a list, each {' or '.join(map(str, items))}"

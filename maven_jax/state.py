@@ -15,9 +15,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from maven_jax import own_files
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError, listing
+from maven_jax.models.registry import errors_of_model
 from maven_jax.runtime.sharding import Rules, tree_shardings
 from maven_jax.types import Batch
 
@@ -77,14 +77,8 @@ def abstract_weights(model: nn.Module, batch: Batch, statistics: FeatureStatisti
         UserError: the recipe's values make no model, or one with more than `MOST_PARAMETERS`.
     """
     key = jax.random.key(0)
-    try:
+    with errors_of_model():
         shapes = jax.eval_shape(lambda k, s: init_weights(model, batch, s, k), key, statistics)
-    except UserError as error:
-        raise UserError(f"config.model: {error}") from None
-    except Exception as error:  # of any kind, from wherever in the model a value does not fit
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        place = own_files.place_of(error)
-        raise UserError(f"config.model: the model cannot be built: {place}{line}") from error
     count = count_parameters(shapes.params)
     if count > MOST_PARAMETERS:
         raise UserError(f"config.model: {count:,} parameters; at most {MOST_PARAMETERS:,} are made")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def check_keys(section: Mapping[str, Any], where: str = "model") -> None:
         if not isinstance(keys["fusion"], Mapping):
             raise UserError(f"config.{where}.fusion={keys['fusion']!r}: expected a section")
         check_keys(keys["fusion"], f"{where}.fusion")
+
+
+@contextlib.contextmanager
+def errors_of_model() -> Iterator[None]:
+    """Makes one line of whatever goes wrong where a model is built: a value that does not fit.
+
+    Raises:
+        UserError: in place of the error.
+    """
+    try:
+        yield
+    except UserError as error:
+        line = " ".join(str(error).split())
+        raise UserError(line if line.startswith("config.") else f"config.model: {line}") from error
+    except Exception as error:  # of any kind, from wherever in the model
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        place = own_files.place_of(error)
+        raise UserError(f"config.model: the model cannot be built: {place}{line}") from error
 
 
 def create(
