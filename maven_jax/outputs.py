@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -21,12 +20,12 @@ from typing import Any
 
 from maven_jax.errors import UserError
 from maven_jax.files import write_json
+from maven_jax.inputs import read_json
 
 RECORDS = ".maven_jax"
 _FORMAT = "maven_jax product"
 # Larger files are told apart by their size, beginning and end.
 _DIGESTED_BYTES = 64 * 2**20
-_MOST_RECORD_BYTES = 64 * 2**20
 
 
 class Product:
@@ -110,7 +109,7 @@ class Product:
     def _writer_of(self, name: str) -> str:
         """Which other product put a file there, if any did, for a message."""
         for path in sorted(self._record.parent.glob("*.json")):
-            value = _read_json(path)
+            value = _read_record(path)
             if isinstance(value.get("files"), dict) and name in value["files"]:
                 return f", written by `{value.get('command')}` for {value.get('purpose')}"
         return f" and not written by `{self._command}` for {self._purpose}"
@@ -176,7 +175,7 @@ class Product:
 
     def _read(self, path: Path) -> dict[str, list[str]]:
         """The names of this product, with the fingerprints of their last versions."""
-        value = _read_json(path)
+        value = _read_record(path)
         mine = (value.get("format"), value.get("command"), value.get("purpose"))
         files = value.get("files")
         if mine != (_FORMAT, self._command, self._purpose) or not isinstance(files, dict):
@@ -261,10 +260,9 @@ def check_writable(folder: Path, names: Iterable[str] = ()) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A record, {} if there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        if path.is_file() and path.stat().st_size <= _MOST_RECORD_BYTES:
-            value = json.loads(path.read_bytes())
-            return value if isinstance(value, dict) else {}
-    return {}
+def _read_record(path: Path) -> dict[str, Any]:
+    """A record; {} if there is none that can be read, so that nothing counts as written."""
+    try:
+        return read_json(path, "a record of outputs")
+    except UserError:
+        return {}

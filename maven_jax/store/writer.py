@@ -40,6 +40,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from maven_jax.errors import UserError, listing
 from maven_jax.files import LEFTOVERS, publish, sync_directory, whole_file, write_file
+from maven_jax.inputs import read_json
 from maven_jax.outputs import RECORDS
 from maven_jax.runtime.lock import alone
 from maven_jax.store.moments import RunningMoments
@@ -74,6 +75,7 @@ __all__ = ["PlannedVideo", "StoreWriter"]
 
 # Quick to copy and to hash, and few enough files to open all at once.
 SHARD_BYTES = 256 * 2**20
+_INDEX = "the index of a store under construction"
 
 
 class StoreWriter:
@@ -185,7 +187,7 @@ class StoreWriter:
     def dropped(self) -> dict[str, str]:
         """Videos that could not be stored -> why."""
         planned = {
-            v: json.loads(self._dropped_file(v).read_bytes())["reason"]
+            v: read_json(self._dropped_file(v), _INDEX)["reason"]
             for v in self.plan.videos
             if self._dropped_file(v).exists() and not self.is_done(v)
         }
@@ -242,11 +244,11 @@ class StoreWriter:
 
     def _whole_shard(self, split: str, index: int) -> dict[str, Any] | None:
         """The shard's index, if both it and the shard are on disk; otherwise None."""
-        with contextlib.suppress(FileNotFoundError):
-            shard = json.loads(self._shard_index(split, index).read_bytes())
-            if self._shard_path(split, index).stat().st_size == shard["bytes"]:
-                return shard
-        return None
+        index_file, path = self._shard_index(split, index), self._shard_path(split, index)
+        if not (index_file.exists() and path.exists()):
+            return None
+        shard = read_json(index_file, _INDEX, {"bytes": int, "videos": [str]})
+        return shard if path.stat().st_size == shard["bytes"] else None
 
     @contextmanager
     def _shard_lock(self, split: str, index: int) -> Iterator[None]:
@@ -299,7 +301,9 @@ class StoreWriter:
                 return
             records = _records(self._shard_path(split, index))
             for video in shard["videos"]:
-                count = json.loads(self._video_file(video).read_bytes())["num_records"]
+                count = read_json(self._video_file(video), _INDEX, {"num_records": int})[
+                    "num_records"
+                ]
                 own = list(itertools.islice(records, count))
                 # An existing part is newer, or was unpacked before an interruption.
                 if not self._part(video).exists():
@@ -319,7 +323,7 @@ class StoreWriter:
             shards = [self._assemble(split, i) for i in range(len(planned))]
             videos, first = [], 0
             for video in (v for shard in shards for v in shard["videos"]):
-                facts = json.loads(self._video_file(video).read_bytes())
+                facts = read_json(self._video_file(video), _INDEX)
                 sums, count = facts.pop("moments"), facts.pop("num_records")
                 videos.append(facts | {"first_record": first, "stem": self.plan.videos[video].stem})
                 first += count
