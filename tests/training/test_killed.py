@@ -88,8 +88,10 @@ class Run:
                 output, _ = process.communicate(timeout=1200)
                 assert process.returncode == 0, output
 
-    def kill_at(self, step: int | None, delay_s: float, victims: list[int]) -> None:
-        """Kills some processes a while after `step` was shown, or after the start if it is None.
+    def kill_at(
+        self, step: int | None, delay_s: float, victims: list[int], number: signal.Signals
+    ) -> None:
+        """Signals some processes a while after `step` was shown, or after the start if it is None.
 
         The others have to end by themselves, which is what a scheduler waits for.
         """
@@ -107,11 +109,12 @@ class Run:
             time.sleep(delay_s)
             assert all(p.poll() is None for p in self.processes), "a process ended before the kill"
             for i in victims:
-                os.kill(self.processes[i].pid, signal.SIGKILL)
+                os.kill(self.processes[i].pid, number)
             for i, process in enumerate(self.processes):
                 process.communicate(timeout=900)  # it may wait for one that never joins
-                if i in victims:
-                    assert process.returncode == -signal.SIGKILL
+                if i in victims:  # who is asked to stop saves, if the run has begun
+                    ends = (-number, 0) if number == signal.SIGTERM else (-number,)
+                    assert process.returncode in ends
                 else:
                     assert process.returncode != 0
 
@@ -128,7 +131,7 @@ def final_arrays(workdir: Path) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(("processes", "recipe"), [(1, "quickstart"), (2, "quickstart")])
-def test_twenty_kills_change_nothing(store, tmp_path, processes, recipe):
+def test_twenty_kills_and_stops_change_nothing(store, tmp_path, processes, recipe):
     config = tmp_path / "recipe.py"
     config.write_text(CONFIG.format(store=str(store.path), recipe=recipe, epochs=EPOCHS))
     whole = Run(config, tmp_path / "whole", processes)
@@ -148,7 +151,8 @@ def test_twenty_kills_change_nothing(store, tmp_path, processes, recipe):
     for step in moments:
         delay_s = dice.uniform(0, 8) if step is None else dice.uniform(0, 0.2)
         victims = dice.choice([[0], [1], [0, 1]]) if processes == 2 else [0]
-        killed.kill_at(step, delay_s, victims)
+        asked = processes == 1 and dice.random() < 0.5
+        killed.kill_at(step, delay_s, victims, signal.SIGTERM if asked else signal.SIGKILL)
     killed.finish()
 
     assert read_metrics(killed.workdir) == rows
