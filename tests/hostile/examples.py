@@ -20,9 +20,9 @@ from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.export import export
 from maven_jax.training.train import train
 from tests.support import corpora
+from tests.support.recipes_for_tests import small_recipe
 from tests.support.reference_maven import ReleasedMlp
 from tests.support.released import light, with_random_weights
-from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
 _WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", *"abcdefghijklmnopqrst"]

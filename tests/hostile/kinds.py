@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from maven_jax.convert.tensor_files import read_file
 from maven_jax.features.model_files import read_preprocessor, read_tokenizer
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
-from maven_jax.media.frame_times import probe
 from maven_jax.media.pictures import pictures
 from maven_jax.media.recording import open_recording
 from maven_jax.media.sound import open_audio
