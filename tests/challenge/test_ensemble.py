@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
+from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc, read_table
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import report_of, write_report
 from maven_jax.evaluation.scores import score
@@ -188,3 +189,20 @@ def test_the_command_writes_what_compare_reads(runs, tmp_path, capsys):
     assert "ccc_centring of 3" in capsys.readouterr().out
     assert main(["ensemble", *words[:3], "--out", str(tmp_path / "o"), "--split", "nope"]) == 2
     assert "nope.json: not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda p: (p.unlink(), os.mkfifo(p)), "not a regular file"),
+        (lambda p: p.write_bytes(p.read_bytes().replace(b"0.", b"\xff.")), "a.csv:2: could not"),
+        (lambda p: p.write_text(p.read_text() + "1" * 200_000), "a.csv:62: field larger than"),
+        (lambda p: p.write_text("frame\r\n"), "a.csv:1: not the columns frame, "),
+    ],
+)
+def test_a_table_that_no_evaluation_wrote_is_refused_in_one_line(change, fault, runs, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes((runs[0] / "eval/test/a.csv").read_bytes())
+    change(path)
+    with pytest.raises(UserError, match=fault):
+        read_table(path)

@@ -11,10 +11,12 @@ import multiprocessing
 import os
 import re
 import shutil
+import struct
 import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -219,7 +221,7 @@ class _Child:
 def mutate(kind: Any, folder: Path, rng: Random) -> str:
     """Changes one file of an example, now and then two; says how."""
     from tests.hostile.formats import mutators
-    from tests.hostile.mutations import PLACES
+    from tests.hostile.mutations import PLACES, flipped
 
     done = []
     for _ in range(rng.choice([1, 1, 1, 1, 2])):
@@ -230,7 +232,11 @@ def mutate(kind: Any, folder: Path, rng: Random) -> str:
         else:
             mutator = rng.choice(mutators(path))
             name, data = mutator.__name__, path.read_bytes()
-            path.write_bytes(mutator(data, rng))
+            try:
+                path.write_bytes(mutator(data, rng))
+            except (ValueError, LookupError, struct.error, zipfile.BadZipFile):
+                # One that knows the format, in a file that is damaged already.
+                path.write_bytes(flipped(data, rng))
         done.append(f"{name} of {path.relative_to(folder)}")
         if not kind.files(folder):
             break
