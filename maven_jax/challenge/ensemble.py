@@ -18,6 +18,7 @@ from maven_jax.evaluation.report import file_stem, read_scores, report_of, write
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores, shown
+from maven_jax.inputs import read_file
 from maven_jax.progress import console, say
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
@@ -95,21 +96,14 @@ def read_table(path: Path) -> VideoTable:
         UserError: not a CSV that an evaluation wrote; names file and line.
     """
     columns = ("frame", "time_s", *DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS))
-    rows = []
-    with path.open(newline="") as file:
-        reader = csv.reader(file)
+    text = read_file(path, "the predictions of an evaluation").decode("utf-8", "replace")
+    reader = csv.reader(text.splitlines())
+    try:
         if tuple(next(reader, ())) != columns:
-            raise UserError(f"{path}: not the columns {', '.join(columns)}")
-        for line, row in enumerate(reader, 2):
-            try:
-                values = [float(cell) if cell else None for cell in row]
-            except ValueError as error:
-                raise UserError(f"{path}:{line}: {error}") from error
-            if not all(value is None or np.isfinite(value) for value in values):
-                raise UserError(f"{path}:{line}: a value is not a finite number")
-            rows.append([np.nan if value is None else value for value in values])
-            if len(row) != len(columns):
-                raise UserError(f"{path}:{line}: {len(row)} columns, not {len(columns)}")
+            raise ValueError(f"not the columns {', '.join(columns)}")
+        rows = [_numbers(row, len(columns)) for row in reader]
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}") from None
     table = np.array(rows, np.float64).reshape(-1, len(columns))
     predictions = {d: table[:, 2 + i] for i, d in enumerate(DIMENSIONS)}
     mask = ~np.isnan(table[:, 4:].sum(1))
@@ -119,6 +113,16 @@ def read_table(path: Path) -> VideoTable:
         targets=np.where(mask[:, None], table[:, 4:], 0.0).astype(np.float32),
         target_mask=mask,
     )
+
+
+def _numbers(row: Sequence[str], columns: int) -> list[float]:
+    """A row's numbers, NaN for empty cells; raises ValueError for other cells or another count."""
+    values = [float(cell) if cell else None for cell in row]
+    if not all(value is None or np.isfinite(value) for value in values):
+        raise ValueError("a value is not a finite number")
+    if len(values) != columns:
+        raise ValueError(f"{len(values)} columns, not {columns}")
+    return [np.nan if value is None else value for value in values]
 
 
 def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, VideoTable]]:

@@ -20,12 +20,11 @@ from jaxtyping import Float, Int
 from maven_jax.errors import UserError
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.files import whole_file
+from maven_jax.inputs import read_file
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
 HEADER = "image_location,valence,arousal"
-# ABAW6's template has 927,210 rows, of some 40 bytes each when filled in.
-_MAX_BYTES = 1 << 30
 _BOM = b"\xef\xbb\xbf"
 _LOCATION = re.compile(r"(.+)/(\d{1,9})\.jpg", re.ASCII)
 # float() would also take `1_0` and digits of other scripts.
@@ -87,13 +86,7 @@ class Checked:
 
 def _lines(path: Path) -> list[bytes]:
     """Lines without their ends; the last one is empty if the file ends with a line's end."""
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise UserError(f"{path}: {size:,} bytes are too many for a submission")
-        return path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return read_file(path, "rows of the challenge").split(b"\n")
 
 
 def read_template(path: Path | str) -> Template:

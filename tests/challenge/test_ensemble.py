@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
+from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc, read_table
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import report_of, write_report
 from maven_jax.evaluation.scores import score
@@ -210,3 +211,20 @@ def test_scores_of_another_program_are_one_line(text, runs, tmp_path):
     with pytest.raises(UserError, match=r"eval/test\.json: .*evaluate it again") as caught:
         ensemble([run, runs[1]], tmp_path / "out", "test", "mean")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda p: (p.unlink(), os.mkfifo(p)), "not a regular file"),
+        (lambda p: p.write_bytes(p.read_bytes().replace(b"0.", b"\xff.")), "a.csv:2: could not"),
+        (lambda p: p.write_text(p.read_text() + "1" * 200_000), "a.csv:62: field larger than"),
+        (lambda p: p.write_text("frame\r\n"), "a.csv:1: not the columns frame, "),
+    ],
+)
+def test_a_table_that_no_evaluation_wrote_is_refused_in_one_line(change, fault, runs, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes((runs[0] / "eval/test/a.csv").read_bytes())
+    change(path)
+    with pytest.raises(UserError, match=fault):
+        read_table(path)

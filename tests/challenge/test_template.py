@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -261,12 +262,15 @@ def test_the_command_checks_a_file_of_others(whole, template_file, tmp_path, cap
     out = capsys.readouterr().out
     assert "broken.csv: no row 'video 7/00003.jpg', it belongs behind line 11" in out
     assert "nothing to score" in out
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     for wrong, message in (
         (["submit", "--template", "t"], "give --workdir W and --out FILE"),
         ([*words, "f", "--out", "o"], "--check FILE goes without --workdir"),
-        ([*words, str(tmp_path / "no.csv")], "no.csv: cannot be read"),
+        ([*words, str(tmp_path / "no.csv")], "no.csv: no such file"),
         ([*words, str(tmp_path / "whole.csv"), "--annotations", "no"], "no: no such folder"),
-        ([*words[:1], "--template", "no.csv", "--check", "f"], "no.csv: cannot be read"),
+        ([*words, str(pipe)], "pipe: not a regular file"),
+        ([*words[:1], "--template", "no.csv", "--check", "f"], "no.csv: no such file"),
     ):
         assert main(wrong) == 2
         assert message in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""Small healthy inputs of every kind, made once in a process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from data_prep.prepare import prepare
+from maven_jax import recipes
+from maven_jax.challenge.tune_smoothing import tune_smoothing
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.export import export
+from maven_jax.training.train import train
+from tests.support import corpora
+from tests.support.recipes_for_tests import small_recipe
+from tests.support.reference_maven import ReleasedMlp
+from tests.support.released import light, with_random_weights
+from tests.support.stores import write_small_store
+
+_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", *"abcdefghijklmnopqrst"]
+
+
+@cache
+def _once(make: Callable[[Path], None]) -> Path:
+    """A folder that is made once and only read; it goes with the process's scratch folder."""
+    folder = Path(tempfile.mkdtemp())
+    make(folder)
+    return folder
+
+
+def _copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def make_clip(folder: Path) -> None:
+    options = {"g": "4"}
+    corpora.write_video(folder / "clip.mp4", frames=20, fps=25, sound_s=0.8, options=options)
+
+
+def make_sound(folder: Path) -> None:
+    corpora.write_wav(folder / "sound.wav", 0.5)
+
+
+def make_transcripts(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "a.txt").write_text("[0.00s - 0.50s] a good day\n[0.60s - 1.00s] then rain\n")
+    (folder / "a.srt").write_text(
+        "1\n00:00:00,000 --> 00:00:00,500\na good <i>day</i>\n\n"
+        "2\n00:00:00,600 --> 00:00:01,000\nthen rain\n"
+    )
+    (folder / "a.vtt").write_text(
+        "WEBVTT\n\nNOTE made by hand\n\n00:00.000 --> 00:00.500 align:start\na good day\n\n"
+        "00:00.600 --> 00:01.000\n<00:00:00.700><c> then</c><00:00:00.800><c> rain</c>\n"
+    )
+    words = [{"word": "a", "start": 0.0, "end": 0.2}, {"word": "day", "start": 0.2, "end": 0.5}]
+    segments = [
+        {"start": 0.0, "end": 0.5, "text": "a day", "words": words},
+        {"start": 0.6, "end": 1.0, "text": "then rain"},
+    ]
+    (folder / "a.json").write_text(json.dumps({"text": "a day then rain", "segments": segments}))
+
+
+def make_ratings(folder: Path) -> None:
+    values = corpora.smooth_values(12, 1)
+    corpora.write_annotation(folder / "frames.txt", values)
+    rows = "".join(f"{i / 4},{v:.3f},{a:.3f}\n" for i, (v, a) in enumerate(values))
+    (folder / "timed.csv").write_text("time_s,valence,arousal\n" + rows)
+
+
+def make_crops(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    import cv2
+
+    for frame in range(3):
+        coarse = rng.integers(0, 256, (14, 14, 3), np.uint8)
+        picture = cv2.resize(coarse, (112, 112), interpolation=cv2.INTER_LINEAR)
+        cv2.imwrite(str(folder / f"{frame + 1:05d}.jpg"), picture)
+
+
+def make_corpus(folder: Path) -> None:
+    videos = {"one": "train", "two": "validation", "three": "test"}
+    corpora.write_tiny_corpus(folder, videos, seconds=1.0, fps=10)
+
+
+def make_own_videos(folder: Path) -> None:
+    corpora.write_rated_videos(folder / "mine", {"one": "train", "two": "validation"})
+    (folder / "mine/transcripts").mkdir()
+    (folder / "mine/transcripts/one.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nwell\n")
+
+
+def make_features(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for video, split in (("one", "train"), ("two", "validation")):
+        rows = np.column_stack([np.arange(50) / 25, corpora.smooth_values(50, 0)])
+        path = folder / "corpus/annotations" / split / f"{video}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{t},{v},{a}\n" for t, v, a in rows)
+        path.write_text("time_s,valence,arousal\n" + text)
+        (folder / "features/face").mkdir(parents=True, exist_ok=True)
+        (folder / "features/eeg").mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"features/face/{video}.npy", rng.normal(size=(50, 4)).astype("f4"))
+        lines = [",".join(f"{v:.3f}" for v in (i / 10, *rng.normal(size=3))) for i in range(21)]
+        (folder / f"features/eeg/{video}.csv").write_text("time_s,a,b,c\n" + "\n".join(lines))
+    (folder / "features/face/rate.txt").write_text("25\n")
+
+
+def make_store(folder: Path) -> None:
+    write_small_store(folder, videos=3, frames=60, modalities={"visual": 8, "audio": 6})
+
+
+def make_published(folder: Path) -> None:
+    config = transformers.BertConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        vocab_size=30,
+        max_position_embeddings=64,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(_WORDS))
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    sizes = {"do_resize": True, "size": {"height": 8, "width": 8}, "image_mean": [0.5, 0.5, 0.5]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(sizes))
+
+
+def make_state(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    state = light(with_random_weights(ReleasedMlp()).state_dict())
+    torch.save({"state_dict": state, "epoch": 3}, folder / "network.pth")
+
+
+def _train(folder: Path) -> None:
+    _copy(_once(_stored), folder / "store")
+    config = small_recipe(
+        folder / "store",
+        "quickstart:concat",
+        data__modalities=("visual", "audio"),
+        train__num_epochs=2.0,
+        eval__batch_size=2,
+    )
+    train(config, folder / "run")
+    evaluate(folder / "run", "validation")
+    tune_smoothing(folder / "run", which="best", split=None, store=None, widths=[0, 3])
+
+
+def _stored(folder: Path) -> None:
+    shutil.rmtree(folder)
+    make_store(folder)
+
+
+def make_run(folder: Path) -> None:
+    _copy(_once(_train) / "run", folder)
+
+
+def make_run_and_store(folder: Path) -> None:
+    _copy(_once(_train), folder)
+
+
+def make_runs(folder: Path) -> None:
+    for name in ("a", "b"):
+        _copy(_once(_train) / "run" / "eval", folder / name / "eval")
+
+
+def _export(folder: Path) -> None:
+    export(_once(_train) / "run", folder / "bundle", platforms=("cpu",))
+
+
+def make_bundle(folder: Path) -> None:
+    _copy(_once(_export) / "bundle", folder)
+
+
+def make_submission(folder: Path) -> None:
+    rows = [f"{video}/{i + 1:05d}.jpg" for video in ("one", "two") for i in range(8)]
+    header = "image_location,valence,arousal\n"
+    folder.mkdir(exist_ok=True)
+    (folder / "template.txt").write_text(header + "".join(f"{r},,\n" for r in rows))
+    (folder / "mine.txt").write_text(header + "".join(f"{r},0.1,-0.2\n" for r in rows))
+    for video in ("one", "two"):
+        values = corpora.smooth_values(8, len(video))
+        corpora.write_annotation(folder / "annotations" / f"{video}.txt", values)
+
+
+def _predictor(folder: Path) -> None:
+    """A bundle of a model on tiny encoders."""
+    corpora.write_tiny_corpus(folder / "corpus", 2, seconds=1.0, fps=10)
+    store = prepare(
+        folder / "corpus", folder / "store", recipes.load("tiny", "encoders"), workers=1
+    )
+    config = small_recipe(
+        store.path,
+        "quickstart:concat",
+        data__window={"kind": "sliding", "length": 10, "hop": 10, "step_s": None},
+        train__num_epochs=1.0,
+        eval__hop=10,
+    )
+    train(config, folder / "run")
+    export(folder / "run", folder / "bundle", platforms=())
+
+
+def make_prediction(folder: Path) -> None:
+    _copy(_once(_predictor) / "bundle", folder / "bundle")
+    corpora.write_video(folder / "clip.mp4", frames=10, fps=10, sound_s=1.0)
+    (folder / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\na good day\n")

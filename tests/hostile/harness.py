@@ -1,0 +1,328 @@
+"""Runs cases in a child process, which may crash, hang or fill the memory without harm.
+
+A case is (kind, seed, number), nothing else: the same three give the same input again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import re
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+from typing import Any
+
+LIMIT_S = 20.0
+LIMIT_MIB = 2048
+_STARTING_S = 300.0
+# Lines that are never the same twice.
+_TIMES = re.compile(r".*( in [\d:]+ \(| took [\d.]+ s).*\n")
+# What ends a case, the good ends first.
+OUTCOMES = ("refused", "right", "traceback", "hang", "memory", "silent", "outside")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a case ended.
+
+    Attributes:
+        what: one of `OUTCOMES`.
+        case: what was changed, in words.
+        said: why it is a fault, or what the reader said of it.
+        seconds: it took.
+        mib: of memory at most.
+    """
+
+    what: str
+    case: str
+    said: str
+    seconds: float = 0.0
+    mib: int = 0
+
+
+class Watch:
+    """An audit hook that notes writes outside of some folders, programs, code and the network.
+
+    What healthy inputs do is usual, and not noted again.
+    """
+
+    def __init__(self, allowed: list[Path], scratch: Path):
+        self._allowed = [os.path.realpath(p) + "/" for p in allowed]
+        self._scratch = os.path.realpath(scratch) + "/"
+        self._usual: set[str] = set()
+        self.learning, self.noted = True, dict[str, None]()
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        with contextlib.suppress(ValueError, TypeError):
+            if fault := self._fault(event, args):
+                if self.learning:
+                    self._usual.add(fault)
+                elif fault not in self._usual:
+                    self.noted[fault] = None
+
+    def _fault(self, event: str, args: tuple[Any, ...]) -> str | None:
+        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        if event == "open":
+            return self._outside(event, args[:1]) if args[2] & writes else None
+        if event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink"):
+            return self._outside(event, args[1:2] if event == "os.symlink" else args[:2])
+        if event in ("os.truncate", "os.chmod", "shutil.rmtree", "shutil.move"):
+            return self._outside(event, args[:1])
+        if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system"):
+            return f"{event} {args[:2]!r}"[:200]
+        if event in ("os.exec", "os.posix_spawn", "os.fork"):
+            return f"{event} {args[:1]!r}"
+        if event == "pickle.find_class":
+            return f"unpickled {args[0]}.{args[1]}"
+        if event == "exec" and args[0].co_filename.startswith(self._scratch):
+            return f"code of {args[0].co_filename}"
+        return None
+
+    def _outside(self, event: str, paths: tuple[Any, ...]) -> str | None:
+        for path in paths:
+            if isinstance(path, int) or path is None:
+                continue
+            name = os.path.realpath(os.fsdecode(path))
+            inside = any((name + "/").startswith(folder) for folder in self._allowed)
+            if not inside and not name.startswith(("/dev/", "/proc/")):
+                return f"{event} {name}"
+        return None
+
+
+class _Child:
+    """What runs in the process: cases one after the other in a folder of its own."""
+
+    def __init__(self, scratch: Path):
+        self.scratch, self.outside = scratch, scratch / "outside"
+        for name in ("outside", "tmp", "good"):
+            (scratch / name).mkdir()
+        (self.outside / "secret.txt").write_text("untouched\n")
+        (self.outside / "evil.py").write_text("import os\nos.mkdir('ran')\nclass Own: pass\n")
+        os.environ["HOSTILE_OUTSIDE"] = str(self.outside)
+        os.environ["MPLCONFIGDIR"] = os.environ["TMPDIR"] = str(scratch / "tmp")
+        os.chdir(self.outside)
+        sys.dont_write_bytecode = True
+        self._log = (scratch / "log").open("w+b")
+        for number in (1, 2):
+            os.dup2(os.open(scratch / str(number), os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
+        allowed = [scratch / name for name in ("case", "tmp", "good")]
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        self.watch = Watch([*allowed, *([Path(cache)] if cache else [])], scratch)
+        # Here, where output is caught and the environment is right.
+        from tests.hostile.kinds import KINDS, RefusedError
+
+        self.kinds, self.refused = KINDS, RefusedError
+        self.good: dict[str, tuple[Any, str]] = {}
+
+    def prepare(self, kind: str) -> None:
+        """Makes the healthy example, and notes what is read and said of it."""
+        good = self.scratch / "good" / kind
+        self.watch.learning = True
+        self.kinds[kind].make(good)
+        case = self._fresh(kind)
+        for _ in range(2):  # what is said once, such as the time of compiling, is no difference
+            self._caught()
+            numbers = self.kinds[kind].read(case)
+            case = self._fresh(kind)
+        self.good[kind] = numbers, self._caught()[0]
+
+    def _fresh(self, kind: str) -> Path:
+        case = self.scratch / "case"
+        shutil.rmtree(case, ignore_errors=True)
+        case.mkdir()
+        shutil.copytree(self.scratch / "good" / kind, case / "input")
+        return case / "input"
+
+    def change(self, kind: str, seed: int, number: int) -> str:
+        """Makes the input of one case; says how."""
+        self._fresh(kind)
+        rng = Random(f"{kind} {seed} {number}")
+        return mutate(self.kinds[kind], self.scratch / "case" / "input", rng)
+
+    def run(self, kind: str, case: str) -> Outcome:
+        """Reads the input."""
+        folder = self.scratch / "case" / "input"
+        self._caught()
+        self.watch.noted.clear()
+        self.watch.learning = False
+        Path("/proc/self/clear_refs").write_text("5")
+        began, numbers, what = time.monotonic(), None, "right"
+        try:
+            numbers = self.kinds[kind].read(folder)
+        except self.refused:
+            what = "refused"
+        except BaseException as error:
+            from maven_jax.errors import explain
+
+            line = explain(error)
+            what = "traceback" if line is None else "refused"
+            print(f"{line}", file=sys.stderr)
+            said = "".join(traceback.format_exception(error)[-3:]) if line is None else line
+        seconds = time.monotonic() - began
+        self.watch.learning = True
+        out, err = self._caught()
+        if what != "traceback":
+            said = err or out
+            what, said = self._judged(kind, what, numbers, out, err) or (what, said)
+        if noted := self._outside():
+            what, said = "outside", noted
+        mib = _status_mib("self", "VmHWM")
+        what = "memory" if mib > LIMIT_MIB else what
+        return Outcome(what, case, said[-2000:], seconds, mib)
+
+    def _judged(
+        self, kind: str, what: str, numbers: Any, out: str, err: str
+    ) -> tuple[str, str] | None:
+        """A fault of what was said: not one line, control characters, or nothing at all."""
+        if any(not c.isprintable() and c not in "\n\u200c\u200d" for c in out + err):
+            return "traceback", f"control characters: {out + err!r}"
+        if what == "refused" and (err.count("\n") > 1 or not (out + err).strip()):
+            return "traceback", f"refused, but not in one line: {err!r}"
+        same, before = self.good[kind]
+        if what == "right" and numbers != same and out == before:
+            return "silent", f"{numbers} instead of {same}, and nothing is said"
+        return None
+
+    def _outside(self) -> str:
+        """What was done outside of the case's folder."""
+        files = sorted(os.listdir(self.outside))
+        untouched = (self.outside / "secret.txt").read_text() == "untouched\n"
+        if files != ["evil.py", "secret.txt"] or not untouched:
+            self.watch.noted[f"changed outside: {files}"] = None
+            for name in set(files) - {"evil.py", "secret.txt"}:
+                path = self.outside / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (self.outside / "secret.txt").write_text("untouched\n")
+        return "; ".join(self.watch.noted)
+
+    def _caught(self) -> tuple[str, str]:
+        """What was written to stdout and stderr since, without lines that tell times."""
+        texts = []
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            stream.flush()
+            text = (self.scratch / str(number)).read_bytes().decode("utf-8", "replace")
+            os.ftruncate(number, 0)
+            texts.append(_TIMES.sub("", text))
+        return texts[0], texts[1]
+
+
+def mutate(kind: Any, folder: Path, rng: Random) -> str:
+    """Changes one file of an example, now and then two; says how."""
+    from tests.hostile.formats import mutators
+    from tests.hostile.mutations import PLACES, flipped
+
+    done = []
+    for _ in range(rng.choice([1, 1, 1, 1, 2])):
+        path = kind.chosen(folder, rng)
+        if rng.random() < 0.12:
+            name = rng.choice(list(PLACES))
+            PLACES[name](path, rng)
+        else:
+            mutator = rng.choice(mutators(path))
+            name, data = mutator.__name__, path.read_bytes()
+            try:
+                path.write_bytes(mutator(data, rng))
+            except (ValueError, LookupError, struct.error, zipfile.BadZipFile):
+                # One that knows the format, in a file that is damaged already.
+                path.write_bytes(flipped(data, rng))
+        done.append(f"{name} of {path.relative_to(folder)}")
+        if not kind.files(folder):
+            break
+    kind.after(folder)
+    return ", ".join(done)
+
+
+def _status_mib(process: int | str, field: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) >> 10
+    return 0
+
+
+def _serve(pipe: Connection, scratch: Path) -> None:
+    child = _Child(scratch)
+    pipe.send("ready")
+    while True:
+        kind, *case = pipe.recv()
+        if kind not in child.good:
+            child.prepare(kind)
+        changed = child.change(kind, *case)
+        pipe.send((changed,))
+        pipe.send(child.run(kind, changed))
+
+
+class Harness:
+    """The parent's side: it has the clock, and begins a new process when one is lost."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+
+    def run(self, kind: str, seed: int, number: int) -> Outcome:
+        """One case, whatever it does."""
+        if self._process is None:
+            self._start()
+        self._pipe.send((kind, seed, number))
+        began = self._receive(_STARTING_S)
+        if not isinstance(began, tuple):
+            raise RuntimeError(f"the healthy example of {kind} was not read: {began}")
+        outcome = self._receive(LIMIT_S)
+        if isinstance(outcome, Outcome):
+            return outcome
+        self.close()
+        ends = {"hang": f"no end after {LIMIT_S:g} s", "memory": f"more than {2 * LIMIT_MIB} MiB"}
+        what = outcome if outcome in ends else "traceback"
+        return Outcome(what, began[0], ends.get(outcome, outcome))
+
+    def _start(self) -> None:
+        self._scratch = Path(tempfile.mkdtemp(prefix="hostile-"))
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, self._scratch), daemon=False)
+        self._process.start()
+        other.close()
+        assert self._receive(_STARTING_S) == "ready"
+
+    def _receive(self, limit_s: float) -> Any:
+        """What the child sends; else how it failed, in a word."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            if self._pipe.poll(0.2):
+                try:
+                    return self._pipe.recv()
+                except EOFError:
+                    self._process.join()
+                    log = (self._scratch / "2").read_text(errors="replace")[-1500:]
+                    return f"the process died ({self._process.exitcode}): {log}"
+            if _status_mib(self._process.pid, "VmRSS") > 2 * LIMIT_MIB:
+                return "memory"
+        return "hang"
+
+    def close(self) -> None:
+        """Ends the process, whatever it does, and removes what it left."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._process = None
+
+
+@contextlib.contextmanager
+def harness() -> Iterator[Harness]:
+    one = Harness()
+    try:
+        yield one
+    finally:
+        one.close()
