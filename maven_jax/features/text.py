@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
 
 from maven_jax.errors import UserError, listing
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
@@ -182,7 +181,6 @@ class TextEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         config = loaded.module.config
-        _check_vocabulary(self._tokenizer, config.vocab_size, source)
         self._pad, longest = config.pad_token_id, config.max_tokens
         self._special = self._special_tokens()
         self._window = longest - sum(map(len, self._special))
@@ -364,26 +362,6 @@ class BertEncoder(TextEncoder):
     def _feature(self) -> str:
         n = self._summed_layers
         return f"sum of the last {n} hidden states, sub-words averaged, held while spoken"
-
-
-def _check_vocabulary(tokenizer: tokenizers.Tokenizer, most: int, source: str) -> None:
-    """Raises UserError if a tokenizer has no words, or more than the model has vectors for.
-
-    Without its files transformers makes an empty one and says nothing.
-    """
-    added = tokenizer.get_added_tokens_decoder().values()
-    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
-    if not set(vocabulary) - {token.content for token in added}:
-        raise UserError(
-            f"{source}: no tokenizer beside the weights; expected tokenizer.json, or vocab.txt "
-            "(BERT), or vocab.json and merges.txt (RoBERTa)"
-        )
-    largest = max(vocabulary.values())
-    if largest >= most:
-        raise UserError(
-            f"{source}: its tokenizer has {largest + 1:,} tokens, the model {most:,}: it is of "
-            "another model"
-        )
 
 
 def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -129,13 +129,19 @@ def check_free(workdir: Path, config: Config) -> None:
     if (workdir / CONFIG_FILE).exists():
         read_record(workdir)
         return
-    others = [name for name in _OWN_NAMES if os.path.lexists(workdir / name)]
+    # A run that is refused early leaves an empty folder of checkpoints.
+    others = [name for name in _OWN_NAMES if _is_something(workdir / name)]
     if others:
         raise UserError(
             f"{workdir}: holds {listing(others)} but no {CONFIG_FILE} of a training run, so these "
             "are somebody else's; take another --workdir"
         )
     check_writable(workdir)
+
+
+def _is_something(path: Path) -> bool:
+    """Whether there is a file, or a folder with anything in it."""
+    return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
 
 
 def claim(

@@ -131,7 +131,7 @@ def test_a_store_without_the_sums_of_its_videos_opens_and_says_what_is_missing(s
     (one,) = [f for f in (copy / "index").iterdir() if '"video": "d"' in f.read_text()]
     one.write_text(one.read_text()[:-30])
     entries = fold_entries(Store(copy), 1)["train"]
-    with pytest.raises(UserError, match=f"{one.name}: damaged") as caught:
+    with pytest.raises(UserError, match=f"{one.name}: .* damaged") as caught:
         fold_statistics(Store(copy), entries)
     assert "\n" not in str(caught.value)
     shutil.rmtree(copy / "index")

@@ -182,10 +182,10 @@ def test_a_finished_conversion_is_kept_and_nothing_is_overwritten(mlp_file, tmp_
 
 
 def test_what_an_interrupted_conversion_left_is_no_hindrance(mlp_file, tmp_path):
-    left = tmp_path / ".out.incomplete" / "checkpoints" / "0"
+    left = tmp_path / ".maven_jax-0123abcd.tmp" / "checkpoints" / "0"
     left.mkdir(parents=True)
     assert convert("maven-mlp", mlp_file, tmp_path / "out") == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"mlp.pth", "out"}
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {"mlp.pth", "out"}
     features = {"visual": torch.zeros(1, 3, 1024), "audio": torch.zeros(1, 1, 768)}
     assert predict(tmp_path / "out", features | {"text": features["audio"]}).va.shape == (1, 3, 2)
 
@@ -203,7 +203,7 @@ def test_encoders_become_folders_that_load(model, tmp_path, capsys):
         encoder = load_encoder(out / folder, kind=kind)
         assert encoder.sha256 == read_file(file).sha256
         assert f"{kind} from" in said
-    assert ".incomplete" not in said
+    assert ".tmp" not in said
     assert convert(model, file, out) == 0
     assert "holds this conversion already" in capsys.readouterr().out
     assert "has no recipe" in refused(capsys, model, file, tmp_path / "other", "--config.a=1")
