@@ -218,7 +218,10 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     if not path.exists():
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
     record = read_json(path, _KIND, _RECORD)
-    config = recipes.from_json(record["config"])
+    try:
+        config = recipes.from_json(record["config"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     for section, keys in _LATER_KEYS.items():
         for key in keys:
             if key not in config.get(section, {}):

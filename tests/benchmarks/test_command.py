@@ -63,7 +63,7 @@ def test_an_unknown_name_is_refused_in_one_line(capsys):
 @pytest.mark.parametrize(
     ("make", "batch_size", "frames"),
     [
-        (training_steps.maven_released, 2, 10),
+        pytest.param(training_steps.maven_released, 2, 10, marks=pytest.mark.slow),
         pytest.param(training_steps.maven_paper, 1, 10, marks=pytest.mark.slow),
         pytest.param(training_steps.rjcma, 1, 300, marks=pytest.mark.slow),
         pytest.param(training_steps.rjca, 2, 16, marks=pytest.mark.slow),
@@ -79,6 +79,7 @@ def test_both_sides_of_a_training_step_are_the_same_network(make, batch_size, fr
     assert ours.flops > 0
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_gpu_measures_a_toy(tmp_path, capsys):
     file = tmp_path / "rows.json"
     assert gpu.main(["--toy", "--trace", "--row", "maven_released", "--json", str(file)]) == 0

@@ -60,7 +60,10 @@ def test_parity_tiny(saved, difference, rng, changes):
     assert encoder.missing == []
 
 
-@pytest.mark.parametrize("changes", [{}, LAYER], ids=["group", "layer"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, id="group", marks=pytest.mark.slow), pytest.param(LAYER, id="layer")],
+)
 def test_parity_base(saved, difference, rng, changes):
     model = transformers.HubertModel(transformers.HubertConfig(**changes))
     encoder = saved(model, 0.02)

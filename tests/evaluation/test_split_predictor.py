@@ -188,7 +188,13 @@ print(json.dumps([attending(*a, sys.argv[5]) for a in json.loads(sys.argv[4])]))
 
 
 # The first one's outputs before training are products of numbers above 1, cut to 1.
-@pytest.mark.parametrize(("recipe", "atol"), [("maven_released:mlp", 5e-6), ("quickstart", 1e-6)])
+@pytest.mark.parametrize(
+    ("recipe", "atol"),
+    [
+        ("maven_released:mlp", 5e-6),
+        pytest.param("quickstart", 1e-6, marks=pytest.mark.slow),
+    ],
+)
 def test_segments_padded_to_few_lengths_are_predicted_as_those_of_one(recipe, atol, tmp_path):
     store = write_small_store(tmp_path / "s", videos=3, frames=120)
     config = small_recipe(store.path, recipe, data__window__kind="segment", eval__hop=50)

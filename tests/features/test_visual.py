@@ -278,6 +278,7 @@ np.save(sys.argv[2], np.concatenate([f for f, _ in blocks]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_four_devices_give_what_one_gives(crops, tmp_path):
     env = os.environ | {
