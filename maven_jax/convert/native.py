@@ -20,7 +20,7 @@ from maven_jax.convert.loaded import LoadedEncoder, variable_shapes
 from maven_jax.encoders.registry import kind_of, make_encoder
 from maven_jax.errors import UserError, listing
 from maven_jax.files import write_json
-from maven_jax.inputs import read_json
+from maven_jax.inputs import read_json, reading
 from maven_jax.version import __version__
 
 RECORD_FILE = "encoder.json"
@@ -117,20 +117,14 @@ def _restore(folder: Path, kind: str, shapes: Mapping[str, jax.ShapeDtypeStruct]
     weights = (folder / WEIGHTS_FOLDER).resolve()
     if not weights.is_dir():
         raise UserError(f"{folder}: damaged, {WEIGHTS_FOLDER} is missing")
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(weights).item_metadata.tree
-            _check_shapes(folder, kind, _shapes(tree), shapes)
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            like = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device), tree
-            )
-            return dict(checkpointer.restore(weights, like))
-    except UserError:
-        raise
-    except Exception as error:  # orbax and tensorstore raise errors of every kind
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: {WEIGHTS_FOLDER} is damaged ({reason[:200]})") from error
+    with reading(weights), ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(weights).item_metadata.tree
+        _check_shapes(folder, kind, _shapes(tree), shapes)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device), tree
+        )
+        return dict(checkpointer.restore(weights, like))
 
 
 def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from maven_jax.errors import UserError, disk_refusal, listing
-from maven_jax.inputs import read_json
+from maven_jax.inputs import read_json, reading
 from maven_jax.progress import say
 from maven_jax.runs.damaged import set_aside
 from maven_jax.runs.seal import find_fault, is_sealed, seal
@@ -321,10 +321,11 @@ class Checkpoints:
 
     def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         folder = self.folder / str(step)
-        for item, tree in like.items():
-            _check_arrays(folder / item, tree)
-        args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in like.items()}
-        restored = self._reader.restore(folder, args=ocp.args.Composite(**args))
+        with reading(folder):
+            for item, tree in like.items():
+                _check_arrays(folder / item, tree)
+            args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in like.items()}
+            restored = self._reader.restore(folder, args=ocp.args.Composite(**args))
         return {item: restored[item] for item in like}
 
     def read_weights(self, step: int) -> dict[str, Any]:
@@ -335,12 +336,8 @@ class Checkpoints:
             weights have none).
         """
         folder = self.folder / str(step) / "weights"
-        try:
+        with reading(folder):
             weights = _read_arrays(folder)
-        except UserError:
-            raise
-        except Exception as error:  # tensorstore and orbax each raise their own
-            raise UserError(f"{folder}: cannot be read ({_line(error)})") from error
         if not all(isinstance(weights.get(k, 0), dict | None) for k in ("params", "model_state")):
             raise UserError(f"{folder}: not the weights of a model")
         variables = {k: weights[k] or {} for k in ("params", "model_state")}
@@ -429,14 +426,11 @@ def _find_unreadable(folder: Path, needed: tuple[str, ...]) -> str | None:
                 return f"{item} is missing"
             continue
         try:
-            _read_arrays(folder / item) if item in _ARRAYS else _read_json(folder, item)
-        except Exception as error:  # tensorstore, orbax and json each raise their own
-            return f"{item} cannot be read ({_line(error)})"
+            with reading(folder / item):
+                _read_arrays(folder / item) if item in _ARRAYS else _read_json(folder, item)
+        except UserError as error:
+            return f"{item} cannot be read ({error})"
     return None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _named(tree: Any) -> dict[str, Any]:

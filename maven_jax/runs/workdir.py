@@ -212,7 +212,10 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     if not path.exists():
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
     record = read_json(path, _KIND, _RECORD)
-    config = recipes.from_json(record["config"])
+    try:
+        config = recipes.from_json(record["config"])
+    except ValueError as error:  # of ConfigDict, which takes no key with a dot
+        raise UserError(f"{path}: {error}") from None
     for section, keys in _LATER_KEYS.items():
         for key in keys:
             if key not in config.get(section, {}):

@@ -1,6 +1,7 @@
 """Folders of converted encoders: written, opened, damaged."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -141,6 +142,11 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
+def make_pipe(path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -150,12 +156,21 @@ def flip(path):
         lambda folder: flip(biggest(folder)),
         lambda folder: (folder / "weights" / "_METADATA").unlink(),
         lambda folder: (folder / "weights" / "_METADATA").write_text("{"),
+        lambda folder: make_pipe(folder / "weights" / "_sharding"),
     ],
-    ids=["no weights", "no data", "cut data", "flipped byte", "no metadata", "cut metadata"],
+    ids=[
+        "no weights",
+        "no data",
+        "cut data",
+        "flipped byte",
+        "no metadata",
+        "cut metadata",
+        "pipe",
+    ],
 )
 def test_damaged_weights_are_one_line(folder, damage):
     damage(folder)
-    with pytest.raises(UserError, match="damaged") as error:
+    with pytest.raises(UserError, match=r"damaged|not a regular file") as error:
         load_encoder(folder)
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
