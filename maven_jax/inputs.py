@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +58,6 @@ def read_file(path: Path, kind: str = "a text") -> bytes:
         raise UserError(f"{path}: no such file; expected {kind}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-
-
-@contextlib.contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """For libraries that read a folder: one line of whatever they raise over what is in it.
-
-    Raises:
-        UserError: that line; or a pipe or a device lies there, for which they would wait for ever.
-    """
-    for path in folder.rglob("*"):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path}: not a regular file")
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: cannot be read, it may be damaged ({reason[:200]})") from error
 
 
 def parse_json(raw: bytes) -> Any:

@@ -17,11 +17,12 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from maven_jax.errors import UserError, disk_refusal, listing
-from maven_jax.inputs import read_json, reading
+from maven_jax.inputs import read_json
 from maven_jax.progress import say
 from maven_jax.runs.damaged import set_aside
-from maven_jax.runs.seal import find_fault, is_sealed, seal
+from maven_jax.runtime.array_folders import reading, silence_late_callbacks
 from maven_jax.runtime.hosts import agree, is_writer
+from maven_jax.runtime.seal import find_fault, is_sealed, seal
 from maven_jax.state import TrainState, Weights
 
 SCORE = "ccc"
@@ -75,7 +76,7 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._step = 0
         self._error: BaseException | None = None
-        _silence_late_callbacks()
+        silence_late_callbacks()
 
     # Finding.
 
@@ -467,21 +468,3 @@ def _check_arrays(folder: Path, like: Any) -> None:
 def _kind(array: Any) -> str:
     """Type and shape as a message shows them."""
     return f"{np.dtype(array.dtype)}{list(array.shape)}"
-
-
-def _silence_late_callbacks() -> None:
-    """Keeps a traceback off the screen for every array that was under way when another failed.
-
-    After the first failure orbax closes its event loop. Tensorstore's callbacks for the other
-    arrays then find it closed, which Python prints because it cannot be raised.
-    """
-    before = sys.unraisablehook
-    if getattr(before, "silences_late_callbacks", False):
-        return
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    hook.silences_late_callbacks = True  # pyright: ignore[reportFunctionMemberAccess]
-    sys.unraisablehook = hook

@@ -15,9 +15,9 @@ from maven_jax.files import write_json
 from maven_jax.inputs import read_json
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.evaluate import evaluate
-from maven_jax.runs.seal import SEAL, digest_of_list, read_seal, seal
 from maven_jax.runs.trained_model import open_model
 from maven_jax.runs.workdir import read_record
+from maven_jax.runtime.seal import SEAL, digest_of_list, read_seal, seal
 from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
