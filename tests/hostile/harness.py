@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import os
 import re
@@ -28,6 +29,8 @@ LIMIT_MIB = 2048
 _STARTING_S = 300.0
 # Lines that are never the same twice.
 _TIMES = re.compile(r".*( in [\d:]+ \(| took [\d.]+ s).*\n")
+# What lies around inputs.
+_OUTSIDE = {"secret.txt": b"untouched", "evil.py": b"import os\nos.mkdir('ran')\nclass Own: pass\n"}
 # What ends a case, the good ends first.
 OUTCOMES = ("refused", "right", "traceback", "hang", "memory", "silent", "outside")
 
@@ -41,7 +44,7 @@ class Outcome:
         case: what was changed, in words.
         said: why it is a fault, or what the reader said of it.
         seconds: it took.
-        mib: of memory at most.
+        mib: of memory that it took at most.
     """
 
     what: str
@@ -108,8 +111,7 @@ class _Child:
         self.scratch, self.outside = scratch, scratch / "outside"
         for name in ("outside", "tmp", "good"):
             (scratch / name).mkdir()
-        (self.outside / "secret.txt").write_text("untouched\n")
-        (self.outside / "evil.py").write_text("import os\nos.mkdir('ran')\nclass Own: pass\n")
+        self._lay_out()
         os.environ["HOSTILE_OUTSIDE"] = str(self.outside)
         os.environ["MPLCONFIGDIR"] = os.environ["TMPDIR"] = str(scratch / "tmp")
         os.chdir(self.outside)
@@ -120,11 +122,21 @@ class _Child:
         allowed = [scratch / name for name in ("case", "tmp", "good")]
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
         self.watch = Watch([*allowed, *([Path(cache)] if cache else [])], scratch)
+        for library in ("absl", "asyncio"):  # as in `maven_jax.__main__`
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         # Here, where output is caught and the environment is right.
         from tests.hostile.kinds import KINDS, RefusedError
+        from tests.hostile.offences import OFFENCES
 
-        self.kinds, self.refused = KINDS, RefusedError
+        self.kinds, self.refused = KINDS | OFFENCES, RefusedError
         self.good: dict[str, tuple[Any, str]] = {}
+
+    def _lay_out(self) -> None:
+        """Fills the folder that nobody may touch."""
+        for path in self.outside.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name, content in _OUTSIDE.items():
+            (self.outside / name).write_bytes(content)
 
     def prepare(self, kind: str) -> None:
         """Makes the healthy example, and notes what is read and said of it."""
@@ -157,6 +169,7 @@ class _Child:
         self._caught()
         self.watch.noted.clear()
         self.watch.learning = False
+        before = _status_mib("self", "VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         began, numbers, what = time.monotonic(), None, "right"
         try:
@@ -178,7 +191,7 @@ class _Child:
             what, said = self._judged(kind, what, numbers, out, err) or (what, said)
         if noted := self._outside():
             what, said = "outside", noted
-        mib = _status_mib("self", "VmHWM")
+        mib = _status_mib("self", "VmHWM") - before
         what = "memory" if mib > LIMIT_MIB else what
         return Outcome(what, case, said[-2000:], seconds, mib)
 
@@ -188,8 +201,9 @@ class _Child:
         """A fault of what was said: not one line, control characters, or nothing at all."""
         if any(not c.isprintable() and c not in "\n\u200c\u200d" for c in out + err):
             return "traceback", f"control characters: {out + err!r}"
-        if what == "refused" and (err.count("\n") > 1 or not (out + err).strip()):
-            return "traceback", f"refused, but not in one line: {err!r}"
+        is_line = err.count("\n") <= 1 and len(err) < 5000 and (out + err).strip()
+        if what == "refused" and not is_line:
+            return "traceback", f"refused, but not in one line: {err[:2000]!r}"
         same, before = self.good[kind]
         if what == "right" and numbers != same and out == before:
             return "silent", f"{numbers} instead of {same}, and nothing is said"
@@ -197,14 +211,10 @@ class _Child:
 
     def _outside(self) -> str:
         """What was done outside of the case's folder."""
-        files = sorted(os.listdir(self.outside))
-        untouched = (self.outside / "secret.txt").read_text() == "untouched\n"
-        if files != ["evil.py", "secret.txt"] or not untouched:
-            self.watch.noted[f"changed outside: {files}"] = None
-            for name in set(files) - {"evil.py", "secret.txt"}:
-                path = self.outside / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            (self.outside / "secret.txt").write_text("untouched\n")
+        files = {p.name: p.read_bytes() for p in self.outside.iterdir() if p.is_file()}
+        if files != _OUTSIDE or len(os.listdir(self.outside)) != len(_OUTSIDE):
+            self.watch.noted[f"changed outside: {sorted(os.listdir(self.outside))}"] = None
+            self._lay_out()
         return "; ".join(self.watch.noted)
 
     def _caught(self) -> tuple[str, str]:

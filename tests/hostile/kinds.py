@@ -36,8 +36,8 @@ from maven_jax.media.sound import open_audio
 from maven_jax.media.transcripts import parse_transcript
 from maven_jax.progress import say
 from maven_jax.runs.metrics import MetricWriter, read_metrics
-from maven_jax.runs.seal import SEAL, seal
 from maven_jax.runs.trained_model import open_model
+from maven_jax.runtime.seal import SEAL, seal
 from maven_jax.store.reader import Store
 from tests.hostile import examples
 
@@ -317,7 +317,7 @@ KINDS: dict[str, Kind] = {
     "bundle": Kind(examples.make_bundle, "*", read_model),
     "forged_bundle": Kind(examples.make_bundle, "*", read_forged, reseal),
     "checkpoint": Kind(examples.make_run, "checkpoints/**/*", read_model),
-    "forged_run": Kind(examples.make_run, "**/*", read_forged, reseal),
+    "forged_run": Kind(examples.make_run, "*.json checkpoints/**/*", read_forged, reseal),
     "scores": Kind(examples.make_runs, "a/eval/*.json", read_scores),
     "evaluations": Kind(examples.make_runs, "a/eval/**/*", read_evaluations),
     "metrics": Kind(examples.make_run, "metrics.jsonl", read_rows),
