@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.kinds import Kind, RefusedError
+from tests.hostile.kinds import Kind
+from tests.hostile.readers import RefusedError
 
 
 def _make(folder: Path) -> None:
