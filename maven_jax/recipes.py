@@ -42,14 +42,21 @@ def names(group: str = "") -> list[str]:
 
 
 def from_json(config: dict[str, Any]) -> Config:
-    """The config that was written as JSON; JSON's lists are the tuples of recipes."""
+    """The config that was written as JSON; JSON's lists are the tuples of recipes.
+
+    Raises:
+        UserError: a key is none that a recipe can have.
+    """
 
     def tuples(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: tuples(v) for k, v in value.items()}
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(config))
+    try:
+        return ConfigDict(tuples(config))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"not the config of a run: {error}") from error
 
 
 def find(name: str, group: str = "") -> tuple[Path, str]:

@@ -214,7 +214,7 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
     record = read_json(path, _KIND, _RECORD)
     try:
         config = recipes.from_json(record["config"])
-    except ValueError as error:  # of ConfigDict, which takes no key with a dot
+    except UserError as error:
         raise UserError(f"{path}: {error}") from None
     for section, keys in _LATER_KEYS.items():
         for key in keys:
