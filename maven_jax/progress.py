@@ -14,6 +14,9 @@ from rich.text import Text
 
 from maven_jax.errors import printable
 
+# Characters of a complaint.
+_LONGEST = 4000
+
 
 class _Console(Console):
     """Rich's, for text from anywhere: nothing in it is markup, and nothing controls the terminal.
@@ -50,6 +53,8 @@ def say(message: str) -> None:
 
 def complain(command: str, message: str) -> None:
     """Prints on stderr, as one line, why a command could not do something."""
+    if len(message) > _LONGEST:  # it quotes a file
+        message = message[:_LONGEST] + "…"
     print(f"maven-jax {command}: {printable(message)}", file=sys.stderr, flush=True)
 
 

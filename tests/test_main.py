@@ -10,6 +10,7 @@ import zipfile
 import pytest
 
 from maven_jax.__main__ import COMMANDS, main
+from maven_jax.progress import complain
 from tests.support.root import ROOT
 
 
@@ -110,3 +111,8 @@ def test_without_a_clone_the_benchmarks_are_said_to_be_missing(monkeypatch, caps
     assert main(["bench"]) == 2
     line = "the benchmarks are not part of the installed package; run it from a clone\n"
     assert capsys.readouterr().err == f"maven-jax bench: {line}"
+
+
+def test_a_complaint_that_quotes_a_file_is_cut(capsys):
+    complain("train", "x" * 10**6)
+    assert len(capsys.readouterr().err) < 5000

@@ -17,7 +17,7 @@ from maven_jax.progress import console, say
 
 def _short(modalities: Sequence[str]) -> str:
     """One name in full, several by their first letters: `visual`, `v a t`."""
-    return modalities[0] if len(modalities) == 1 else " ".join(m[0] for m in modalities)
+    return modalities[0] if len(modalities) == 1 else " ".join(m[:1] for m in modalities)
 
 
 def comparison(workdirs: Sequence[Path], split: str) -> Table:

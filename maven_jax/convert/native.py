@@ -21,6 +21,8 @@ from maven_jax.encoders.registry import kind_of, make_encoder
 from maven_jax.errors import UserError, listing
 from maven_jax.files import write_json
 from maven_jax.inputs import read_json
+from maven_jax.runtime.array_folders import reading
+from maven_jax.runtime.seal import find_fault, is_sealed, seal
 from maven_jax.version import __version__
 
 RECORD_FILE = "encoder.json"
@@ -42,7 +44,7 @@ def save_encoder(
     source: str,
     sha256: str,
 ) -> None:
-    """Writes an encoder; the record last, so that a folder that has it is whole.
+    """Writes an encoder, its weights sealed; the record last: a folder that has it is whole.
 
     Args:
         folder: made if need be; may hold other things, but no encoder.
@@ -65,6 +67,7 @@ def save_encoder(
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / WEIGHTS_FOLDER).resolve(), variables)
+    seal(folder)
     write_json(
         folder / RECORD_FILE,
         {
@@ -117,20 +120,17 @@ def _restore(folder: Path, kind: str, shapes: Mapping[str, jax.ShapeDtypeStruct]
     weights = (folder / WEIGHTS_FOLDER).resolve()
     if not weights.is_dir():
         raise UserError(f"{folder}: damaged, {WEIGHTS_FOLDER} is missing")
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(weights).item_metadata.tree
-            _check_shapes(folder, kind, _shapes(tree), shapes)
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            like = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device), tree
-            )
-            return dict(checkpointer.restore(weights, like))
-    except UserError:
-        raise
-    except Exception as error:  # orbax and tensorstore raise errors of every kind
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: {WEIGHTS_FOLDER} is damaged ({reason[:200]})") from error
+    # Tensorstore finds damage in what describes the arrays, but not in their values.
+    if is_sealed(folder) and (fault := find_fault(folder)):
+        raise UserError(f"{folder}: damaged, {fault}; convert it again")
+    with reading(weights), ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(weights).item_metadata.tree
+        _check_shapes(folder, kind, _shapes(tree), shapes)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device), tree
+        )
+        return dict(checkpointer.restore(weights, like))
 
 
 def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -127,7 +127,7 @@ def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
         ) from None
     except Exception as error:  # damaged pickles end in errors of every kind
         first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path}: truncated or not a PyTorch file ({first_line})") from None
+        raise UserError(f"{path}: truncated or not a PyTorch file ({first_line[:200]})") from None
     if isinstance(state, dict):
         state = next((state[k] for k in _NESTED_UNDER if isinstance(state.get(k), dict)), state)
     if not isinstance(state, dict):

@@ -33,8 +33,8 @@ from maven_jax.evaluation.smoothing import Smoothing, as_widths
 from maven_jax.files import write_json
 from maven_jax.inputs import read_json
 from maven_jax.recipes import Config, check_sections
-from maven_jax.runs.seal import SEAL, find_fault, read_seal, seal
 from maven_jax.runs.training_data import TrainingData
+from maven_jax.runtime.seal import SEAL, find_fault, read_seal, seal
 from maven_jax.state import Weights
 from maven_jax.version import __version__
 

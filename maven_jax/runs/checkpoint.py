@@ -27,8 +27,9 @@ from maven_jax.errors import UserError, disk_refusal, listing
 from maven_jax.inputs import read_json
 from maven_jax.progress import say
 from maven_jax.runs.damaged import set_aside
-from maven_jax.runs.seal import find_fault, is_sealed, seal
+from maven_jax.runtime.array_folders import reading, silence_late_callbacks
 from maven_jax.runtime.hosts import agree, is_writer
+from maven_jax.runtime.seal import find_fault, is_sealed, seal
 from maven_jax.state import TrainState, Weights
 
 SCORE = "ccc"
@@ -82,7 +83,7 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._step = 0
         self._error: BaseException | None = None
-        _silence_late_callbacks()
+        silence_late_callbacks()
 
     # Finding.
 
@@ -328,10 +329,11 @@ class Checkpoints:
 
     def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         folder = self.folder / str(step)
-        for item, tree in like.items():
-            _check_arrays(folder / item, tree)
-        args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in like.items()}
-        restored = self._reader.restore(folder, args=ocp.args.Composite(**args))
+        with reading(folder):
+            for item, tree in like.items():
+                _check_arrays(folder / item, tree)
+            args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in like.items()}
+            restored = self._reader.restore(folder, args=ocp.args.Composite(**args))
         return {item: restored[item] for item in like}
 
     def read_weights(self, step: int) -> dict[str, Any]:
@@ -342,12 +344,8 @@ class Checkpoints:
             weights have none).
         """
         folder = self.folder / str(step) / "weights"
-        try:
+        with reading(folder):
             weights = _read_arrays(folder)
-        except UserError:
-            raise
-        except Exception as error:  # tensorstore and orbax each raise their own
-            raise UserError(f"{folder}: cannot be read ({_line(error)})") from error
         if not all(isinstance(weights.get(k, 0), dict | None) for k in ("params", "model_state")):
             raise UserError(f"{folder}: not the weights of a model")
         variables = {k: weights[k] or {} for k in ("params", "model_state")}
@@ -436,14 +434,11 @@ def _find_unreadable(folder: Path, needed: tuple[str, ...]) -> str | None:
                 return f"{item} is missing"
             continue
         try:
-            _read_arrays(folder / item) if item in _ARRAYS else _read_json(folder, item)
-        except Exception as error:  # tensorstore, orbax and json each raise their own
-            return f"{item} cannot be read ({_line(error)})"
+            with reading(folder / item):
+                _read_arrays(folder / item) if item in _ARRAYS else _read_json(folder, item)
+        except UserError as error:
+            return f"{item} cannot be read ({error})"
     return None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _named(tree: Any) -> dict[str, Any]:
@@ -480,21 +475,3 @@ def _check_arrays(folder: Path, like: Any) -> None:
 def _kind(array: Any) -> str:
     """Type and shape as a message shows them."""
     return f"{np.dtype(array.dtype)}{list(array.shape)}"
-
-
-def _silence_late_callbacks() -> None:
-    """Keeps a traceback off the screen for every array that was under way when another failed.
-
-    After the first failure orbax closes its event loop. Tensorstore's callbacks for the other
-    arrays then find it closed, which Python prints because it cannot be raised.
-    """
-    before = sys.unraisablehook
-    if getattr(before, "silences_late_callbacks", False):
-        return
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    hook.silences_late_callbacks = True  # pyright: ignore[reportFunctionMemberAccess]
-    sys.unraisablehook = hook

@@ -228,3 +228,11 @@ def test_a_table_that_no_evaluation_wrote_is_refused_in_one_line(change, fault, 
     change(path)
     with pytest.raises(UserError, match=fault):
         read_table(path)
+
+
+def test_a_modality_without_a_name_is_compared(runs, tmp_path, capsys):
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    scores = json.loads((run / "eval/test.json").read_text())
+    (run / "eval/test.json").write_text(json.dumps(scores | {"modalities": ["", "audio"]}))
+    assert main(["compare", str(run), "--split", "test"]) == 0
+    assert " a " in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import huggingface_hub
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from maven_jax.convert import huggingface
 from maven_jax.convert.encoder_tables import TABLES, entries
 from maven_jax.convert.huggingface import load_encoder, random_encoder
+from maven_jax.convert.tensor_files import read_file
 from maven_jax.errors import UserError
 
 ROBERTA = {
@@ -422,3 +424,16 @@ def test_untrained_encoders_follow_their_seed(kind):
 def test_unknown_kinds_are_refused():
     with pytest.raises(UserError, match="encoder kind 'gpt2' is not one of swin, hubert"):
         huggingface.random_encoder("gpt2", {}, 0)
+
+
+def test_what_a_file_makes_pytorch_say_is_cut(tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "whole.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+        zipfile.ZipFile(tmp_path / "odd.pth", "w") as odd,
+    ):
+        for name in whole.namelist():
+            odd.writestr(name, "x" * 10**6 if name.endswith("byteorder") else whole.read(name))
+    with pytest.raises(UserError, match="not a PyTorch file") as error:
+        read_file(tmp_path / "odd.pth")
+    assert len(str(error.value)) < 1000

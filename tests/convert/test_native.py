@@ -1,6 +1,7 @@
 """Folders of converted encoders: written, opened, damaged."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -12,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from maven_jax.convert.huggingface import load_encoder, random_encoder
 from maven_jax.convert.native import save_encoder
 from maven_jax.errors import UserError
+from maven_jax.runtime.seal import SEAL
 
 IRESNET = {
     "image_size": 8,
@@ -141,6 +143,20 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
+def test_one_other_bit_in_the_values_is_found(folder):
+    values = biggest(folder)
+    data = bytearray(values.read_bytes())
+    data[-100] ^= 1
+    values.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="holds other bytes than were written; convert it again"):
+        load_encoder(folder)
+
+
+def make_pipe(path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -150,12 +166,24 @@ def flip(path):
         lambda folder: flip(biggest(folder)),
         lambda folder: (folder / "weights" / "_METADATA").unlink(),
         lambda folder: (folder / "weights" / "_METADATA").write_text("{"),
+        lambda folder: make_pipe(folder / "weights" / "_sharding"),
     ],
-    ids=["no weights", "no data", "cut data", "flipped byte", "no metadata", "cut metadata"],
+    ids=[
+        "no weights",
+        "no data",
+        "cut data",
+        "flipped byte",
+        "no metadata",
+        "cut metadata",
+        "pipe",
+    ],
 )
-def test_damaged_weights_are_one_line(folder, damage):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_damaged_weights_are_one_line(folder, damage, sealed):
+    if not sealed:
+        (folder / SEAL).unlink()
     damage(folder)
-    with pytest.raises(UserError, match="damaged") as error:
+    with pytest.raises(UserError, match=r"damaged|not a regular file") as error:
         load_encoder(folder)
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)

@@ -16,6 +16,8 @@ import transformers
 from data_prep.prepare import prepare
 from maven_jax import recipes
 from maven_jax.challenge.tune_smoothing import tune_smoothing
+from maven_jax.convert.huggingface import random_encoder
+from maven_jax.convert.native import save_encoder
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.export import export
 from maven_jax.training.train import train
@@ -131,6 +133,15 @@ def make_published(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     sizes = {"do_resize": True, "size": {"height": 8, "width": 8}, "image_mean": [0.5, 0.5, 0.5]}
     (folder / "preprocessor_config.json").write_text(json.dumps(sizes))
+
+
+def make_converted(folder: Path) -> None:
+    model = recipes.load("rjca:tiny", group="encoders").audio.model.to_dict()
+    made = random_encoder("audio_resnet18", model, 3)
+    sha256 = "12" * 32
+    save_encoder(
+        folder, "audio_resnet18", model, made.params, made.state, source="x", sha256=sha256
+    )
 
 
 def make_state(folder: Path) -> None:

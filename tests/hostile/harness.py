@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import os
 import re
@@ -23,11 +24,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.hostile.watch import Watch
+
 LIMIT_S = 20.0
 LIMIT_MIB = 2048
 _STARTING_S = 300.0
 # Lines that are never the same twice.
 _TIMES = re.compile(r".*( in [\d:]+ \(| took [\d.]+ s).*\n")
+# What lies around inputs.
+_OUTSIDE = {"secret.txt": b"untouched", "evil.py": b"import os\nos.mkdir('ran')\nclass Own: pass\n"}
 # What ends a case, the good ends first.
 OUTCOMES = ("refused", "right", "traceback", "hang", "memory", "silent", "outside")
 
@@ -41,7 +46,7 @@ class Outcome:
         case: what was changed, in words.
         said: why it is a fault, or what the reader said of it.
         seconds: it took.
-        mib: of memory at most.
+        mib: of memory that it took at most.
     """
 
     what: str
@@ -51,56 +56,6 @@ class Outcome:
     mib: int = 0
 
 
-class Watch:
-    """An audit hook that notes writes outside of some folders, programs, code and the network.
-
-    What healthy inputs do is usual, and not noted again.
-    """
-
-    def __init__(self, allowed: list[Path], scratch: Path):
-        self._allowed = [os.path.realpath(p) + "/" for p in allowed]
-        self._scratch = os.path.realpath(scratch) + "/"
-        self._usual: set[str] = set()
-        self.learning, self.noted = True, dict[str, None]()
-        sys.addaudithook(self._hear)
-
-    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        with contextlib.suppress(ValueError, TypeError):
-            if fault := self._fault(event, args):
-                if self.learning:
-                    self._usual.add(fault)
-                elif fault not in self._usual:
-                    self.noted[fault] = None
-
-    def _fault(self, event: str, args: tuple[Any, ...]) -> str | None:
-        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        if event == "open":
-            return self._outside(event, args[:1]) if args[2] & writes else None
-        if event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink"):
-            return self._outside(event, args[1:2] if event == "os.symlink" else args[:2])
-        if event in ("os.truncate", "os.chmod", "shutil.rmtree", "shutil.move"):
-            return self._outside(event, args[:1])
-        if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system"):
-            return f"{event} {args[:2]!r}"[:200]
-        if event in ("os.exec", "os.posix_spawn", "os.fork"):
-            return f"{event} {args[:1]!r}"
-        if event == "pickle.find_class":
-            return f"unpickled {args[0]}.{args[1]}"
-        if event == "exec" and args[0].co_filename.startswith(self._scratch):
-            return f"code of {args[0].co_filename}"
-        return None
-
-    def _outside(self, event: str, paths: tuple[Any, ...]) -> str | None:
-        for path in paths:
-            if isinstance(path, int) or path is None:
-                continue
-            name = os.path.realpath(os.fsdecode(path))
-            inside = any((name + "/").startswith(folder) for folder in self._allowed)
-            if not inside and not name.startswith(("/dev/", "/proc/")):
-                return f"{event} {name}"
-        return None
-
-
 class _Child:
     """What runs in the process: cases one after the other in a folder of its own."""
 
@@ -108,8 +63,7 @@ class _Child:
         self.scratch, self.outside = scratch, scratch / "outside"
         for name in ("outside", "tmp", "good"):
             (scratch / name).mkdir()
-        (self.outside / "secret.txt").write_text("untouched\n")
-        (self.outside / "evil.py").write_text("import os\nos.mkdir('ran')\nclass Own: pass\n")
+        self._lay_out()
         os.environ["HOSTILE_OUTSIDE"] = str(self.outside)
         os.environ["MPLCONFIGDIR"] = os.environ["TMPDIR"] = str(scratch / "tmp")
         os.chdir(self.outside)
@@ -120,11 +74,22 @@ class _Child:
         allowed = [scratch / name for name in ("case", "tmp", "good")]
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
         self.watch = Watch([*allowed, *([Path(cache)] if cache else [])], scratch)
+        for library in ("absl", "asyncio"):  # as in `maven_jax.__main__`
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         # Here, where output is caught and the environment is right.
-        from tests.hostile.kinds import KINDS, RefusedError
+        from tests.hostile.kinds import KINDS
+        from tests.hostile.offences import OFFENCES
+        from tests.hostile.readers import RefusedError
 
-        self.kinds, self.refused = KINDS, RefusedError
+        self.kinds, self.refused = KINDS | OFFENCES, RefusedError
         self.good: dict[str, tuple[Any, str]] = {}
+
+    def _lay_out(self) -> None:
+        """Fills the folder that nobody may touch."""
+        for path in self.outside.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name, content in _OUTSIDE.items():
+            (self.outside / name).write_bytes(content)
 
     def prepare(self, kind: str) -> None:
         """Makes the healthy example, and notes what is read and said of it."""
@@ -157,6 +122,7 @@ class _Child:
         self._caught()
         self.watch.noted.clear()
         self.watch.learning = False
+        before = _status_mib("self", "VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         began, numbers, what = time.monotonic(), None, "right"
         try:
@@ -178,7 +144,7 @@ class _Child:
             what, said = self._judged(kind, what, numbers, out, err) or (what, said)
         if noted := self._outside():
             what, said = "outside", noted
-        mib = _status_mib("self", "VmHWM")
+        mib = _status_mib("self", "VmHWM") - before
         what = "memory" if mib > LIMIT_MIB else what
         return Outcome(what, case, said[-2000:], seconds, mib)
 
@@ -188,8 +154,9 @@ class _Child:
         """A fault of what was said: not one line, control characters, or nothing at all."""
         if any(not c.isprintable() and c not in "\n\u200c\u200d" for c in out + err):
             return "traceback", f"control characters: {out + err!r}"
-        if what == "refused" and (err.count("\n") > 1 or not (out + err).strip()):
-            return "traceback", f"refused, but not in one line: {err!r}"
+        is_line = err.count("\n") <= 1 and len(err) < 5000 and (out + err).strip()
+        if what == "refused" and not is_line:
+            return "traceback", f"refused, but not in one line: {err[:2000]!r}"
         same, before = self.good[kind]
         if what == "right" and numbers != same and out == before:
             return "silent", f"{numbers} instead of {same}, and nothing is said"
@@ -197,14 +164,10 @@ class _Child:
 
     def _outside(self) -> str:
         """What was done outside of the case's folder."""
-        files = sorted(os.listdir(self.outside))
-        untouched = (self.outside / "secret.txt").read_text() == "untouched\n"
-        if files != ["evil.py", "secret.txt"] or not untouched:
-            self.watch.noted[f"changed outside: {files}"] = None
-            for name in set(files) - {"evil.py", "secret.txt"}:
-                path = self.outside / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            (self.outside / "secret.txt").write_text("untouched\n")
+        files = {p.name: p.read_bytes() for p in self.outside.iterdir() if p.is_file()}
+        if files != _OUTSIDE or len(os.listdir(self.outside)) != len(_OUTSIDE):
+            self.watch.noted[f"changed outside: {sorted(os.listdir(self.outside))}"] = None
+            self._lay_out()
         return "; ".join(self.watch.noted)
 
     def _caught(self) -> tuple[str, str]:

@@ -24,8 +24,8 @@ from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.export import export
 from maven_jax.runs.program import open_program
 from maven_jax.runs.released import write_workdir
-from maven_jax.runs.seal import SEAL, digest_of_list, find_fault, seal
 from maven_jax.runs.trained_model import open_model
+from maven_jax.runtime.seal import SEAL, digest_of_list, find_fault, seal
 from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store

@@ -22,7 +22,7 @@ from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
-from maven_jax.runs.seal import find_fault
+from maven_jax.runtime.seal import find_fault
 from maven_jax.state import TrainState, Weights
 from maven_jax.store.reader import Store
 from maven_jax.training.train import train

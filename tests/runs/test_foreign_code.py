@@ -16,7 +16,7 @@ from maven_jax.__main__ import main
 from maven_jax.convert.hub import download
 from maven_jax.errors import UserError
 from maven_jax.files import write_json
-from maven_jax.runs.seal import SEAL, seal
+from maven_jax.runtime.seal import SEAL, seal
 from tests.support.stores import write_small_store
 
 OWN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pytest
 
 from maven_jax.errors import UserError
 from maven_jax.files import write_json
+from maven_jax.inputs import read_json
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.seal import SEAL, digest_of_list, read_seal, seal
+from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.trained_model import open_model
+from maven_jax.runs.workdir import read_record
+from maven_jax.runtime.seal import SEAL, digest_of_list, read_seal, seal
 from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
@@ -81,3 +86,32 @@ def test_arrays_that_claim_more_than_their_files_can_hold_are_refused(checkpoint
     seal(folder)
     with pytest.raises(UserError, match=r"arrays of 160,000,000 bytes in files of .*: damaged"):
         checkpoints.read_weights(step)
+
+
+def not_json(path: Path) -> None:
+    path.write_text("{")
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("change", [not_json, pipe])
+@pytest.mark.parametrize("reader", [open_model, lambda run: evaluate(run, "validation")])
+def test_what_orbax_cannot_read_is_one_line(checkpoints, change, reader):
+    folder = checkpoints.folder / str(checkpoints.resolve("best"))
+    change(folder / "weights" / "_sharding")
+    (folder / SEAL).unlink()
+    seal(folder)
+    with pytest.raises(UserError, match=r"checkpoints/\d.*(not a regular file|it may be damaged)"):
+        reader(checkpoints.folder.parent)
+
+
+def test_a_config_with_a_key_that_cannot_be_is_one_line(checkpoints):
+    path = checkpoints.folder.parent / "config.json"
+    record = read_json(path, "a record")
+    record["config"]["../x"] = 1
+    write_json(path, record)
+    with pytest.raises(UserError, match=r"config\.json: .*\.\./x"):
+        read_record(path.parent)
