@@ -279,7 +279,15 @@ def _outside(path: Path, rng: Random) -> None:
 def _odd_neighbour(path: Path, rng: Random) -> None:
     """A file with an odd name beside it."""
     suffix = os.fsencode(path.suffix)
-    names = [b"\xff\xfe", b"a\x1b[31m", b"a\nb", b"=cmd()", b"[red]", b"x" * 240, b"99999999"]
+    names = [
+        b"\xff\xfe",
+        b"a\x1b[31m",
+        b"a\nb",
+        b"=cmd()",
+        b"[red]",
+        b"x" * (255 - len(suffix)),
+        b"9" * 8,
+    ]
     name = rng.choice(names) + suffix
     Path(os.fsdecode(os.path.join(os.fsencode(path.parent), name))).write_bytes(path.read_bytes())
 

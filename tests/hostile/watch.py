@@ -34,10 +34,14 @@ class Watch:
         writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         if event == "open":
             return self._outside(event, args[:1]) if args[2] & writes else None
-        if event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink"):
-            return self._outside(event, args[1:2] if event == "os.symlink" else args[:2])
-        if event in ("os.truncate", "os.chmod", "shutil.rmtree", "shutil.move"):
+        if event in ("os.truncate", "os.chmod"):
             return self._outside(event, args[:1])
+        if event in ("os.link", "os.symlink"):
+            return self._outside(event, args[1:2], follow=False)
+        if event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "shutil.rmtree"):
+            if isinstance(args[-1], int) and args[-1] >= 0:
+                return None  # in a folder that is open; `shutil.rmtree` told of it
+            return self._outside(event, args[:2], follow=False)
         if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system"):
             return f"{event} {args[:2]!r}"[:200]
         if event in ("os.exec", "os.posix_spawn", "os.fork"):
@@ -48,11 +52,14 @@ class Watch:
             return f"code of {args[0].co_filename}"
         return None
 
-    def _outside(self, event: str, paths: tuple[Any, ...]) -> str | None:
+    def _outside(self, event: str, paths: tuple[Any, ...], follow: bool = True) -> str | None:
+        """The first path outside of the allowed folders; `follow` a link, or take it itself."""
         for path in paths:
-            if isinstance(path, int) or path is None:
+            if not isinstance(path, str | bytes | os.PathLike):
                 continue
-            name = os.path.realpath(os.fsdecode(path))
+            folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            name = os.path.join(os.path.realpath(folder), name)
+            name = os.path.realpath(name) if follow else name
             inside = any((name + "/").startswith(folder) for folder in self._allowed)
             if not inside and not name.startswith(("/dev/", "/proc/")):
                 return f"{event} {name}"
