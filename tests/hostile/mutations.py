@@ -285,7 +285,7 @@ def _odd_neighbour(path: Path, rng: Random) -> None:
         b"a\nb",
         b"=cmd()",
         b"[red]",
-        b"x" * (255 - len(suffix)),
+        b"x" * max(1, 255 - len(suffix)),
         b"9" * 8,
     ]
     name = rng.choice(names) + suffix

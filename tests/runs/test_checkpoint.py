@@ -278,7 +278,7 @@ DIES = {
         "atomicity.AtomicRenameTemporaryPath.finalize = die\n"
     ),
     "between commit and seal": (
-        "from maven_jax.runs import seal as module\n"
+        "from maven_jax.runtime import seal as module\n"
         "def die(folder):\n"
         "    if folder.name == '4': os.kill(os.getpid(), signal.SIGKILL)\n"
         "    seal(folder)\n"
