@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from maven_jax.store.schema import (
     STORE_FILE,
     STORED_DTYPES,
     TARGETS,
+    VideoEntry,
 )
 
 # Four days at 30 frames a second: what one video may have.
@@ -50,6 +52,8 @@ _PATTERN: Any = {
         }
     },
 }
+
+_VIDEO_KEYS = {f.name for f in dataclasses.fields(VideoEntry)} - {"split"}
 
 
 def read_meta(path: Path) -> tuple[dict[str, Any], str]:
@@ -115,6 +119,10 @@ def _split_contradiction(
     records = 0
     for video in split["videos"]:
         frames, name = video["num_frames"], video["video"]
+        if unknown := sorted(video.keys() - _VIDEO_KEYS):
+            return f"{name!r} has a key {unknown[0]!r}"
+        if fault := mismatch(video.get("notes", []), [str], "notes"):
+            return f"{name!r}: {fault}"
         if not 0 < frames <= MOST_FRAMES:
             return f"{name!r} has {frames:,} frames"
         if video["first_record"] != records:

@@ -131,10 +131,11 @@ class _Child:
             what = "refused"
         except BaseException as error:
             from maven_jax.errors import explain
+            from maven_jax.progress import complain
 
             line = explain(error)
             what = "traceback" if line is None else "refused"
-            print(f"{line}", file=sys.stderr)
+            complain("read", line or "")
             said = "".join(traceback.format_exception(error)[-3:]) if line is None else line
         seconds = time.monotonic() - began
         self.watch.learning = True
