@@ -76,6 +76,8 @@ class Product:
 
     def _check(self, name: str, record: dict[str, list[str]]) -> None:
         target = self.root / name
+        if not self._is_inside(name):
+            raise UserError(f"{target}: a link leads out of {self.root}; remove it")
         try:
             mode = target.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -106,6 +108,10 @@ class Product:
         cure = "" if self._force is None else ", or --force to replace it"
         raise UserError(f"{target}: {reason}; take another name or folder{cure}")
 
+    def _is_inside(self, name: str) -> bool:
+        """Whether no folder on the way to a name is a link that leads out of `root`."""
+        return (self.root / name).parent.resolve().is_relative_to(self.root.resolve())
+
     def _writer_of(self, name: str) -> str:
         """Which other product put a file there, if any did, for a message."""
         for path in sorted(self._record.parent.glob("*.json")):
@@ -122,9 +128,7 @@ class Product:
             UserError: see `check`; what was there stays as it was.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        records = self._record.parent
-        if records.is_symlink():
-            raise UserError(f"{records}: is a link; remove it")
+        records = records_of(self.root)
         records.mkdir(exist_ok=True)
         staged = records / secrets.token_hex(4)
         staged.mkdir()
@@ -171,7 +175,12 @@ class Product:
 
     def _is_unchanged(self, name: str, record: dict[str, list[str]]) -> bool:
         path = self.root / name
-        return path.exists() and not path.is_symlink() and fingerprint(path) in record[name]
+        return (
+            self._is_inside(name)
+            and path.exists()
+            and not path.is_symlink()
+            and fingerprint(path) in record[name]
+        )
 
     def _read(self, path: Path) -> dict[str, list[str]]:
         """The names of this product, with the fingerprints of their last versions."""
@@ -189,6 +198,18 @@ class Product:
     def _write(self, files: dict[str, list[str]]) -> None:
         value = {"command": self._command, "purpose": self._purpose, "files": files}
         write_json(self._record, {"format": _FORMAT, **value})
+
+
+def records_of(folder: Path) -> Path:
+    """Where the records and locks of a folder are.
+
+    Raises:
+        UserError: somebody has put a link there, through which files elsewhere would be written.
+    """
+    records = folder / RECORDS
+    if records.is_symlink():
+        raise UserError(f"{records}: is a link; remove it")
+    return records
 
 
 class OutputFile:

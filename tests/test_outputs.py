@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,21 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path):
     ):
         path.write_text("x")
     assert not list((tmp_path / "folder").iterdir())
+
+
+def test_no_link_in_a_folder_of_somebody_else_leads_out_of_it(tmp_path):
+    """Neither new files, nor a record that claims files of the user's as its own."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.csv").write_text("mine")
+    work = tmp_path / "work"
+    product = Product(work, "evaluate", "test", whole=True)
+    put(product, {"eval/a.csv": "mine", "eval/b.csv": "1"})
+    shutil.rmtree(work / "eval")
+    (work / "eval").symlink_to(tmp_path / "home")
+    with pytest.raises(UserError, match="a link leads out of"):
+        fill(product, {"eval/new.csv": "2"})
+    put(product, {"other.csv": "2"})  # the files of before are not removed through the link
+    assert visible(tmp_path / "home") == {"a.csv": "mine"}
 
 
 @pytest.mark.parametrize("place", ["long name", "long folder", "below a file", "/proc/none"])

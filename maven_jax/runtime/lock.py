@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from maven_jax.errors import UserError
-from maven_jax.outputs import RECORDS, check_writable
+from maven_jax.outputs import check_writable, records_of
 from maven_jax.progress import say
 
 _held: set[str] = set()
@@ -39,7 +39,7 @@ def alone(folder: Path, name: str, *, shared: bool = False) -> Iterator[None]:
             written.
     """
     check_writable(folder)
-    records = folder / RECORDS
+    records = records_of(folder)
     path = records / f"{name}.lock"
     key = os.path.realpath(path)
     if key in _held:  # the system's lock does not keep a process out of its own files
@@ -66,7 +66,9 @@ def _acquire(path: Path, shared: bool) -> IO[str]:
     """The open lock file; closing it ends the lock."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+        # Not through a link, which somebody else may have packed there: the file is rewritten.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.fdopen(os.open(path, flags, 0o666), "r+")
         try:
             fcntl.lockf(file, kind | fcntl.LOCK_NB)
         except OSError as error:

@@ -80,3 +80,17 @@ def test_shared_holders_keep_one_out_who_wants_it_alone(tmp_path):
         alone(tmp_path, "train"),
     ):
         pass
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    """A folder that somebody else packed may hold one; who holds a lock is written into it."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "w" / ".maven_jax").mkdir(parents=True)
+    (tmp_path / "w" / ".maven_jax" / "train.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match=r"train\.lock"), alone(tmp_path / "w", "train"):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / ".maven_jax").symlink_to(tmp_path / "w")
+    with pytest.raises(UserError, match="is a link"), alone(tmp_path / "v", "train"):
+        pass
