@@ -99,6 +99,14 @@ WIDTHS = Some(
         and all(_whole(0, MOST_FRAMES).fits(frames) for frames in v)
     ),
 )
+PENALTIES = Some(
+    "numbers above 0",
+    lambda v: (
+        isinstance(v, list | tuple)
+        and len(v) > 0
+        and all(Number(0, 1e9, above=True).fits(x) for x in v)
+    ),
+)
 _COEFFICIENT = Number(0, 1e6)
 _SHARE = Number(0, 1, below=True)
 
@@ -143,6 +151,9 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("optimizer.warmup_epochs", (Number(0, 1e6),)),
     ("optimizer.weight_decay", (Number(0, 1e3),)),
     ("optimizer.decay_all", (FLAG,)),
+    ("optimizer.penalties", (PENALTIES,)),
+    ("optimizer.frame_step", (_whole(1, MOST_FRAMES),)),
+    ("optimizer.most_groups", (_whole(2, MOST_ROWS),)),
     ("optimizer.*", (TEXT,)),
     ("train.batch_size", (_whole(1, MOST_ROWS),)),
     ("train.accumulate_steps", (_whole(1, MOST_ROWS),)),

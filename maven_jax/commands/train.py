@@ -83,7 +83,8 @@ def main(argv: list[str]) -> int:
         scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
         if hosts.is_writer():
             rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
-            plots.plot_training(rows, config.data.eval_split, plot)
+            if any(row["kind"] == "train" for row in rows):  # a closed form has no curve
+                plots.plot_training(rows, config.data.eval_split, plot)
             last = max(row["step"] for row in rows)
             row = {"steps": last, "best_step": scores["step"], "ccc": scores["ccc"]}
             write_json(args.workdir / FINISHED_FILE, row)

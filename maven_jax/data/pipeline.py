@@ -223,6 +223,17 @@ def ordered_batches(
     return _batches(source, grain.MapDataset.range(padded), batch_size, rows, num_threads)
 
 
+def listed_batches(
+    source: WindowSource, numbers: Sequence[np.ndarray], *, rows: np.ndarray, num_threads: int
+) -> Iterator[Mapping[str, Any]]:
+    """This process's `rows` of each global batch, whose windows' numbers are given.
+
+    A number past the last window gives an empty one.
+    """
+    batches = grain.MapDataset.range(len(numbers)).map(lambda i: source.read(numbers[i][rows]))
+    return iter(batches.to_iter_dataset(_read_options(num_threads)))
+
+
 def _batches(
     source: Source,
     order: grain.MapDataset,

@@ -22,6 +22,7 @@ from maven_jax.models.late_fusion import LateFusion
 from maven_jax.models.lfan import Lfan
 from maven_jax.models.maven import Maven
 from maven_jax.models.maven_released import MavenReleased
+from maven_jax.models.ridge import Ridge
 from maven_jax.models.rjca import Rjca
 from maven_jax.models.rjcma import Rjcma
 from maven_jax.models.tagf import Tagf
@@ -38,6 +39,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "late_fusion": LateFusion,
     "end_to_end": EndToEnd,
     "concat_mlp": ConcatMlp,
+    "ridge": Ridge,
     "constant_mean": ConstantMean,
 }
 

@@ -25,6 +25,7 @@ from maven_jax.runs.workdir import FINISHED_FILE, check_free, claim
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters
+from maven_jax.training import closed_form
 from maven_jax.training.feed import make_feed
 from maven_jax.training.initial_weights import start_from
 from maven_jax.training.mixing import open_mixed, training_source
@@ -93,6 +94,9 @@ def _train(
     config = experiment.config
     for line in experiment.describe():
         say(line)
+
+    if config.optimizer.get("name") == "closed_form":
+        return closed_form.fit(experiment, workdir, overrides, watchdog, preemption)
 
     # Data.
     windows = experiment.windows(config.data.train_split, train=True)
