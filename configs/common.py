@@ -30,11 +30,19 @@ def get_config(arg: str = "") -> ConfigDict:
                 num_threads=8,
                 resident=False,
             ),
-            inputs=dict(noise_std=0.0, noise_always=False, offset_std=0.0, modality_dropout=0.0),
+            inputs=dict(
+                noise_std=0.0,
+                noise_always=False,
+                offset_std=0.0,
+                channel_dropout=0.0,
+                speed=0.0,
+                modality_dropout=0.0,
+            ),
             loss=dict(dimension_weights=(1.0, 1.0), min_frames=2, stop_ccc_gradient=False),
             optimizer=dict(decay_all=False, b1=0.9, b2=0.999, eps=1e-8, clip_norm=1.0),
             train=dict(
                 accumulate_steps=1,
+                ema_decay=0.0,  # of an average of the weights, which then predicts
                 eval_every_epochs=1.0,
                 log_every_steps=50,
                 # A factor of 1 leaves the learning rate to its schedule.

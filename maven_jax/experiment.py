@@ -205,7 +205,13 @@ class Experiment:
             self.mesh,
             self.rules,
             self.config.seed,
+            self.averages,
         )
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the parameters over the steps predicts."""
+        return self.config.train.ema_decay > 0
 
     def predictor(self, split: str, shardings: Any) -> SplitPredictor:
         """A predictor of all videos of a split.

@@ -51,12 +51,19 @@ class TrainState:
         weights: the model's `Weights`.
         opt_state: state of the optimiser.
         lr_scale: () multiple of the scheduled learning rate, set by the plateau rule.
+        average: moving average of the parameters over the steps; None if there is none.
     """
 
     step: Int[Array, ""]
     weights: Weights
     opt_state: Any
     lr_scale: Float[Array, ""]
+    average: Any = None
+
+    @property
+    def predicting(self) -> Weights:
+        """The weights to predict with: the average, where there is one."""
+        return self.weights if self.average is None else self.weights.replace(params=self.average)
 
 
 def init_weights(model: nn.Module, batch: Batch, statistics: FeatureStatistics, key: Array):
@@ -117,6 +124,7 @@ def create_state(
     mesh: Mesh,
     rules: Rules,
     seed: int,
+    averages: bool,
 ) -> TrainState:
     """A fresh training state.
 
@@ -129,6 +137,7 @@ def create_state(
         mesh: the device mesh.
         rules: logical axis -> mesh axis.
         seed: of the initial weights.
+        averages: keep an average of the parameters.
     """
 
     def create(key: Array, statistics: FeatureStatistics) -> TrainState:
@@ -138,13 +147,18 @@ def create_state(
             weights=weights,
             opt_state=tx.init(weights.params),
             lr_scale=jnp.ones((), jnp.float32),
+            average=jax.tree.map(jnp.copy, weights.params) if averages else None,
         )
 
     return _create(create, shardings, mesh, rules, jax.random.key(seed), statistics)
 
 
 def abstract_state(
-    weights: Weights, tx: optax.GradientTransformation, mesh: Mesh, rules: Rules
+    weights: Weights,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    rules: Rules,
+    averages: bool = False,
 ) -> tuple[TrainState, TrainState]:
     """The shapes (with their shardings) and the shardings of what `create_state` makes.
 
@@ -153,11 +167,13 @@ def abstract_state(
         tx: the optimiser.
         mesh: the device mesh.
         rules: logical axis -> mesh axis.
+        averages: as in `create_state`.
     """
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     lr_scale: Any = jax.ShapeDtypeStruct((), jnp.float32)
     opt_state = jax.eval_shape(tx.init, weights.params)
-    boxed = TrainState(step=step, weights=weights, opt_state=opt_state, lr_scale=lr_scale)
+    average = weights.params if averages else None
+    boxed = TrainState(step, weights, opt_state, lr_scale, average)
     shardings = tree_shardings(mesh, boxed, rules)
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

@@ -34,7 +34,8 @@ STANDARDIZE = ("store", "window", "none")
 
 @dataclasses.dataclass(frozen=True)
 class InputTransform:
-    """Standardises features, adds noise, drops whole modalities.
+    """Standardises features, and in training changes what differs between people but not in what
+    they feel: noise, offsets, missing channels and modalities, the speed of time.
 
     Modalities of uint8 values (pixels) stay as they are: the encoder that takes them scales them
     itself, and noise of one grey level would vanish in its input.
@@ -49,6 +50,10 @@ class InputTransform:
         offset_std: standard deviation of Gaussian noise that is the same for all frames of a
             window, in training. It imitates what differs between recordings but not within one
             (a face's shape, a microphone), of which a small corpus shows little.
+        channel_dropout: probability with which a channel is zero for all frames of a window, in
+            training; the others grow so that their sum stays the same on average.
+        speed: a window runs in training at a random speed between 1 / (1 + speed) and 1 + speed,
+            around its middle; frames that it then lacks are masked. Labels move with the frames.
         modality_dropout: probability with which a window loses each of its modalities in
             training; at least one that was observed stays.
     """
@@ -57,6 +62,8 @@ class InputTransform:
     noise_std: float
     noise_always: bool
     offset_std: float
+    channel_dropout: float
+    speed: float
     modality_dropout: float
 
     def __post_init__(self):
@@ -80,6 +87,9 @@ class InputTransform:
             UserError: `standardize` lacks a modality.
         """
         noise_key, offset_key, drop_key = jax.random.split(key, 3)
+        channel_key, speed_key = jax.random.split(jax.random.fold_in(key, 3))
+        if train and self.speed:
+            batch = change_speed(speed_key, batch, self.speed)
         features = {}
         for i, (name, x) in enumerate(batch.features.items()):
             mask = batch.modality_masks[name][..., None]
@@ -100,6 +110,10 @@ class InputTransform:
                 shape = (x.shape[0], 1, x.shape[2])
                 offset = jax.random.normal(jax.random.fold_in(offset_key, i), shape)
                 x = x + self.offset_std * offset
+            if self.channel_dropout and train:
+                shape, stays = (x.shape[0], 1, x.shape[2]), 1 - self.channel_dropout
+                kept = jax.random.bernoulli(jax.random.fold_in(channel_key, i), stays, shape)
+                x = jnp.where(kept, x / stays, 0.0)
             features[name] = jnp.where(mask, x, 0.0)
         masks = dict(batch.modality_masks)
         if train and self.modality_dropout and len(masks) > 1:
@@ -133,6 +147,38 @@ def standardize_window(
     centred = jnp.where(mask, x - mean, 0)
     std = jnp.sqrt(jnp.square(centred).sum((1, 2), keepdims=True) / count)
     return centred / (std + 1e-6)
+
+
+def change_speed(key: Array, batch: Batch, most: float | int) -> Batch:
+    """Each window at a speed of its own: every frame becomes the one nearest to its new time.
+
+    Modalities with one vector per window stay as they are.
+
+    Args:
+        key: of the draw.
+        batch: windows of t frames.
+        most: speeds lie between 1 / (1 + most) and 1 + most, evenly in their logarithms.
+    """
+    rows, frames = batch.frame_mask.shape
+    bound = jnp.log1p(most)
+    speed = jnp.exp(jax.random.uniform(key, (rows, 1), minval=-bound, maxval=bound))
+    middle = (frames - 1) / 2
+    source = jnp.round(middle + speed * (jnp.arange(frames) - middle)).astype(jnp.int32)
+    inside = (source >= 0) & (source < frames)
+    source = jnp.clip(source, 0, frames - 1)
+
+    def moved(x: Array) -> Array:
+        if x.shape[1] != frames:
+            return x
+        return jnp.take_along_axis(x, source.reshape(*source.shape, *[1] * (x.ndim - 2)), axis=1)
+
+    return batch.replace(
+        features={m: moved(x) for m, x in batch.features.items()},
+        modality_masks={m: moved(x) for m, x in batch.modality_masks.items()},
+        frame_mask=moved(batch.frame_mask) & inside,
+        targets=moved(batch.targets),
+        target_mask=moved(batch.target_mask) & inside,
+    )
 
 
 def drop_modalities(

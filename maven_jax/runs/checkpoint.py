@@ -211,7 +211,7 @@ class Checkpoints:
             manager.save(
                 step,
                 args=ocp.args.Composite(
-                    weights=ocp.args.StandardSave(state.weights),
+                    weights=ocp.args.StandardSave(state.predicting),
                     optimizer=ocp.args.StandardSave(_rest(state)),
                     position=ocp.args.JsonSave(dict(position)),
                     control=ocp.args.JsonSave(dict(control)),
@@ -317,7 +317,11 @@ class Checkpoints:
                 "the data otherwise; take another --workdir, with --init-from for its weights"
             )
         position = _read_json(self.folder / str(step), "position")
-        return TrainState(weights=restored["weights"], **restored["optimizer"]), position
+        weights, rest = restored["weights"], restored["optimizer"]
+        if "params" in rest:
+            average, weights = weights.params, weights.replace(params=rest.pop("params"))
+            rest["average"] = average
+        return TrainState(weights=weights, **rest), position
 
     def restore_weights(self, step: int, like: Weights) -> Weights:
         """The weights alone, laid out as `like` is.
@@ -399,7 +403,9 @@ def _barrier(*, key: str, timeout_ms: int) -> None:
 
 def _rest(state: TrainState) -> dict[str, Any]:
     """What only training needs."""
-    return {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale}
+    rest = {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale}
+    # The saved weights are those to predict with.
+    return rest if state.average is None else rest | {"params": state.weights.params}
 
 
 def _abstract(tree: Any) -> Any:

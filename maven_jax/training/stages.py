@@ -162,9 +162,10 @@ class Stage:
         """The state in which the stage starts from some weights, the optimiser's being fresh."""
         init = jax.jit(self.tx.init, out_shardings=self.shardings.opt_state)
         scale = jax.device_put(jnp.ones((), jnp.float32), self.shardings.lr_scale)
-        return TrainState(
-            step=step, weights=weights, opt_state=init(weights.params), lr_scale=scale
-        )
+        average = None
+        if self.like.average is not None:
+            average = jax.tree.map(jnp.copy, weights.params)
+        return TrainState(step, weights, init(weights.params), scale, average)
 
 
 class StageBuilder:
@@ -201,7 +202,11 @@ class StageBuilder:
 
         tx = optax.GradientTransformation(lambda params: init(select(params)), update)
         like, shardings = abstract_state(
-            experiment.abstract_weights, tx, experiment.mesh, experiment.rules
+            experiment.abstract_weights,
+            tx,
+            experiment.mesh,
+            experiment.rules,
+            experiment.averages,
         )
         step = make_train_step(
             experiment.model,
@@ -212,6 +217,7 @@ class StageBuilder:
             rules=experiment.rules,
             shardings=shardings,
             accumulate_steps=config.train.accumulate_steps,
+            ema_decay=config.train.ema_decay,
             seed=config.seed,
             select=select,
         )

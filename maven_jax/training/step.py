@@ -36,6 +36,17 @@ def merged(params: Any, trained: Any) -> Any:
     return {k: merged(v, trained[k]) if k in trained else v for k, v in params.items()}
 
 
+def averaged(average: Any, params: Any, step: Array, decay: float | int) -> Any:
+    """The exponential moving average of the parameters after a step; None stays None.
+
+    Its decay grows with the steps to `decay`: early weights are forgotten sooner.
+    """
+    if average is None:
+        return None
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: a + (1 - decay).astype(a.dtype) * (p - a), average, params)
+
+
 def make_train_step(
     model: nn.Module,
     loss_fn: LossFn,
@@ -46,6 +57,7 @@ def make_train_step(
     rules: Rules,
     shardings: Any,
     accumulate_steps: int,
+    ema_decay: float | int,
     seed: int,
     select: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
@@ -62,6 +74,7 @@ def make_train_step(
         accumulate_steps: number of parts into which a batch is split; their gradients are averaged.
             Losses over the batch are then over a part, and so are BatchNorm's statistics, whose
             running values take in one part after the other.
+        ema_decay: of the state's average of the parameters, if it has one; see `averaged`.
         seed: of dropout, noise and modality dropout; seed and step number determine them.
         select: parameters -> those that train, in the same nested dicts without the others. The
             others have no gradient and stay bit for bit the same; `tx` never sees them.
@@ -110,13 +123,13 @@ def make_train_step(
             updates, opt_state = tx.update(grads, state.opt_state, trained)
             updates = jax.tree.map(lambda u: u * state.lr_scale.astype(u.dtype), updates)
             metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
+            params = merged(params, optax.apply_updates(trained, updates))
+            average = averaged(state.average, params, state.step, ema_decay)
             state = state.replace(
                 step=state.step + 1,
-                weights=state.weights.replace(
-                    params=merged(params, optax.apply_updates(trained, updates)),
-                    model_state=model_state,
-                ),
+                weights=state.weights.replace(params=params, model_state=model_state),
                 opt_state=opt_state,
+                average=average,
             )
         return state, metrics
 

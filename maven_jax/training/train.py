@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from maven_jax import recipes
@@ -136,7 +137,9 @@ def _train(
     state: Any = None
     if not start:
         state = builder.fresh(stage)
-        state = state.replace(weights=start_from(state.weights, experiment))
+        weights = start_from(state.weights, experiment)
+        average = None if state.average is None else jax.tree.map(jnp.copy, weights.params)
+        state = state.replace(weights=weights, average=average)
     record = claim(workdir, experiment, mixed, overrides)
     if start:
         control.from_json(checkpoints.control(start))
@@ -151,7 +154,7 @@ def _train(
             jax.set_mesh(experiment.mesh),
             timed("compiling the prediction step"),
         ):
-            predictor.compile(state.weights)
+            predictor.compile(state.predicting)
 
     def compile_step(stage: Stage, state: Any) -> None:
         if len(builder.groups) > 1:
@@ -198,7 +201,7 @@ def _train(
             if evaluates:
                 evaluating = functools.partial(watchdog.beat, step, "evaluating")
                 with jax.set_mesh(experiment.mesh):
-                    videos = predictor(state.weights, beat=evaluating)
+                    videos = predictor(state.predicting, beat=evaluating)
                 scores, _ = score(videos, experiment.dimensions)
                 control.update(scores["ccc"])
                 state = state.replace(

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maven_jax.data.transforms import FeatureStatistics, InputTransform, drop_modalities
+from maven_jax.data.transforms import (
+    FeatureStatistics,
+    InputTransform,
+    change_speed,
+    drop_modalities,
+)
 from maven_jax.errors import UserError
 from maven_jax.types import Batch
 
@@ -26,7 +31,13 @@ def batch(x, mask) -> Batch:
 
 def transform(**changes) -> InputTransform:
     values = dict(
-        standardize="store", noise_std=0.0, noise_always=False, offset_std=0.0, modality_dropout=0.0
+        standardize="store",
+        noise_std=0.0,
+        noise_always=False,
+        offset_std=0.0,
+        channel_dropout=0.0,
+        speed=0.0,
+        modality_dropout=0.0,
     )
     return InputTransform(**(values | changes))
 
@@ -180,3 +191,42 @@ def test_impossible_values_are_refused():
         transform(standardize="batch")
     with pytest.raises(UserError, match="modality_dropout"):
         transform(modality_dropout=1.0)
+
+
+def test_channels_that_are_dropped_are_zero_for_a_whole_window():
+    t = transform(standardize="none", channel_dropout=0.25)
+    b = batch(np.ones((400, 3, 2)), np.ones((400, 3), bool))
+    x = np.asarray(t(b, STATISTICS, KEY, train=True).features["visual"])
+    np.testing.assert_array_equal(x, np.repeat(x[:, :1], 3, 1))
+    np.testing.assert_allclose(np.unique(x), [0, 1 / 0.75], rtol=1e-6)
+    assert (x == 0).mean() == pytest.approx(0.25, abs=0.05)
+    assert (np.asarray(t(b, STATISTICS, KEY, train=False).features["visual"]) == 1).all()
+
+
+def test_a_change_of_speed_moves_labels_with_their_frames():
+    frames = 41
+    time = np.arange(frames, dtype=np.float32)
+    x = np.broadcast_to(time[None, :, None], (64, frames, 1))
+    windows = jax.tree.map(
+        jnp.asarray,
+        Batch(
+            features={"a": x, "single": x[:, :1]},
+            modality_masks={"a": x[..., 0] != 7, "single": x[:, :1, 0] == 0},
+            frame_mask=np.ones((64, frames), bool),
+            targets=np.concatenate([x, -x], -1),
+            target_mask=x[..., 0] != 9,
+            window=np.arange(64, dtype=np.int32),
+        ),
+    )
+    changed = change_speed(KEY, windows, 0.5)
+    moved = np.asarray(changed.features["a"][..., 0])
+    np.testing.assert_array_equal(changed.targets, np.stack([moved, -moved], -1))
+    inside = np.asarray(changed.frame_mask)
+    np.testing.assert_array_equal(changed.modality_masks["a"], moved != 7)
+    np.testing.assert_array_equal(changed.target_mask, (moved != 9) & inside)
+    np.testing.assert_array_equal(changed.features["single"], x[:, :1])
+    np.testing.assert_array_equal(moved[:, frames // 2], frames // 2)
+    slopes = (moved[:, 30] - moved[:, 10]) / 20
+    np.testing.assert_allclose([slopes.min(), slopes.max()], [1 / 1.5, 1.5], atol=0.08)
+    assert inside[slopes < 0.95].all()
+    assert not inside[slopes > 1.1].all(1).any()

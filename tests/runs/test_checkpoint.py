@@ -418,6 +418,19 @@ def state_of(**params) -> TrainState:
     )
 
 
+def test_an_average_is_saved_as_the_weights_to_predict_with(tmp_path):
+    checkpoints = opened(tmp_path)
+    state = state_of(kernel=np.ones(3, np.float32))
+    state = state.replace(average={"kernel": np.full(3, 2.0, np.float32)})
+    checkpoints.save(3, state, {}, {})
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(3, state)
+    for ours, theirs in zip(leaves(restored), leaves(state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    weights = checkpoints.restore_weights(3, state.weights)
+    np.testing.assert_array_equal(weights.params["kernel"], [2, 2, 2])
+
+
 def test_state_and_position_come_back(tmp_path):
     checkpoints = opened(tmp_path)
     state = state_of(kernel=np.arange(6.0, dtype=np.float32).reshape(2, 3), bias=np.ones(3))
