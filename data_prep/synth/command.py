@@ -19,6 +19,7 @@ import cv2
 
 from data_prep.synth.files import CHALLENGE, write_media
 from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
+from data_prep.synth.streams import write_streams
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
@@ -56,7 +57,13 @@ videos ({template} lists their frames), and must not be used for training.
 
 
 def write_corpus(
-    out: Path, *, videos: int, seconds: float | int, seed: int, workers: int = 2
+    out: Path,
+    *,
+    videos: int,
+    seconds: float | int,
+    seed: int,
+    offsets: float | int = 1.0,
+    workers: int = 2,
 ) -> None:
     """Writes the corpus, or what is missing of it.
 
@@ -65,13 +72,14 @@ def write_corpus(
         videos: number of faces (annotations); a pair in one recording counts as two.
         seconds: duration of each video.
         seed: same seed, same bytes, whatever `workers`.
+        offsets: how far people differ from each other in what they show at rest.
         workers: processes.
 
     Raises:
         UserError: an argument is out of range, or `out` holds other things.
     """
     out = Path(out)
-    parameters = _checked(out, videos, seconds, seed, workers)
+    parameters = _checked(out, videos, seconds, seed, offsets, workers)
     with alone(out, "synth"):
         _write_missing(out, parameters, workers)
 
@@ -81,7 +89,7 @@ def _write_missing(out: Path, parameters: dict, workers: int) -> None:
     videos, seconds, seed = (parameters[k] for k in ("videos", "seconds", "seed"))
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / PARAMETERS, _json(parameters))
-    cast = plan_corpus(videos, seed)
+    cast = plan_corpus(videos, seed, parameters.get("offsets", 1.0))
     marks = {m.stem: out / "truth" / "planted" / f"{m.stem}.json" for m in cast}
     todo = [m for m in cast if not marks[m.stem].exists()]
     if not todo and (out / PLANTED).exists():
@@ -99,7 +107,14 @@ def _write_missing(out: Path, parameters: dict, workers: int) -> None:
     write_file(out / PLANTED, _json(planted))
 
 
-def _checked(out: Path, videos: int, seconds: float | int, seed: int, workers: int) -> dict:
+def _checked(
+    out: Path,
+    videos: int,
+    seconds: float | int,
+    seed: int,
+    offsets: float | int,
+    workers: int,
+) -> dict:
     """The parameters as they are recorded, after checking them against those in `out`."""
     if videos < 1:
         raise UserError(f"--videos {videos}: at least 1")
@@ -109,7 +124,11 @@ def _checked(out: Path, videos: int, seconds: float | int, seed: int, workers: i
         raise UserError(f"--seed {seed}: 0 or more")
     if workers < 1:
         raise UserError(f"--workers {workers}: at least 1")
+    if not 0 <= offsets <= 10:
+        raise UserError(f"--offsets {offsets:g}: from 0 to 10")
     parameters = {"format": FORMAT, "videos": videos, "seconds": float(seconds), "seed": seed}
+    if offsets != 1:  # corpora from before it was there have none
+        parameters["offsets"] = float(offsets)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file, not a folder")
     if not out.is_dir() or not any(path.name != RECORDS for path in out.iterdir()):
@@ -121,10 +140,11 @@ def _checked(out: Path, videos: int, seconds: float | int, seed: int, workers: i
     except (OSError, ValueError) as error:
         raise UserError(f"{out / PARAMETERS}: {error}") from None
     existing = existing if isinstance(existing, dict) else {}
-    differing = [k for k in parameters if existing.get(k) != parameters[k]]
+    keys = [*parameters, *(k for k in existing if k == "offsets" and k not in parameters)]
+    differing = [k for k in keys if existing.get(k) != parameters.get(k)]
     if differing:
         has = ", ".join(f"{k} {existing.get(k)}" for k in differing)
-        asked = ", ".join(f"{k} {parameters[k]}" for k in differing)
+        asked = ", ".join(f"{k} {parameters.get(k)}" for k in differing)
         raise UserError(f"{out}: holds a corpus of {has}, not {asked}; name a new folder")
     return parameters
 
@@ -238,9 +258,28 @@ def main(argv: list[str]) -> int:
         "--workers", type=int, default=os.cpu_count() or 1, metavar="W",
         help="processes (default: one per core); the bytes do not depend on it",
     )  # fmt: skip
+    parser.add_argument(
+        "--offsets", type=float, default=1.0, metavar="F",
+        help="how far people differ from each other in what they show at rest (default 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--streams", action="store_true",
+        help="instead of videos write what other systems predicted of them, at 10 Hz: noisy, late, "
+        "with offsets per person; for `prepare --features`",
+    )  # fmt: skip
     args = parser.parse_args(argv)
+    if args.streams:
+        write_streams(args.out, videos=args.videos, seconds=args.seconds, seed=args.seed)
+        after = f"maven-jax prepare --features {args.out}/features --root {args.out} --out STORE"
+        say(f"next: {after}")
+        return 0
     write_corpus(
-        args.out, videos=args.videos, seconds=args.seconds, seed=args.seed, workers=args.workers
+        args.out,
+        videos=args.videos,
+        seconds=args.seconds,
+        seed=args.seed,
+        offsets=args.offsets,
+        workers=args.workers,
     )
     sizes = ", ".join(f"{size} {split}" for split, size in split_sizes(args.videos).items())
     after = f"maven-jax prepare --root {args.out} --out STORE"

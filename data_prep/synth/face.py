@@ -66,7 +66,8 @@ class Looks:
     long_hair: bool
 
 
-def draw_looks(rng: np.random.Generator) -> Looks:
+def draw_looks(rng: np.random.Generator, offsets: Number = 1.0) -> Looks:
+    """Draws a person; `offsets` multiplies how far faces at rest differ in what they show."""
     return Looks(
         skin=SKINS[int(rng.integers(len(SKINS)))],
         hair=HAIRS[int(rng.integers(len(HAIRS)))],
@@ -78,8 +79,8 @@ def draw_looks(rng: np.random.Generator) -> Looks:
         mouth_width=float(rng.uniform(19, 22)),
         mouth_y=float(rng.uniform(22, 25)),
         brow_y=float(rng.uniform(-1.5, 1.5)),
-        rest_smile=float(rng.normal(0, 0.08)),
-        rest_eyes=float(rng.normal(0, 0.06)),
+        rest_smile=float(rng.normal(0, 0.08 * offsets)),
+        rest_eyes=float(rng.normal(0, 0.06 * offsets)),
         hair_line=float(rng.uniform(-36, -30)),
         long_hair=bool(rng.random() < 0.5),
     )

@@ -26,6 +26,7 @@ class CastMember:
         unlabelled: share of the annotation's rows that are -5.
         faceless_runs: number of runs of frames without a face.
         faceless_first: whether one of these is at the very start.
+        offsets: how far people differ from each other in what they show at rest; 1 as a rule.
     """
 
     name: str
@@ -34,6 +35,7 @@ class CastMember:
     unlabelled: float = 0.0
     faceless_runs: int = 0
     faceless_first: bool = False
+    offsets: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def split_sizes(videos: int) -> dict[str, int]:
     return {"train": videos - validation - test, "validation": validation, "test": test}
 
 
-def plan_corpus(videos: int, seed: int) -> list[Media]:
+def plan_corpus(videos: int, seed: int, offsets: float = 1.0) -> list[Media]:
     """Draws who is in which video, `videos` faces in all.
 
     A longer corpus does not begin with a shorter one. The blemishes that cost a modality (pair, no
@@ -117,7 +119,10 @@ def plan_corpus(videos: int, seed: int) -> list[Media]:
             )
             pairs, mute, silent = pairs - is_pair, mute - takes_words, silent - takes_sound
             remaining -= len(people_here)
-    return _with_every_blemish(media) if videos >= FULL_CAST else media
+    media = _with_every_blemish(media) if videos >= FULL_CAST else media
+    return [
+        replace(m, cast=tuple(replace(member, offsets=offsets) for member in m.cast)) for m in media
+    ]
 
 
 def _deal(rng: np.random.Generator, choices: tuple, num: int) -> list:

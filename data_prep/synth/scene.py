@@ -131,8 +131,8 @@ def direct(media: Media, seconds: float | int, seed: int) -> Scene:
         spread = 1.35 if len(media.cast) > 1 else 1.0
         actors.append(
             Actor(
-                looks=draw_looks(person),
-                timbre=draw_timbre(person),
+                looks=draw_looks(person, member.offsets),
+                timbre=draw_timbre(person, member.offsets),
                 feeling=feeling,
                 face=show(face, feeling, noise=FACE_NOISE, noise_s=FACE_NOISE_S,
                           delay_range_s=FACE_DELAY_S, sign=sign),

@@ -35,11 +35,12 @@ class Timbre:
     breath: float
 
 
-def draw_timbre(rng: np.random.Generator) -> Timbre:
+def draw_timbre(rng: np.random.Generator, offsets: float = 1.0) -> Timbre:
+    """Draws a voice; `offsets` multiplies how far voices differ in what they show."""
     return Timbre(
-        pitch_hz=float(170 * np.exp(rng.normal(0, 0.06))),
-        tilt=float(rng.normal(0, 0.06)),
-        formant=float(np.exp(rng.normal(0, 0.05))),
+        pitch_hz=float(170 * np.exp(rng.normal(0, 0.06 * offsets))),
+        tilt=float(rng.normal(0, 0.06 * offsets)),
+        formant=float(np.exp(rng.normal(0, 0.05 * offsets))),
         breath=float(rng.uniform(0.025, 0.04)),
     )
 
