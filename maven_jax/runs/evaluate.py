@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from maven_jax.evaluation.bootstrap import ccc_interval
 from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
@@ -87,6 +88,7 @@ def evaluate(
             videos = predictor(weights, label=label, beat=evaluating)
         scores, by_video = score(videos, experiment.dimensions)
         scores |= {
+            "ccc_interval": ccc_interval(videos, experiment.dimensions),
             "dimensions": list(experiment.dimensions),
             "split": split,
             "fold": config.data.fold,
