@@ -25,6 +25,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 train_split="train",
                 eval_split="validation",
                 fold=None,
+                # With a fold: the number of folds and a file of groups; both None: ABAW's six.
+                folds=None,
+                fold_groups=None,
                 mix={},
                 window=dict(kind="sliding", length=300, hop=200, step_s=None),
                 num_threads=8,

@@ -32,7 +32,7 @@ def get_config(arg: str = "maven") -> ConfigDict:
         c = recipes.load(arg or "maven")
         init = {}
     c.data.update(store="stores/mine", train_split="train", eval_split="validation")
-    c.data.synthetic = c.data.fold = None
+    c.data.synthetic = c.data.fold = c.data.folds = c.data.fold_groups = None
     c.data.mix = {}
     c.optimizer.update(
         learning_rate=c.optimizer.learning_rate / 10, schedule_kind="cosine", warmup_epochs=1.0

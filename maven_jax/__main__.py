@@ -20,6 +20,10 @@ COMMANDS = {
     "inspect": ("maven_jax.commands.inspect_store", "show what a feature store holds"),
     "train": ("maven_jax.commands.train", "train a model by a recipe, then evaluate it"),
     "evaluate": ("maven_jax.commands.evaluate", "score a trained model: CCC, predictions, plots"),
+    "cross-validate": (
+        "maven_jax.commands.cross_validate",
+        "train on every fold of a store, score what was held out",
+    ),
     "predict": ("maven_jax.commands.predict", "predict your own videos, sounds or face crops"),
     "convert": ("maven_jax.commands.convert", "convert released PyTorch weights"),
     "export": ("maven_jax.commands.export", "write a trained model as one portable folder"),

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from maven_jax import recipes, state
-from maven_jax.data.folds import fold_entries, fold_statistics
+from maven_jax.data.folds import cut, digest_of, fold_entries, fold_statistics, is_official
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
@@ -115,11 +115,39 @@ class Experiment:
         Raises:
             UserError: no such split or fold.
         """
-        store, fold = self.store, self.config.data.fold
-        store.check_split(split)
-        if fold is None:
-            return store.videos(split)
-        return fold_entries(store, fold).get(split, store.videos(split))
+        if self.config.data.fold is not None and split in ("train", "validation"):
+            return self._fold[split]
+        self.store.check_split(split)
+        return self.store.videos(split)
+
+    @cached_property
+    def _fold(self) -> dict[str, tuple[VideoEntry, ...]]:
+        data = self.config.data
+        return fold_entries(self.store, data.fold, data.folds, data.fold_groups)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a fold holds videos of the store's training split back."""
+        data = self.config.data
+        return not is_official(data.fold, data.folds, data.fold_groups)
+
+    @property
+    def held_out(self) -> str | None:
+        """A digest of the names of the videos that the recipe's fold holds out; None without."""
+        return None if self.config.data.fold is None else digest_of(self._fold["validation"])
+
+    def check_held_out(self, trained: str | None) -> None:
+        """Raises UserError if the fold holds out other videos than it did in training.
+
+        Args:
+            trained: `held_out` in training; None if it is not known.
+        """
+        data = self.config.data
+        if data.fold is not None and trained not in (None, self.held_out):
+            raise UserError(
+                f"config.data.fold={data.fold} holds out other videos than when the run was "
+                f"trained; {data.fold_groups or self.store.path} was changed since"
+            )
 
     def windows(self, split: str, *, train: bool) -> Windows:
         """The windows of a split: as recipe `data.window` says; `eval.hop` apart outside training.
@@ -145,10 +173,9 @@ class Experiment:
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
         """Moments of the store's training videos, or of those of the recipe's fold."""
-        # Without folds, and in fold 0, the training list is the official one.
-        if not self.config.data.fold:
+        if not self.holds_back:
             return self.store.statistics
-        return fold_statistics(self.store, fold_entries(self.store, self.config.data.fold)["train"])
+        return fold_statistics(self.store, self._fold["train"])
 
     @cached_property
     def statistics(self) -> FeatureStatistics:
@@ -260,7 +287,19 @@ class Experiment:
         untrained = ", ".join(name for name, spec in modalities.items() if spec.untrained)
         if untrained:
             lines.append(f"note: the encoders of {untrained} are untrained (random weights)")
-        return lines
+        return [*lines, *self._describe_fold()]
+
+    def _describe_fold(self) -> list[str]:
+        data = self.config.data
+        if not self.holds_back:
+            return []
+        made = cut(self.store, data.folds, data.fold_groups)
+        train, held_out = (
+            f"{len(e)} videos ({sum(v.num_annotated for v in e):,} annotated frames)"
+            for e in (self._fold["train"], self._fold["validation"])
+        )
+        line = f"fold {data.fold} of {len(made.parts)}: trains on {train}, holds out {held_out}"
+        return [line, *(f"note: {note}" for note in made.notes)]
 
 
 def open_store(recorded: str, given: str | None) -> Store:

@@ -123,7 +123,9 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("data.window.kind", (TEXT,)),
     ("data.window.step_s", (Number(0, 3600, above=True), NONE)),
     ("data.window.*", (_whole(1, MOST_FRAMES),)),
-    ("data.fold", (_whole(0, 100), NONE)),
+    ("data.fold", (_whole(0, 100_000), NONE)),
+    ("data.folds", (_whole(2, 100_000), NONE)),
+    ("data.fold_groups", (TEXT, NONE)),
     ("data.mix", (SECTION,)),
     ("data.mix.*.*", ()),
     ("data.mix.*", (SECTION,)),
@@ -201,6 +203,13 @@ def check_values(sections: Mapping[str, Any]) -> None:
         if rest not in sections[name]:
             raise UserError(f"config.{name} lacks {rest}")
     _check_section("", {k: v for k, v in sections.items() if k != "model"})
+    data = sections["data"]
+    for key in ("folds", "fold_groups"):
+        if data["fold"] is None and data[key] is not None:
+            raise UserError(
+                f"config.data.{key}={data[key]!r} needs config.data.fold, the number of the fold "
+                "to hold out; `maven-jax cross-validate` takes one after the other"
+            )
 
 
 def _check_section(prefix: str, section: Mapping[str, Any]) -> None:

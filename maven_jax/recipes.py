@@ -59,6 +59,23 @@ def from_json(config: dict[str, Any]) -> Config:
         raise UserError(f"not the config of a run: {error}") from error
 
 
+# Keys that recorded configs may lack, as they came later; the value is what a run then did.
+_LATER: dict[str, dict[str, Any]] = {"data": {"folds": None, "fold_groups": None}}
+
+
+def from_record(config: dict[str, Any]) -> Config:
+    """`from_json` of what a run recorded, with the keys that came to be since.
+
+    Raises:
+        UserError: a key is none that a recipe can have.
+    """
+    filled = dict(config)
+    for name, keys in _LATER.items():
+        if isinstance(filled.get(name), dict):
+            filled[name] = keys | filled[name]
+    return from_json(filled)
+
+
 def find(name: str, group: str = "") -> tuple[Path, str]:
     """The file of a recipe and the argument behind its colon.
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from maven_jax.errors import UserError
 from maven_jax.evaluation.smoothing import WIDTHS_FILE, Smoothing, box_filter
 from maven_jax.evaluation.split_predictor import PredictedVideo
+from maven_jax.evaluation.sums import ccc_of, sums_of
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
 from maven_jax.outputs import OutputFile
@@ -55,27 +56,14 @@ class Tuned:
 def sums(
     videos: Sequence[PredictedVideo], dimension: int, widths: Sequence[int]
 ) -> Float64[np.ndarray, "w v 6"]:
-    """For each width and video: n, Σx, Σy, Σx², Σy², Σxy over annotated frames.
-
-    Values lie in [-1, 1], so that float64 sums keep all the digits that a score has.
-    """
+    """For each width and video: the sums over annotated frames, see `sums_of`."""
     out = np.zeros((len(widths), len(videos), 6))
     for w, width in enumerate(widths):
         for v, video in enumerate(videos):
             smooth = box_filter(video.predictions, (width, width))[:, dimension]
-            x = smooth[video.target_mask].astype(np.float64)
-            y = video.targets[video.target_mask, dimension].astype(np.float64)
-            out[w, v] = len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y
+            mask = video.target_mask
+            out[w, v] = sums_of(smooth[mask], video.targets[mask, dimension])
     return out
-
-
-def ccc_of(total: Float64[np.ndarray, "*k 6"]) -> Float64[np.ndarray, "*k"]:
-    """CCC by population moments from `sums`; 0 where both tracks stand still."""
-    n = np.maximum(total[..., 0], 1)
-    mean_x, mean_y = total[..., 1] / n, total[..., 2] / n
-    covariance = total[..., 5] / n - mean_x * mean_y
-    spread = total[..., 3] / n + total[..., 4] / n - 2 * mean_x * mean_y
-    return np.divide(2 * covariance, spread, out=np.zeros_like(spread), where=spread > 1e-12)
 
 
 def tune(

@@ -17,7 +17,7 @@ from maven_jax.evaluation import plots
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
-from maven_jax.inputs import read_json
+from maven_jax.inputs import mismatch, read_json
 from maven_jax.outputs import Product
 from maven_jax.store.reader import Store
 from maven_jax.types import DIMENSIONS
@@ -36,6 +36,18 @@ _SCORES: Any = {
     "num_parameters": int,
     "untrained_encoders": [str],
     "videos": {str: dict},
+}
+# Of evaluations that write it: of one recording there is none, and older ones lack it.
+_ENDS = ([float], None)
+_INTERVAL: Any = {
+    "ccc_interval": (
+        {
+            **{f"ccc{d}": _ENDS for d in ("", "_valence", "_arousal")},
+            "level": float,
+            "recordings": int,
+        },
+        None,
+    )
 }
 _PLOTTED = 3  # best and worst videos of which a curve is drawn
 _TIME_CHUNK = 20_000
@@ -177,7 +189,7 @@ def _title(scores: Mapping[str, Any]) -> str:
 
 
 def read_scores(workdir: Path, split: str) -> dict[str, Any]:
-    """What an evaluation wrote into a workdir.
+    """What an evaluation wrote into a workdir; `ccc_interval` is None where it wrote none.
 
     Raises:
         UserError: the split was not evaluated there, or something else was written there.
@@ -187,4 +199,8 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any]:
         raise UserError(
             f"{path}: not there; `maven-jax evaluate --workdir {workdir} --split {split}` writes it"
         )
-    return read_json(path, "the scores that an evaluation writes: evaluate it again", _SCORES)
+    kind = "the scores that an evaluation writes: evaluate it again"
+    scores = {"ccc_interval": None} | read_json(path, kind, _SCORES)
+    if fault := mismatch(scores, _INTERVAL):
+        raise UserError(f"{path}: {fault}; expected {kind}")
+    return scores

@@ -200,7 +200,7 @@ def _check_seal(folder: Path) -> None:
 def _read_config(path: Path) -> Config:
     content = read_json(path, "a resolved recipe")
     try:
-        config = recipes.from_json(content)
+        config = recipes.from_record(content)
         check_sections(config)
         refuse_own_file(config)
         as_widths(config.eval.smooth_frames, "eval.smooth_frames")

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from maven_jax.evaluation.bootstrap import ccc_interval
 from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
@@ -18,7 +19,7 @@ from maven_jax.experiment import Experiment, check_features, open_store
 from maven_jax.outputs import Product
 from maven_jax.progress import say, timed
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.workdir import read_record
+from maven_jax.runs.workdir import held_out, read_record
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters, put_weights
@@ -62,6 +63,9 @@ def evaluate(
     # Released weights come without the statistics and names of the features they were trained on.
     released = record.get("statistics") == "store"
     check_features(features, record["features"], identity=not released)
+    foreign = record["store_fingerprint"] not in (None, features.fingerprint)
+    if not foreign:
+        experiment.check_held_out(held_out(record))
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
     step = checkpoints.resolve(which)
 
@@ -73,7 +77,6 @@ def evaluate(
         weights = checkpoints.restore_weights(step, fresh)
     checkpoints.close()
     predictor = experiment.predictor(split, shardings)
-    foreign = record["store_fingerprint"] not in (None, features.fingerprint)
     name = f"{split}@{features.path.resolve().name}" if foreign else split
     with hosts.alone_as_writer(workdir, f"evaluate-{name}"):
         report = report_of(workdir, name, "evaluate", force)
@@ -85,6 +88,7 @@ def evaluate(
             videos = predictor(weights, label=label, beat=evaluating)
         scores, by_video = score(videos, experiment.dimensions)
         scores |= {
+            "ccc_interval": ccc_interval(videos, experiment.dimensions),
             "dimensions": list(experiment.dimensions),
             "split": split,
             "fold": config.data.fold,

@@ -55,6 +55,8 @@ def predict_split(
     config = from_json(model.config.to_dict())
     config.eval.smooth_frames = (0, 0)
     experiment = Experiment(config, features, target_mean=model.trained_on.target_mean)
+    if features.fingerprint == model.record.get("store_fingerprint"):
+        experiment.check_held_out(model.trained_on.held_out)
     experiment = experiment.on_this_machine()
     everywhere = NamedSharding(experiment.mesh, P())
     weights = jax.device_put(model.weights, everywhere)

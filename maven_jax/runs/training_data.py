@@ -21,12 +21,14 @@ class TrainingData:
             elsewhere.
         target_mean: of valence and arousal in training.
         splits: split -> `videos`, `frames`, `annotated` frames.
+        held_out: a digest of the videos that its fold held out; None without a fold.
     """
 
     modalities: dict[str, ModalitySpec]
     encoders: dict[str, dict[str, Any]]
     target_mean: tuple[float, float]
     splits: dict[str, dict[str, int]]
+    held_out: str | None = None
 
     @classmethod
     def of(cls, experiment: Experiment) -> TrainingData:
@@ -46,6 +48,7 @@ class TrainingData:
             encoders={m: encoders[m] for m in modalities if m in encoders},
             target_mean=experiment.target_mean,
             splits=splits,
+            held_out=experiment.held_out,
         )
 
     def kinds(self) -> dict[str, dict[str, Any]]:
@@ -59,6 +62,7 @@ class TrainingData:
             "encoders": self.encoders,
             "target_mean": list(self.target_mean),
             "splits": self.splits,
+            "held_out": self.held_out,
         }
 
     @classmethod
@@ -79,6 +83,9 @@ class TrainingData:
                     raise ValueError(f"modality {spec.name!r} without its spec")
                 modalities[spec.name] = spec
             valence, arousal = content["target_mean"]
+            held_out = content.get("held_out")
+            if not isinstance(held_out, str | None):
+                raise ValueError(f"held_out {held_out!r}")
             return cls(
                 modalities=modalities,
                 encoders={str(m): dict(section) for m, section in content["encoders"].items()},
@@ -87,6 +94,7 @@ class TrainingData:
                     str(s): {k: int(counts[k]) for k in ("videos", "frames", "annotated")}
                     for s, counts in content["splits"].items()
                 },
+                held_out=held_out,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(

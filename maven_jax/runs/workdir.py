@@ -36,6 +36,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 _FREE = (
     "mesh.",
     "checkpoint.",
+    "data.fold_groups",  # of it the videos that the fold holds out are compared
     "data.num_threads",
     "data.resident",
     "data.store",
@@ -49,7 +50,7 @@ _RECORD: Any = {
     "features": {str: {"dim": int, "encoder": (str, None), "sha256": (str, None)}},
     "store_fingerprint": (str, None),
 }
-# Keys that the configs of the first runs lack.
+# Keys that the configs of the first runs lack (for later ones see `recipes.from_record`).
 _LATER_KEYS = {
     "data": ("fold", "mix", "resident"),
     "eval": ("smooth_frames",),
@@ -184,6 +185,7 @@ def claim(
                     f"{workdir} was trained on other features than {now.path} holds now; "
                     "take another --workdir"
                 )
+        experiment.check_held_out(held_out(earlier))
     elif jax.process_index() == 0:
         write_json(path, record)
     return record
@@ -219,7 +221,7 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{workdir}: no {CONFIG_FILE} here; is it the workdir of a training run?")
     record = read_json(path, _KIND, _RECORD)
     try:
-        config = recipes.from_json(record["config"])
+        config = recipes.from_record(record["config"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     for section, keys in _LATER_KEYS.items():
@@ -235,6 +237,12 @@ def read_record(workdir: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{path}: {error}") from None
     _check_model_files(path, config, record)
     return config, record
+
+
+def held_out(record: Mapping[str, Any]) -> str | None:
+    """The digest of the videos that a run's fold held out; None if its record does not say."""
+    trained_on = record.get("trained_on")
+    return trained_on.get("held_out") if isinstance(trained_on, Mapping) else None
 
 
 def _check_model_files(path: Path, config: Config, record: Mapping[str, Any]) -> None:

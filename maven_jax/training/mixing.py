@@ -42,7 +42,7 @@ def _open_one(store: str, split: str, weight: Any, *, name: str, experiment: Exp
     mixed = Store(store)
     mixed.check_split(split, f"{key}: ")
     # The validation videos of a fold lie in both splits.
-    held_out = split == config.data.eval_split or bool(config.data.fold)
+    held_out = split == config.data.eval_split or experiment.holds_back
     if mixed.fingerprint == main.fingerprint and held_out:
         raise UserError(f"{key}: split {split} of {store} is what the run is evaluated on")
     for modality, spec in experiment.modalities.items():

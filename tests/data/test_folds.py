@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maven_jax.data.folds import NUM_FOLDS, fold_entries, fold_statistics
+from maven_jax.data.folds import NUM_FOLDS, cut, fold_entries, fold_statistics, read_groups
 from maven_jax.errors import UserError
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import Frames, ModalitySpec
@@ -156,3 +158,78 @@ def test_what_cannot_be_cut_is_refused(tmp_path):
     unsplit = write(tmp_path / "unsplit", TRAIN, [])
     with pytest.raises(UserError, match="'validation'"):
         fold_entries(unsplit, 1)
+
+
+def in_groups(tmp_path: Path, groups: dict[str, str]) -> str:
+    file = tmp_path / "groups.csv"
+    rows = [f"{group},{video},note" for video, group in groups.items()]
+    file.write_text("\n".join(["group,video,other", *rows]))
+    return str(file)
+
+
+PERSON = {v: f"p{i % 4}" for i, v in enumerate(sorted({stem_of(v) for v in TRAIN + VALIDATION}))}
+PEOPLE = {v: PERSON[stem_of(v)] for v in TRAIN + VALIDATION}
+
+
+@pytest.mark.parametrize(
+    ("folds", "groups", "count"), [(3, None, 3), (7, None, 7), (3, PEOPLE, 3), (None, PEOPLE, 4)]
+)
+def test_own_folds_hold_every_recording_and_group_out_once(store, tmp_path, folds, groups, count):
+    file = None if groups is None else in_groups(tmp_path, groups)
+    held_out = []
+    for fold in range(count):
+        parts = fold_entries(store, fold, folds, file)
+        train, validation = names(parts["train"]), names(parts["validation"])
+        held_out += validation
+        assert sorted(train + validation) == sorted(TRAIN + VALIDATION)
+        assert not {stem_of(v) for v in validation} & {stem_of(v) for v in train}
+        if groups:
+            assert not {groups[v] for v in validation} & {groups[v] for v in train}
+    assert sorted(held_out) == sorted(TRAIN + VALIDATION)
+    with pytest.raises(UserError, match=f"there are {count} folds"):
+        fold_entries(store, count, folds, file)
+
+
+def test_own_folds_are_about_equal_in_annotated_frames(store):
+    made = cut(store, 4)
+    frames = [sum(e.num_annotated for e in part) for part in made.parts]
+    assert max(frames) - min(frames) <= max(e.num_annotated for e in made.videos)
+    assert cut(Store(store.path), 4) == made
+
+
+def test_groups_that_share_a_recording_stay_together(store, tmp_path):
+    groups = PEOPLE | {"c_left": "guest", "g_left": "guest", "unheard_of": "p9"}
+    made = cut(store, groups=in_groups(tmp_path, groups))
+    (apart,) = [p for p in made.parts if "c_left" in names(p)]
+    assert {"c_right", "g", "g_left"} <= set(names(apart))
+    assert any("guest" in n and "stay together" in n for n in made.notes)
+    assert any("unheard_of" in n for n in made.notes)
+    assert len(made.parts) == 4 - len({PEOPLE["c_right"], PEOPLE["g"]}) + 1
+
+
+def test_videos_that_nobody_annotated_take_no_part(tmp_path):
+    made = write(tmp_path / "s", ["a", "b", "c"], ["v"])
+    entries = [e for e in cut(made, 2).videos if e.video != "b"]
+    made._videos["train"] = tuple(
+        dataclasses.replace(e, num_annotated=0) if e.video == "b" else e
+        for e in made.videos("train")
+    )
+    assert cut(made, 2).videos == tuple(entries)
+
+
+def test_files_of_groups_that_cannot_be_used_are_refused(store, tmp_path):
+    file = tmp_path / "groups.csv"
+    for text, message in (
+        ("video;group\na;p", "no column video, group"),
+        ("video,group\na,p\na,q", "groups.csv:3: a is in group p already"),
+        ("video,group\na,", "groups.csv:2: expected a video and its group"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_groups(file)
+    with pytest.raises(UserError, match="no group for w;"):
+        cut(store, groups=in_groups(tmp_path, {v: p for v, p in PEOPLE.items() if v != "w"}))
+    with pytest.raises(UserError, match=r"5 folds of 4 groups .* cannot be cut"):
+        cut(store, 5, in_groups(tmp_path, PEOPLE))
+    with pytest.raises(UserError, match="2 folds of 1 groups"):
+        cut(store, groups=in_groups(tmp_path, dict.fromkeys(PEOPLE, "p")))

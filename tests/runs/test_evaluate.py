@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
-from maven_jax.evaluation.report import file_stem, write_csv
+from maven_jax.evaluation.report import file_stem, read_scores, write_csv
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo, SplitPredictor
 from maven_jax.experiment import Experiment
 from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.workdir import claim, read_record
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import VideoEntry
@@ -167,6 +168,21 @@ def test_the_report_can_be_recomputed_from_its_files(store, workdir):
     expected = reference_ccc(np.array(x), np.array(y))
     assert [written["ccc_valence"], written["ccc_arousal"]] == pytest.approx(expected, abs=1e-5)
     assert len(list((workdir / "plots").glob("validation_*.png"))) >= 3
+    low, high = written["ccc_interval"]["ccc"]
+    assert written["ccc_interval"]["recordings"] == len(store.videos("validation"))
+    assert low <= written["ccc"] <= high
+
+
+def test_scores_of_an_earlier_version_have_no_interval(workdir, tmp_path):
+    written = json.loads((workdir / "eval/validation.json").read_text())
+    interval = written.pop("ccc_interval")
+    (tmp_path / "eval").mkdir()
+    path = tmp_path / "eval/validation.json"
+    path.write_text(json.dumps(written))
+    assert read_scores(tmp_path, "validation")["ccc_interval"] is None
+    path.write_text(json.dumps(written | {"ccc_interval": interval | {"ccc": "wide"}}))
+    with pytest.raises(UserError, match=r"ccc_interval\.ccc is 'wide'"):
+        read_scores(tmp_path, "validation")
 
 
 def test_a_split_without_annotations_is_predicted_and_not_scored(tmp_path, workdir, capsys):
@@ -226,3 +242,16 @@ def test_a_workdir_of_an_earlier_version_is_refused_in_one_line(workdir, tmp_pat
     with pytest.raises(UserError, match=r"written before config\.eval\.smooth_frames") as caught:
         evaluate(tmp_path, "validation")
     assert "\n" not in str(caught.value)
+
+
+def test_a_workdir_from_before_own_folds_opens_as_it_was(workdir, tmp_path):
+    record = json.loads((workdir / "config.json").read_text())
+    now, _ = read_record(workdir)
+    for key in ("folds", "fold_groups"):
+        del record["config"]["data"][key]
+    del record["trained_on"]["held_out"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    then, _ = read_record(tmp_path)
+    assert then.to_dict() == now.to_dict()
+    experiment = Experiment.of(then)
+    claim(tmp_path, experiment, {}, [])  # a run from then may be continued
