@@ -60,7 +60,11 @@ def from_json(config: dict[str, Any]) -> Config:
 
 
 # Keys that recorded configs may lack, as they came later; the value is what a run then did.
-_LATER: dict[str, dict[str, Any]] = {"data": {"folds": None, "fold_groups": None}}
+_LATER: dict[str, dict[str, Any]] = {
+    "data": {"folds": None, "fold_groups": None},
+    "inputs": {"channel_dropout": 0.0, "speed": 0.0},
+    "train": {"ema_decay": 0.0},
+}
 
 
 def from_record(config: dict[str, Any]) -> Config:
