@@ -53,7 +53,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 stages=(),
                 init={},
             ),
-            eval=dict(smooth_frames=(0, 0)),
+            # `labels`: split -> folder of annotations, for splits that the store has none of.
+            eval=dict(smooth_frames=(0, 0), labels={}),
             checkpoint=dict(keep=dict(keep_latest=2, keep_best=1), every_steps=2000),
             mesh=dict(data=-1, model=1, fsdp=False),
         )

@@ -67,5 +67,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.update(batch_size=8, num_epochs=16.0, eval_every_epochs=2.0, log_every_steps=32)
     c.train.plateau.update(min_scale=1e-3, stop_patience=None)
     c.eval.update(batch_size=16, hop=25)
+    c.eval.labels = dict(test="runs/synthetic/corpus/truth/test_labels")
     c.checkpoint.every_steps = 200
     return c

@@ -18,6 +18,11 @@ from maven_jax.errors import printable
 _LONGEST = 4000
 
 
+def _cut(line: str) -> str:
+    """The line, or its beginning if it is so long that it must quote a file."""
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
+
+
 class _Console(Console):
     """Rich's, for text from anywhere: nothing in it is markup, and nothing controls the terminal.
 
@@ -26,7 +31,7 @@ class _Console(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text as it is shown; only line breaks are kept."""
-        lines = map(printable, text.split("\n"))
+        lines = (printable(_cut(line)) for line in text.split("\n"))
         return super().render_str("\n".join(lines), **options)
 
 
@@ -53,9 +58,7 @@ def say(message: str) -> None:
 
 def complain(command: str, message: str) -> None:
     """Prints on stderr, as one line, why a command could not do something."""
-    if len(message) > _LONGEST:  # it quotes a file
-        message = message[:_LONGEST] + "…"
-    print(f"maven-jax {command}: {printable(message)}", file=sys.stderr, flush=True)
+    print(f"maven-jax {command}: {printable(_cut(message))}", file=sys.stderr, flush=True)
 
 
 @contextmanager

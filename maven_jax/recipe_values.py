@@ -174,6 +174,8 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("train.init.*", (TEXT, NONE)),
     ("eval.batch_size", (_whole(1, MOST_ROWS),)),
     ("eval.smooth_frames", (WIDTHS,)),
+    ("eval.labels", (SECTION,)),
+    ("eval.labels.*", (TEXT, NONE)),
     ("eval.hop", (_whole(1, MOST_FRAMES),)),
     ("checkpoint.every_steps", (_whole(1, 10**9),)),
     ("checkpoint.keep", (SECTION,)),

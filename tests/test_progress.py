@@ -39,3 +39,10 @@ def test_a_name_in_an_error_cannot_control_the_terminal(command, tmp_path, capsy
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "\x1b" not in error
+
+
+def test_a_line_that_quotes_a_whole_file_is_cut(capfd):
+    progress.say("not a number: " + 10_000_000 * "x")
+    printed = capfd.readouterr().out
+    assert printed.startswith("not a number: xxx")
+    assert len(printed) < 10_000

@@ -268,7 +268,7 @@ def read_csv(path: Path, features: Sequence[str]) -> FeatureRows:
         try:
             values[i] = [float(cell) if cell.strip() else np.nan for cell in cells]
         except ValueError as error:
-            raise InputError(path, f"line {i + 2}", f"not numbers: {error}") from None
+            raise InputError(path, f"line {i + 2}", f"not numbers: {str(error)[:200]}") from None
     time_s = values[:, header.time]
     bad = ~np.isfinite(time_s) | ~(np.diff(time_s, prepend=-np.inf) > 0)
     if bad.any():

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from data_prep.synth.files import CHALLENGE, write_media
 from data_prep.synth.plan import SPLITS, Media, plan_corpus, split_sizes
@@ -23,6 +24,7 @@ from data_prep.synth.streams import write_streams
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.files import write_file
+from maven_jax.media.annotations import write_annotation
 from maven_jax.outputs import RECORDS
 from maven_jax.progress import meter, say
 from maven_jax.runtime.lock import alone
@@ -30,6 +32,7 @@ from maven_jax.runtime.lock import alone
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
 PARAMETERS = Path("truth/parameters.json")
 PLANTED = Path("truth/planted.json")
+TEST_LABELS = Path("truth/test_labels")
 TEMPLATE = CHALLENGE / "VA_test_template.txt"
 
 README = """\
@@ -93,6 +96,7 @@ def _write_missing(out: Path, parameters: dict, workers: int) -> None:
     marks = {m.stem: out / "truth" / "planted" / f"{m.stem}.json" for m in cast}
     todo = [m for m in cast if not marks[m.stem].exists()]
     if not todo and (out / PLANTED).exists():
+        _write_test_labels(out, cast)
         say(f"synth: {out} is complete")
         return
     tracks = sum(len(m.cast) for m in todo)
@@ -104,7 +108,17 @@ def _write_missing(out: Path, parameters: dict, workers: int) -> None:
     write_file(out / TEMPLATE, _template(entries).encode())
     write_file(out / "README.md", _readme(parameters, entries).encode())
     planted = {"parameters": parameters, "blemishes": blemishes(entries), "media": entries}
+    _write_test_labels(out, cast)
     write_file(out / PLANTED, _json(planted))
+
+
+def _write_test_labels(out: Path, cast: list[Media]) -> None:
+    """The truth of the test videos as annotations, to score predictions by."""
+    for name in (member.name for media in cast if media.split == "test" for member in media.cast):
+        rows = np.loadtxt(
+            out / "truth" / f"{name}.csv", delimiter=",", skiprows=1, usecols=(2, 3), ndmin=2
+        )
+        write_annotation(out / TEST_LABELS / f"{name}.txt", rows)
 
 
 def _checked(

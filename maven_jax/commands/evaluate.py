@@ -24,6 +24,12 @@ def main(argv: list[str]) -> int:
     )
     p.add_argument("--store", help="another store with the same kind of features")
     p.add_argument(
+        "--labels",
+        type=local_path,
+        metavar="DIR",
+        help="score against the annotations VIDEO.txt in this folder, not the store's",
+    )
+    p.add_argument(
         "--force", action="store_true", help="replace results that `evaluate` did not write"
     )
     own_files.add_argument(p)
@@ -43,6 +49,7 @@ def main(argv: list[str]) -> int:
             split,
             which=args.checkpoint,
             store=args.store,
+            labels=args.labels,
             watchdog=watchdog,
             force=args.force,
         )

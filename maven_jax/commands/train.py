@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from maven_jax import own_files, recipes
 from maven_jax.command_line import Parser, count, local_path
@@ -81,6 +82,11 @@ def main(argv: list[str]) -> int:
         from maven_jax.runs.evaluate import evaluate
 
         scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
+        for split, folder in config.eval.labels.items():
+            if folder is None or not Path(folder).is_dir():
+                say(f"config.eval.labels.{split}: {folder} is not there, so it is not scored")
+                continue
+            evaluate(args.workdir, split, which="best", watchdog=watchdog)
         if hosts.is_writer():
             rows, plot = read_metrics(args.workdir), args.workdir / "plots" / "training.png"
             if any(row["kind"] == "train" for row in rows):  # a closed form has no curve

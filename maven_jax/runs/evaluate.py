@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from maven_jax.evaluation.bootstrap import ccc_interval
+from maven_jax.evaluation.labels import with_labels
 from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
@@ -19,6 +20,7 @@ from maven_jax.experiment import Experiment, check_features, open_store
 from maven_jax.outputs import Product
 from maven_jax.progress import say, timed
 from maven_jax.runs.checkpoint import Checkpoints
+from maven_jax.runs.metrics import read_metrics
 from maven_jax.runs.workdir import held_out, read_record
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
@@ -32,6 +34,7 @@ def evaluate(
     *,
     which: str = "best",
     store: str | None = None,
+    labels: Path | None = None,
     watchdog: Watchdog | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -45,6 +48,8 @@ def evaluate(
         split: of the store.
         which: `best` (on the run's evaluation split), `latest` or a step.
         store: another store with the same modalities; None for the run's own.
+        labels: folder of annotations, see `with_labels`; None for those that the recipe names for
+            the split, or else the store's own.
         watchdog: is told of progress; None for nobody.
         force: whether to replace files that no evaluation of this split wrote.
 
@@ -86,6 +91,10 @@ def evaluate(
             evaluating = functools.partial(watchdog.beat, step, "evaluating")
             label = f"evaluating {split} with step {step}"
             videos = predictor(weights, label=label, beat=evaluating)
+        recorded = None if foreign else config.eval.labels.get(split)
+        labels = labels or (recorded and Path(recorded))
+        if labels is not None:
+            videos = with_labels(videos, labels)
         scores, by_video = score(videos, experiment.dimensions)
         scores |= {
             "ccc_interval": ccc_interval(videos, experiment.dimensions),
@@ -93,6 +102,8 @@ def evaluate(
             "split": split,
             "fold": config.data.fold,
             "step": step,
+            "chosen_by": _chosen_by(workdir, which, config.data.eval_split),
+            "labels": None if labels is None else str(labels),
             "model": config.model.name,
             "modalities": list(modalities),
             "num_parameters": count_parameters(weights.params),
@@ -105,6 +116,14 @@ def evaluate(
     return scores
 
 
+def _chosen_by(workdir: Path, which: str, split: str) -> dict[str, Any] | None:
+    """The split whose scores chose a step, and how many it chose from; None if nothing did."""
+    if which != "best":
+        return None
+    looks = len({row["step"] for row in read_metrics(workdir) if row["kind"] == split})
+    return {"split": split, "looks": looks} if looks > 1 else None
+
+
 def _write(
     report: Product,
     name: str,
@@ -114,12 +133,18 @@ def _write(
     by_video: np.ndarray,
 ) -> None:
     """Writes the report under a name and prints the table."""
-    fold = scores["fold"]
+    fold, chosen_by = scores["fold"], scores["chosen_by"]
     times = [frame_times(features, video) for video in videos]
     path = write_report(report, name, videos, times, scores, by_video)
     if scores["num_frames"]:
         where = name if fold is None else f"{name} of fold {fold}"
-        print_scores(scores, f"{scores['model']} on {where}, step {scores['step']}")
+        looks = f" (best of {chosen_by['looks']} on {chosen_by['split']})" if chosen_by else ""
+        print_scores(scores, f"{scores['model']} on {where}, step {scores['step']}{looks}")
+        if chosen_by and chosen_by["split"] == scores["split"] and scores["labels"] is None:
+            say(
+                f"note: {where} chose the step, so the score flatters; a split that chose nothing, "
+                "or --checkpoint latest, says more"
+            )
     else:
         say(f"{name} has no annotations: predictions are written, there is nothing to score")
     if scores["untrained_encoders"]:

@@ -72,8 +72,8 @@ class _Child:
         for number in (1, 2):
             os.dup2(os.open(scratch / str(number), os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
         allowed = [scratch / name for name in ("case", "tmp", "good")]
-        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-        self.watch = Watch([*allowed, *([Path(cache)] if cache else [])], scratch)
+        cache = Path(os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(scratch / "tmp")))
+        self.watch = Watch([*allowed, cache], scratch)
         for library in ("absl", "asyncio"):  # as in `maven_jax.__main__`
             logging.getLogger(library).setLevel(logging.CRITICAL)
         # Here, where output is caught and the environment is right.
