@@ -10,8 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.kernels.causal_conv import causal_conv
+from maven_jax.layers.activations import gelu
 from maven_jax.layers.dropout import Dropout
-from maven_jax.layers.linear import dense, uniform_by_fan_in
+from maven_jax.layers.linear import LayerNorm, dense, uniform_by_fan_in
 
 
 class CausalConv(nn.Module):
@@ -123,3 +124,48 @@ class Tcn(nn.Module):
                 )(x)
             x = nn.leaky_relu(x + y, self.negative_slope)
         return x
+
+
+class CentredTcn(nn.Module):
+    """A convolutional network that sees as many later frames as earlier ones.
+
+    x ← x + dropout(gelu(norm(conv(x)))), the dilation doubling from layer to layer: with 5 layers
+    of 5 taps a frame sees 62 frames on either side.
+
+    Attributes:
+        features: width, of inputs too.
+        num_layers: convolutions.
+        kernel_size: taps; odd.
+        dropout_rate: after each.
+        dtype: of the products and of the result.
+        param_dtype: of the parameters.
+    """
+
+    features: int
+    num_layers: int
+    kernel_size: int
+    dropout_rate: float | int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
+    ) -> Float[Array, "b t d"]:
+        """Returns a representation of each frame; frames outside `mask` count as zeros."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        for i in range(self.num_layers):
+            h = jnp.where(mask[..., None], x, 0)
+            h = nn.Conv(
+                self.features,
+                (self.kernel_size,),
+                kernel_dilation=2**i,
+                kernel_init=nn.with_logical_partitioning(
+                    nn.initializers.lecun_normal(), (None, "embed", "mlp")
+                ),
+                name=f"conv_{i}",
+                **dtypes,
+            )(h)
+            h = gelu(LayerNorm(name=f"norm_{i}", **dtypes)(h))
+            x = x + Dropout(self.dropout_rate, deterministic)(h)
+        return LayerNorm(name="norm", **dtypes)(x)

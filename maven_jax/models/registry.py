@@ -15,6 +15,7 @@ from flax.core import FrozenDict
 from maven_jax import own_files, recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
+from maven_jax.models.early_fusion import EarlyFusion
 from maven_jax.models.end_to_end import EndToEnd
 from maven_jax.models.grjca import Grjca
 from maven_jax.models.hgrjca import Hgrjca
@@ -38,6 +39,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "lfan": Lfan,
     "late_fusion": LateFusion,
     "end_to_end": EndToEnd,
+    "early_fusion": EarlyFusion,
     "concat_mlp": ConcatMlp,
     "ridge": Ridge,
     "constant_mean": ConstantMean,

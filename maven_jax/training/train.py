@@ -33,6 +33,7 @@ from maven_jax.training.mixing import open_mixed, training_source
 from maven_jax.training.optimizer import Plateau
 from maven_jax.training.profile import WARM_UP_STEPS, Profile, steps_to_record, steps_until
 from maven_jax.training.reporter import Reporter
+from maven_jax.training.sizes import settle_sizes
 from maven_jax.training.stages import Stage, StageBuilder, StageControl
 
 
@@ -93,6 +94,7 @@ def _train(
     of the loop is: evaluate, save, begin the next stage, take the next batch, step.
     """
     config = experiment.config
+    settle_sizes(experiment)
     for line in experiment.describe():
         say(line)
 
