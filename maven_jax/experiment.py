@@ -298,7 +298,8 @@ class Experiment:
             f"{len(e)} videos ({sum(v.num_annotated for v in e):,} annotated frames)"
             for e in (self._fold["train"], self._fold["validation"])
         )
-        line = f"fold {data.fold} of {len(made.parts)}: trains on {train}, holds out {held_out}"
+        number = f"fold {data.fold} of 0 to {len(made.parts) - 1}"
+        line = f"{number}: trains on {train}, holds out {held_out}"
         return [line, *(f"note: {note}" for note in made.notes)]
 
 

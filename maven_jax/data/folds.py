@@ -186,11 +186,8 @@ def _units(
     units: dict[tuple[str, ...], list[VideoEntry]] = {}
     for entry in videos:
         units.setdefault(tuple(sorted(together[entry.stem])), []).append(entry)
-    joined = [names for names in units if len(names) > 1]
-    notes = tuple(
-        f"groups {listing(list(names))} are in one recording, so they stay together"
-        for names in sorted(joined)
-    )
+    joined = [" and ".join(names) for names in sorted(units) if len(names) > 1]
+    notes = (f"groups that share a recording stay together: {listing(joined)}",) if joined else ()
     return [units[names] for names in sorted(units)], notes
 
 

@@ -95,7 +95,7 @@ def cross_validate(
         for folder, fold in zip(folders, configs):
             _check_same(folder, fold)
         for k, (folder, fold) in enumerate(zip(folders, configs)):
-            say(f"fold {k} of {len(configs)}: {folder}")
+            say(f"fold {k} of 0 to {len(configs) - 1}: {folder}")
             watchdog.pause(f"beginning fold {k}")
             if not _run(fold, folder, overrides, watchdog, preemption):
                 return None

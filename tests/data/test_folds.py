@@ -202,7 +202,7 @@ def test_groups_that_share_a_recording_stay_together(store, tmp_path):
     made = cut(store, groups=in_groups(tmp_path, groups))
     (apart,) = [p for p in made.parts if "c_left" in names(p)]
     assert {"c_right", "g", "g_left"} <= set(names(apart))
-    assert any("guest" in n and "stay together" in n for n in made.notes)
+    assert any("stay together" in n and "guest" in n for n in made.notes)
     assert any("unheard_of" in n for n in made.notes)
     assert len(made.parts) == 4 - len({PEOPLE["c_right"], PEOPLE["g"]}) + 1
 

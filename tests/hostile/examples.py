@@ -77,6 +77,12 @@ def make_ratings(folder: Path) -> None:
     (folder / "timed.csv").write_text("time_s,valence,arousal\n" + rows)
 
 
+def make_groups(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    rows = "".join(f"video_{i},person {i % 3}\n" for i in range(9))
+    (folder / "groups.csv").write_text("video,group\n" + rows)
+
+
 def make_crops(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)

@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "sound": Kind(examples.make_sound, "*.wav", readers.read_samples),
     "transcripts": Kind(examples.make_transcripts, "*", readers.read_transcripts),
     "ratings": Kind(examples.make_ratings, "*", readers.read_ratings),
+    "groups": Kind(examples.make_groups, "*.csv", readers.read_fold_groups),
     "crops": Kind(examples.make_crops, "*.jpg", readers.read_crops),
     "corpus": Kind(examples.make_corpus, "**/*", readers.read_corpus),
     "own_videos": Kind(examples.make_own_videos, "mine/**/*", readers.read_own_videos),

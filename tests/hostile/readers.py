@@ -22,6 +22,7 @@ from data_prep.imports.grid import read_timed
 from maven_jax.__main__ import main
 from maven_jax.convert.huggingface import load_encoder
 from maven_jax.convert.tensor_files import read_file
+from maven_jax.data.folds import read_groups
 from maven_jax.features.model_files import read_preprocessor, read_tokenizer
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
@@ -59,6 +60,11 @@ def digest(tree: Any) -> str:
 
 
 # Media and words
+
+
+def read_fold_groups(folder: Path) -> None:
+    groups = read_groups(folder / "groups.csv")
+    assert all(video and group for video, group in groups.items())
 
 
 def read_recording(folder: Path) -> None:
