@@ -241,6 +241,7 @@ class Harness:
         self._pipe.send((kind, seed, number))
         began = self._receive(_STARTING_S)
         if not isinstance(began, tuple):
+            self.close()
             raise RuntimeError(f"the healthy example of {kind} was not read: {began}")
         outcome = self._receive(LIMIT_S)
         if isinstance(outcome, Outcome):
