@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
         frame_step=1,
         most_groups=64,
     )
-    c.train.update(batch_size=1, num_epochs=1.0)
+    c.train.update(batch_size=1, batch_frames=1000, num_epochs=1.0)
     c.train.plateau.stop_patience = None
     c.eval.update(batch_size=4, hop=900)
     return c
