@@ -26,7 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.modalities = (arg,) if arg in MODALITIES else MODALITIES
     c.data.window.update(length=100, hop=100)
     c.data.num_threads = 2
-    c.inputs.update(standardize="store", noise_std=0.5, modality_dropout=0.1)
+    c.inputs.update(
+        standardize="store", noise_std=0.5, offset_std=0.5, speed=0.2, modality_dropout=0.1
+    )
     if arg == "concat":
         c.model = dict(
             name="concat_mlp", embed_dim=64, hidden_dims=(128, 64), dropout_rate=0.2, head="va"
@@ -59,12 +61,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.loss.terms = dict(ccc_batch=1.0, mse=0.5)
     c.optimizer.update(
         name="adamw",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         schedule_kind="cosine",
         warmup_epochs=0.5,
         weight_decay=0.5,
     )
-    c.train.update(batch_size=8, num_epochs=16.0, eval_every_epochs=2.0, log_every_steps=32)
+    c.train.update(batch_size=8, num_epochs=40.0, eval_every_epochs=10.0, log_every_steps=50)
+    c.train.ema_decay = 0.99
     c.train.plateau.update(min_scale=1e-3, stop_patience=None)
     c.eval.update(batch_size=16, hop=25)
     c.eval.labels = dict(test="runs/synthetic/corpus/truth/test_labels")

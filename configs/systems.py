@@ -3,9 +3,9 @@
     maven-jax train --config systems:rjcma --workdir runs/systems_rjcma
     python -m benchmarks.systems --out runs/systems
 
-Variants: `:mean`, `:concat`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`, `:rjcma`, `:grjca`,
-`:hgrjca`, `:tagf`. All of them have the quickstart's corpus, features, inputs, loss and optimiser
-and see each frame ten times; their widths suit a few dozen synthetic people. The second command
+Variants: `:mean`, `:ridge`, `:concat`, `:early_fusion`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`, `:rjcma`, `:grjca`,
+`:hgrjca`, `:tagf`. All of them have the quickstart's corpus, features, inputs, loss, optimiser and
+number of passes; their widths suit a few dozen synthetic people. The second command
 runs all with three seeds and prints the tables of docs/systems.md.
 Hardware: 2 CPU cores, about a minute each.
 """
@@ -89,15 +89,24 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def get_config(arg: str = "rjcma") -> ConfigDict:
-    variant = recipes.check_arg(arg or "rjcma", ("mean", "concat", "maven", *MODELS))
+    names = ("mean", "ridge", "concat", "early_fusion", "maven", *MODELS)
+    variant = recipes.check_arg(arg or "rjcma", names)
+    if variant == "ridge":
+        c = recipes.load("ridge")
+        common = recipes.load("quickstart")
+        for key in ("store", "synthetic"):
+            c.data[key] = common.data[key]
+        c.eval.labels = common.eval.labels
+        return c
     c = recipes.load(f"quickstart:{variant}" if variant in ("mean", "concat") else "quickstart")
-    c.train.num_epochs = 10.0
     c.eval.hop = 50
+    if variant == "early_fusion":
+        c.model = recipes.load("features:tcn").model
     if variant not in MODELS:
         return c
     c.model = ConfigDict(MODELS[variant])
     if variant == "rjca":
-        c.data.modalities = ("visual", "audio")
+        c.data.modalities = ("visual", "audio", "text")
         c.data.window.update(dict(kind="dense", length=16, hop=1))
         with c.data.window.ignore_type():
             c.data.window.step_s = 0.5
