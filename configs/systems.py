@@ -3,11 +3,11 @@
     maven-jax train --config systems:rjcma --workdir runs/systems_rjcma
     python -m benchmarks.systems --out runs/systems
 
-Variants: `:mean`, `:ridge`, `:concat`, `:early_fusion`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`, `:rjcma`, `:grjca`,
-`:hgrjca`, `:tagf`. All of them have the quickstart's corpus, features, inputs, loss, optimiser and
-number of passes; their widths suit a few dozen synthetic people. The second command
-runs all with three seeds and prints the tables of docs/systems.md.
-Hardware: 2 CPU cores, about a minute each.
+Variants: `:mean`, `:ridge`, `:concat`, `:early_fusion`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`,
+`:rjcma`, `:grjca`, `:hgrjca`, `:tagf`. All but ridge have the quickstart's inputs, loss, optimiser
+and number of passes; their widths suit a few dozen synthetic people. The second command runs all
+with three seeds and prints the table of docs/systems.md.
+Hardware: 2 CPU cores, two to four minutes each.
 """
 
 from typing import Any

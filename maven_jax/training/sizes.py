@@ -9,7 +9,8 @@ from maven_jax.progress import say
 
 # Evaluations of a run whose length is given in steps.
 EVALUATIONS = 6
-MOST_WINDOWS = 1024
+# Windows of one frame each are no neighbours: so many of them say as much as any batch needs.
+MOST_WINDOWS = 128
 
 
 def settle_sizes(experiment: Experiment) -> None:
