@@ -55,7 +55,19 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.window.update(length=200, hop=100)
     c.data.num_threads = 2
     c.inputs.update(standardize="store", noise_std=0.5, offset_std=0.5, modality_dropout=0.1)
-    c.model = early_fusion(variant) if variant in TEMPORAL else early_fusion("none")
+    if variant in TEMPORAL or variant == "concat":
+        c.model = early_fusion("none" if variant == "concat" else variant)
+    elif variant == "mean":
+        c.model = dict(name="constant_mean")
+    else:
+        system = recipes.load(f"systems:{variant}")
+        c.model = recipes.plain(system.model)
+        if variant == "late_fusion":
+            c.model.temporal = "blstm"
+        if variant == "rjcma":  # its other form is tied to the number of frames
+            c.model.correlation = "channel"
+        if "window_length" in c.model:
+            c.model.window_length = c.data.window.get_ref("length")
     c.loss.terms = dict(ccc_batch=1.0, mse=0.5)
     c.optimizer.update(
         name="adamw",

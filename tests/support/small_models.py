@@ -89,6 +89,18 @@ PER_MODALITY = {k: RJCMA[k] for k in ("temporal", "channels", "kernel_size")} | 
     "temporal_dropout_rate": 0.1
 }
 LFAN = PER_MODALITY | {"leader": "visual", "attention_dim": 6}
+EARLY_FUSION = dict(
+    temporal="tcn",
+    embed_dim=4,
+    width=8,
+    num_layers=2,
+    kernel_size=3,
+    num_heads=2,
+    dropout_rate=0.0,
+    head_dims=(),
+    head_dropout_rate=0.0,
+    head="va",
+)
 LATE_FUSION = PER_MODALITY | {"head_dims": (8,), "head_dropout_rate": 0.2, "head": "va"}
 
 # name in the tests -> (name in the registry, attributes)
@@ -98,6 +110,9 @@ SMALL = {
     "maven_released_mlp": ("maven_released", RELEASED | {"variant": "mlp"}),
     "maven_released_beit": ("maven_released", RELEASED | {"variant": "beit"}),
     "concat_mlp": ("concat_mlp", CONCAT),
+    "ridge": ("ridge", {"widths": (1, 4), "target_mean": (0.2, 0.1)}),
+    "early_fusion": ("early_fusion", EARLY_FUSION),
+    "early_fusion_transformer": ("early_fusion", EARLY_FUSION | {"temporal": "transformer"}),
     "rjca": ("rjca", RJCA),
     "rjca_vectors": ("rjca", RJCA | {"positions": 1, "correlation": "dense"}),
     "rjcma": ("rjcma", RJCMA),

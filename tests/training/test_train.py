@@ -41,7 +41,13 @@ VARIANTS = [
     "baseline:concat",
     "baseline:mean",
     "features",
+    "features:blstm",
+    "features:transformer",
     "features:concat",
+    "features:maven",
+    "features:late_fusion",
+    "features:rjca",
+    "features:rjcma",
     "features:mean",
 ]
 
