@@ -20,8 +20,19 @@ def _short(modalities: Sequence[str]) -> str:
     return modalities[0] if len(modalities) == 1 else " ".join(m[:1] for m in modalities)
 
 
+def _above(scores: dict[str, Any], ridge: float) -> str:
+    """How far a run's ccc is above ridge's, with a cross if it is not."""
+    if scores["model"] == "ridge":
+        return "–"
+    gain = scores["ccc"] - ridge
+    return f"{gain:+.3f}" + ("" if gain > 0 else " ✗")
+
+
 def comparison(workdirs: Sequence[Path], split: str) -> Table:
     """The runs as rows, in the order given; refuses scores of different sets of frames.
+
+    With a run of ridge among them, a last column says how far each is above it: what does not beat
+    a straight line is no better for being a network.
 
     Raises:
         UserError: a run was not evaluated, or on other frames than the first.
@@ -38,10 +49,12 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
         ("video mean", "right"),
     ):
         table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    first: dict[str, Any] | None = None
-    for workdir in workdirs:
-        scores = read_scores(workdir, split)
-        first = first or scores
+    runs = [(workdir, read_scores(workdir, split)) for workdir in workdirs]
+    first: dict[str, Any] = runs[0][1]
+    ridge = next((scores["ccc"] for _, scores in runs if scores["model"] == "ridge"), None)
+    if ridge is not None:
+        table.add_column("above ridge", justify="right", no_wrap=True)
+    for workdir, scores in runs:
         if (scores["num_frames"], set(scores["videos"])) != (
             first["num_frames"],
             set(first["videos"]),
@@ -56,6 +69,7 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
             _short(scores["modalities"]),
             f"{scores['num_parameters']:,}",
             *(shown(scores[k]) for k in ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")),
+            *([] if ridge is None else [_above(scores, ridge)]),
         )
     return table
 
@@ -76,6 +90,8 @@ def main(argv: list[str]) -> int:
     console.print(table)
     scores = read_scores(args.workdirs[0], args.split)
     say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
+    if "above ridge" not in [column.header for column in table.columns]:
+        say("note: no ridge among them; `maven-jax train --config ridge` makes what is to beat")
     if scores["untrained_encoders"]:
         say(f"note: untrained encoders ({', '.join(scores['untrained_encoders'])})")
     return 0
