@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from data_prep.synth import command as synth
+from data_prep.synth.curves import generator
+from data_prep.synth.streams import write_streams
+from data_prep.synth.voice import draw_timbre
 from data_prep.synth.words import IRONY, LEXICON
 from maven_jax.__main__ import main as command
 from maven_jax.errors import UserError
+from maven_jax.media.annotations import read_annotation
 
 CHALLENGE = "annotations/VA_Estimation_Challenge"
 PARAMETERS = {"videos": 12, "seconds": 4, "seed": 3}
@@ -224,3 +228,47 @@ def test_help_says_what_it_does(capsys):
     with pytest.raises(SystemExit, match="0"):
         command(["synth", "--help"])
     assert "Aff-Wild2" in capsys.readouterr().out
+
+
+def test_the_truth_of_the_test_videos_is_there_to_score_by(corpus, planted):
+    names = {track["name"] for _, track in tracks_of(planted, "test")}
+    assert {path.stem for path in (corpus / synth.TEST_LABELS).iterdir()} == names
+    for name in names:
+        labels = read_annotation(corpus / synth.TEST_LABELS / f"{name}.txt")
+        truth = np.loadtxt(corpus / f"truth/{name}.csv", delimiter=",", skiprows=1)
+        np.testing.assert_allclose(labels.values, truth[:, 2:4], atol=1e-5)
+        assert labels.valid.all()
+
+
+def test_offsets_change_people_and_are_part_of_what_is_asked(tmp_path):
+    apart, alike = (
+        [draw_timbre(generator(0, "person", i), offsets).pitch_hz for i in range(200)]
+        for offsets in (3.0, 1.0)
+    )
+    assert np.std(np.log(apart)) == pytest.approx(3 * np.std(np.log(alike)))
+    small = {"videos": 1, "seconds": 1, "seed": 0, "workers": 1}
+    synth.write_corpus(tmp_path / "c", **small, offsets=2.0)
+    with pytest.raises(UserError, match=r"holds a corpus of offsets 2\.0, not offsets None"):
+        synth.write_corpus(tmp_path / "c", **small)
+
+
+def test_streams_are_late_noisy_predictions(tmp_path):
+    command(
+        ["synth", "--streams", "--out", str(tmp_path / "s"), "--videos", "8", "--seconds", "60"]
+    )
+    folders = sorted(p.name for p in (tmp_path / "s/annotations").iterdir())
+    assert folders == ["test", "train", "validation"]
+    lags = []
+    for path in sorted((tmp_path / "s/annotations").rglob("*.csv")):
+        truth = np.loadtxt(path, delimiter=",", skiprows=1)
+        voice = np.loadtxt(tmp_path / "s/features/voice" / path.name, delimiter=",", skiprows=1)
+        np.testing.assert_array_equal(truth[:, 0], voice[:, 0])
+        assert np.diff(truth[:, 0]) == pytest.approx(0.1)
+        scores = [
+            np.corrcoef(voice[lag:, 2], truth[: len(truth) - lag, 2])[0, 1] for lag in range(30)
+        ]
+        assert 0.3 < max(scores) < 0.99
+        lags.append(int(np.argmax(scores)) / 10)
+    assert np.median(lags) == pytest.approx(1.2, abs=0.3)
+    with pytest.raises(UserError, match="not empty"):
+        write_streams(tmp_path / "s", videos=2, seconds=5, seed=0)
