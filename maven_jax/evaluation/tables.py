@@ -20,13 +20,18 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("", "valence", "arousal", "mean"):
         table.add_column(column, justify="left" if not column else "right")
-    for label, key, suffix in (
-        ("CCC, all frames concatenated", "ccc", ""),
-        ("CCC, mean over videos", "ccc", "_video_mean"),
-        ("PCC", "pcc", ""),
-        ("RMSE", "rmse", ""),
+    calibrated = scores.get("calibrated")
+    for label, of, key, suffix in (
+        ("CCC, all frames concatenated", scores, "ccc", ""),
+        ("CCC, calibrated", calibrated, "ccc", ""),
+        ("CCC, mean over videos", scores, "ccc", "_video_mean"),
+        ("PCC", scores, "pcc", ""),
+        ("RMSE", scores, "rmse", ""),
     ):
-        values = (scores[f"{key}{d}{suffix}"] for d in ("_valence", "_arousal", ""))
-        table.add_row(label, *map(shown, values))
+        if of is not None:
+            values = (of[f"{key}{d}{suffix}"] for d in ("_valence", "_arousal", ""))
+            table.add_row(label, *map(shown, values))
     console.print(table)
     say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
+    if calibrated is not None and calibrated["chosen_on_it"]:
+        say("the calibration was chosen on these videos, so its score flatters")
