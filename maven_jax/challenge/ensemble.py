@@ -354,8 +354,31 @@ def ensemble(
         entry = _entry(video, split, table, recordings.get(video) or video)
         videos.append(PredictedVideo(entry, predictions, table.targets, table.target_mask))
         times.append(table.time_s)
-    dimensions = [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)]
-    scores, by_video = score(videos, dimensions)
+    record = _record(workdirs, written, method, weighted)
+    scores, by_video = score(videos, record["dimensions"])
+    scores |= {"split": split, **record}
+    path = write_report(report, split, videos, times, scores, by_video)
+    if scores["num_frames"]:
+        console.print(_table(record["members"], scores, split))
+        print_scores(scores, f"{scores['model']} on {split}")
+    else:
+        say(f"{split} has no annotations: predictions are written, there is nothing to score")
+    if weighted is not None:
+        _say_weights(workdirs, weighted)
+    if record["untrained_encoders"]:
+        names = ", ".join(record["untrained_encoders"])
+        say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
+    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
+    return scores
+
+
+def _record(
+    workdirs: Sequence[Path],
+    written: Sequence[Mapping[str, Any]],
+    method: str,
+    weighted: Weights | None,
+) -> dict[str, Any]:
+    """What the scores of an ensemble say of its making and its members."""
     members = [
         {
             "workdir": str(workdir),
@@ -364,35 +387,21 @@ def ensemble(
         }
         for workdir, s in zip(workdirs, written)
     ]
-    modalities = dict.fromkeys(m for s in written for m in s["modalities"])
-    untrained = dict.fromkeys(m for s in written for m in s["untrained_encoders"])
     folds = {s["fold"] for s in written}
-    scores |= {
-        "split": split,
-        "dimensions": dimensions,
+    return {
+        "dimensions": [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)],
         "fold": folds.pop() if len(folds) == 1 else None,
         "step": None,
         "model": f"{'weighted ' if weighted else ''}{method} of {len(workdirs)}",
-        "modalities": list(modalities),
+        "modalities": list(dict.fromkeys(m for s in written for m in s["modalities"])),
         "num_parameters": sum(s["num_parameters"] for s in written),
-        "untrained_encoders": list(untrained),
+        "untrained_encoders": list(
+            dict.fromkeys(m for s in written for m in s["untrained_encoders"])
+        ),
         "method": method,
         "weights": weighted and weighted.to_json(),
         "members": members,
     }
-    path = write_report(report, split, videos, times, scores, by_video)
-    if scores["num_frames"]:
-        console.print(_table(members, scores, split))
-        print_scores(scores, f"{scores['model']} on {split}")
-    else:
-        say(f"{split} has no annotations: predictions are written, there is nothing to score")
-    if weighted is not None:
-        _say_weights(workdirs, weighted)
-    if untrained:
-        names = ", ".join(untrained)
-        say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
-    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
-    return scores
 
 
 def _entry(video: str, split: str, table: VideoTable, recording: str) -> VideoEntry:
