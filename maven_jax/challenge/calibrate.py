@@ -161,7 +161,10 @@ def _expectation(tunings: Mapping[str, Tuned], split: str) -> str:
             "elsewhere cannot be estimated, so none is kept"
         )
     gains = [
-        f"{name} {shown(t.expected)} ({t.expected - t.raw:+.3f})" for name, t in tunings.items()
+        f"{name} {shown(t.expected)} ({t.expected - t.raw:+.3f})"
+        if t.how != UNCHANGED
+        else f"{name} {shown(t.raw)} as it is (choices so made give {shown(t.expected)})"
+        for name, t in tunings.items()
     ]
     return (
         f"to be expected elsewhere: {', '.join(gains)}; each recording by what all others would "
@@ -175,5 +178,5 @@ def _details(tuned: Tuned) -> dict[str, Any]:
         "ccc_raw": tuned.raw,
         "ccc_calibrated": tuned.calibrated,
         "ccc_expected": None if np.isnan(tuned.expected) else tuned.expected,
-        "steps": [t.step for t in tuned.trials if t.kept],
+        "steps": [t.step for t in tuned.trials if t.kept and tuned.how != UNCHANGED],
     }

@@ -8,7 +8,8 @@ tuned split; which delay and width are best, and whether a step is kept, does.
 
 A recording that took part in a choice flatters it. So a step is kept only if it gains when each
 recording is scored by what all others would have chosen. That decision too was made by all
-recordings: what to expect elsewhere is estimated by repeating everything without each of them.
+recordings: what to expect elsewhere is estimated by repeating everything without each of them. If
+that is no more than the raw score, the tracks stay as they are.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Tuned:
     Attributes:
         raw: ccc of the predictions as they are, all annotated frames concatenated.
         trials: of the steps, in order.
-        how: the calibration.
+        how: the calibration; nothing, if `expected` is no gain.
         calibrated: ccc with it, on the recordings that chose it.
         expected: ccc when all choices for each recording, that of the steps included, are made by
             the others; NaN if there are too few recordings.
@@ -241,13 +242,11 @@ def tune(
         name: choose(np.delete(by_recording, i, 0), allowed, grid)[0]
         for i, name in enumerate(names)
     }
-    return Tuned(
-        raw=whole,
-        trials=trials,
-        how=how,
-        calibrated=_score(videos, dimension, [how] * len(videos)),
-        expected=_score(videos, dimension, [others[name] for name in recordings]),
-    )
+    expected = _score(videos, dimension, [others[name] for name in recordings])
+    if expected <= whole + MIN_GAIN:  # the steps kept owe their gain to the recordings at hand
+        how = UNCHANGED
+    calibrated = _score(videos, dimension, [how] * len(videos))
+    return Tuned(whole, trials, how, calibrated, expected)
 
 
 def _score(

@@ -143,3 +143,20 @@ def test_the_estimate_is_what_leaving_out_by_hand_gives():
     assert tuned.expected == pytest.approx(valence(videos, by_hand), abs=1e-5)
     found, expected = (dataclasses.astuple(x) for x in (tuned.how, chosen(videos)))
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_steps_that_gain_by_the_recordings_at_hand_alone_are_not_kept():
+    """Four recordings of different levels: each decides by the others, and they decide badly."""
+    rng, videos = np.random.default_rng(1), []
+    for i in range(4):
+        targets = rng.uniform(-0.5, 0.5) + 0.2 * rng.normal(size=60)
+        predictions = 0.3 * targets + rng.uniform(-0.3, 0.3) + 0.1 * rng.normal(size=60)
+        entry = dataclasses.replace(bare_entry(f"v{i}", 60, 60), fps=FPS)
+        x, y = (np.stack([a, a], 1).astype(np.float32) for a in (predictions, targets))
+        videos.append(PredictedVideo(entry, x, y, np.ones(60, bool)))
+    tuned = tune(videos, 0, Grid((0.0,), (0, 5, 21), *moments(videos)), NAMES[:4])
+    assert [t.step for t in tuned.trials if t.kept] == ["spread"]
+    assert tuned.trials[-1].left_out > tuned.raw + 0.05
+    assert tuned.expected < tuned.raw
+    assert tuned.how == UNCHANGED
+    assert tuned.calibrated == tuned.raw
