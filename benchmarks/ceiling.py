@@ -32,8 +32,8 @@ from data_prep.synth.plan import Media, plan_corpus
 from data_prep.synth.scene import direct
 from data_prep.synth.words import NEGATIVE, POSITIVE, Utterance
 from maven_jax.errors import UserError
+from maven_jax.evaluation.calibration import box_filter
 from maven_jax.evaluation.report import read_scores
-from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.progress import console
 from maven_jax.training.closed_form import solve
 

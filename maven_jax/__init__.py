@@ -28,8 +28,8 @@ from maven_jax.version import __version__
 if TYPE_CHECKING:
     from maven_jax.concordance import CccState, ccc
     from maven_jax.errors import UserError
+    from maven_jax.evaluation.calibration import box_filter
     from maven_jax.evaluation.scores import score
-    from maven_jax.evaluation.smoothing import box_filter
     from maven_jax.own_files import allow as allow_model_file
     from maven_jax.progress import silence
     from maven_jax.recipes import load as load_recipe
@@ -65,7 +65,7 @@ _HOMES = {
     "CccState": ("maven_jax.concordance", "CccState"),
     "UserError": ("maven_jax.errors", "UserError"),
     "allow_model_file": ("maven_jax.own_files", "allow"),
-    "box_filter": ("maven_jax.evaluation.smoothing", "box_filter"),
+    "box_filter": ("maven_jax.evaluation.calibration", "box_filter"),
     "ccc": ("maven_jax.concordance", "ccc"),
     "evaluate": ("maven_jax.runs.evaluate", "evaluate"),
     "export": ("maven_jax.runs.export", "export"),

@@ -32,14 +32,14 @@ COMMANDS = {
         "maven_jax.commands.doctor",
         "check this machine: devices, decoding, disk, a tiny training",
     ),
-    "tune-smoothing": (
-        "maven_jax.commands.tune_smoothing",
-        "choose box filters by validation predictions",
-    ),
+    "tune": ("maven_jax.commands.tune", "choose a calibration by validation predictions"),
     "submit": ("maven_jax.commands.submit", "write or check the challenge's file"),
     "bench": ("benchmarks.command", "measure this machine beside PyTorch, NumPy and raw reads"),
     "compare": ("maven_jax.commands.compare", "one table of the scores of several workdirs"),
 }
+
+# Old name: the command that took its place.
+RENAMED = {"tune-smoothing": "tune"}
 
 # As shells number the ends by SIGINT and SIGPIPE.
 _INTERRUPTED, _UNREAD = 130, 141
@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         print(usage())
         return 0
     name, *rest = argv
+    if name in RENAMED:
+        complain(name, f"this command is `maven-jax {RENAMED[name]}` now; see its --help")
+        return 2
     if name not in COMMANDS:
         print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2

@@ -33,6 +33,7 @@ def test_every_command_has_help(command, capsys):
     ("arguments", "said"),
     [
         (["trian"], "no command 'trian'"),
+        (["tune-smoothing", "--workdir", "w"], "this command is `maven-jax tune` now"),
         (["train", "--config", "quikstart", "--workdir", "w"], "did you mean 'quickstart'"),
         (["train", "--config", "maven", "--workdir", "w"], "no such folder"),
         (["evaluate", "--workdir", "nowhere"], "no config.json here"),

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from rich.table import Table
 
+from maven_jax.challenge.weights import Weighed, for_members, given_weights, products, weigh
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import file_stem, read_scores, report_of, write_report
 from maven_jax.evaluation.scores import score
@@ -25,6 +26,9 @@ from maven_jax.types import DIMENSIONS
 
 # The CSVs are rounded: targets of the same annotation differ by no more.
 _SAME = 2e-6
+EQUAL = "equal"
+# The split whose predictions choose weights.
+_CHOOSES = "validation"
 
 
 def pairwise_ccc(tracks: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, "r r"]:
@@ -175,15 +179,141 @@ def combine(
     runs: Sequence[Mapping[str, VideoTable]],
     method: Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n"]],
     name: str,
+    weights: Mapping[str, Float64[np.ndarray, "r"]] | None = None,
 ) -> dict[str, Float64[np.ndarray, "n"]]:
-    """One video's tracks: of each dimension, the runs that predict it, clipped to [-1, 1]."""
-    given = [run[name].predictions for run in runs]
-    tracks = {d: [p[d] for p in given if d in p] for d in DIMENSIONS}
-    return {d: np.clip(method(np.stack(x)), -1, 1) for d, x in tracks.items() if x}
+    """One video's tracks: of each dimension, the runs that predict it, clipped to [-1, 1].
+
+    Args:
+        runs: of the same videos.
+        method: that joins them.
+        name: of the video.
+        weights: dimension -> of each run, for a weighted mean in place of the method.
+    """
+    joined = {}
+    for d in DIMENSIONS:
+        members = [i for i, run in enumerate(runs) if d in run[name].predictions]
+        if members:
+            tracks = np.stack([runs[i][name].predictions[d] for i in members])
+            track = method(tracks) if weights is None else weights[d][members] @ tracks
+            joined[d] = np.clip(track, -1, 1)
+    return joined
+
+
+def read_runs(
+    workdirs: Sequence[Path], split: str
+) -> tuple[list[dict[str, Any]], list[dict[str, VideoTable]]]:
+    """Scores and tables of several runs that predicted the same frames, see `read_run`.
+
+    Raises:
+        UserError: as `read_run` and `check_same`.
+    """
+    read = [read_run(workdir, split) for workdir in workdirs]
+    written, tables = [r[0] for r in read], [r[1] for r in read]
+    for workdir, table in zip(workdirs[1:], tables[1:]):
+        check_same(workdir, table, workdirs[0], tables[0])
+    return written, tables
+
+
+@dataclass
+class Weights:
+    """Weights of the runs of an ensemble.
+
+    Attributes:
+        by_dimension: dimension -> of each run; 0 for runs that do not predict it.
+        chosen: dimension -> how the choice scores; empty for weights that were given.
+    """
+
+    by_dimension: dict[str, Float64[np.ndarray, "r"]]
+    chosen: dict[str, Weighed]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record of an ensemble."""
+        scores = {
+            d: {
+                "ccc_chosen_on_it": w.chosen_on_it,
+                "ccc_left_out": None if np.isnan(w.left_out) else w.left_out,
+                "ccc_equal": w.equal,
+            }
+            for d, w in self.chosen.items()
+        }
+        return {
+            **{d: w.tolist() for d, w in self.by_dimension.items()},
+            "chosen_on": _CHOOSES if self.chosen else None,
+            "scores": scores,
+        }
+
+
+def weights_of(workdirs: Sequence[Path], how: str, written: Sequence[Mapping[str, Any]]) -> Weights:
+    """The weights of some runs.
+
+    Args:
+        workdirs: of the runs.
+        how: `validation`, or a number for each run.
+        written: what the evaluations say that are to be joined.
+
+    Raises:
+        UserError: neither, or validation was not evaluated in all of them with the same steps.
+    """
+    predicts = {d: [d in s["dimensions"] for s in written] for d in DIMENSIONS}
+    predicts = {d: does for d, does in predicts.items() if any(does)}
+    if how != _CHOOSES:
+        return Weights(for_members(given_weights(how, len(workdirs)), predicts), {})
+    validated, tables = read_runs(workdirs, _CHOOSES)
+    for workdir, before, now in zip(workdirs, validated, written):
+        if before["step"] != now["step"] or before["dimensions"] != now["dimensions"]:
+            raise UserError(
+                f"{workdir}: {_CHOOSES} was evaluated with step {before['step']}, "
+                f"{now.get('split')} with step {now['step']}; evaluate both with one"
+            )
+    names = {file_stem(v): x.get("recording", v) for s in validated for v, x in s["videos"].items()}
+    annotated = [name for name, table in tables[0].items() if table.target_mask.any()]
+    if not annotated:
+        raise UserError(f"{_CHOOSES} has no annotations to choose weights by; give them as numbers")
+    result = Weights({}, {})
+    for d, does in predicts.items():
+        members = np.flatnonzero(does)
+        sums: dict[str, Any] = {}
+        for name in annotated:
+            mask, column = tables[0][name].target_mask, DIMENSIONS.index(d)
+            tracks = np.stack([tables[i][name].predictions[d][mask] for i in members])
+            own = products(tracks, tables[0][name].targets[mask, column])
+            recording = str(names.get(name, name))
+            sums[recording] = sums.get(recording, 0) + own
+        weighed = weigh(np.stack([sums[name] for name in sorted(sums)]))
+        result.chosen[d] = weighed
+        result.by_dimension[d] = np.zeros(len(workdirs))
+        result.by_dimension[d][members] = weighed.weights
+    return result
+
+
+def _say_weights(workdirs: Sequence[Path], weights: Weights) -> None:
+    """The weights, and what they are worth."""
+    for d, values in weights.by_dimension.items():
+        each = ", ".join(f"{w.name} {v:.2f}" for w, v in zip(workdirs, values))
+        say(f"{d}: {each}")
+        if (chosen := weights.chosen.get(d)) is None:
+            continue
+        score, plain = shown(chosen.chosen_on_it), shown(chosen.equal)
+        say(f"  {score} on {_CHOOSES} (equal weights {plain}); chosen on it, so it flatters")
+        if np.isnan(chosen.left_out):
+            say("  one recording only: what to expect elsewhere cannot be estimated")
+            continue
+        gain = chosen.left_out - chosen.equal
+        say(
+            f"  to be expected elsewhere: {shown(chosen.left_out)} ({gain:+.3f}); each recording "
+            "by the weights that the others choose"
+        )
+        if gain <= 0:
+            say("  no gain over equal weights once a recording does not choose: leave them equal")
 
 
 def ensemble(
-    workdirs: Sequence[Path], out: Path, split: str, method: str, force: bool = False
+    workdirs: Sequence[Path],
+    out: Path,
+    split: str,
+    method: str,
+    force: bool = False,
+    weights: str = EQUAL,
 ) -> dict[str, Any]:
     """Combines what several runs predicted for a split; writes scores and CSVs as evaluation does.
 
@@ -193,33 +323,62 @@ def ensemble(
         split: which evaluation.
         method: a key of METHODS.
         force: whether to replace what no ensemble wrote.
+        weights: `equal`, `validation` for those that suit the validation predictions best, or a
+            number for each run, as in `2,1`.
 
     Returns:
         The scores, as in `eval/<split>.json`.
 
     Raises:
-        UserError: fewer than two runs, one that was not evaluated, or other frames in one of them.
+        UserError: fewer than two runs, one that was not evaluated, other frames in one of them, or
+            weights that are not to be had.
     """
     if len({w.resolve() for w in workdirs}) < 2:
         raise UserError("an ensemble takes two or more different runs")
     if out.resolve() in {w.resolve() for w in workdirs}:
         raise UserError(f"--out {out} is one of the runs; take another folder")
+    if weights != EQUAL and method != "mean":
+        raise UserError(f"--weights {weights} goes with --method mean; {method} has its own")
     report = report_of(out, split, "ensemble", force)
-    read = [read_run(workdir, split) for workdir in workdirs]
-    written, tables = [r[0] for r in read], [r[1] for r in read]
-    for workdir, table in zip(workdirs[1:], tables[1:]):
-        check_same(workdir, table, workdirs[0], tables[0])
+    written, tables = read_runs(workdirs, split)
+    weighted = None if weights == EQUAL else weights_of(workdirs, weights, written)
+    by_dimension = None if weighted is None else weighted.by_dimension
     video_names = {file_stem(v): v for s in written for v in s["videos"]}
+    recordings = {v: str(x.get("recording", v)) for s in written for v, x in s["videos"].items()}
     videos, times = [], []
     for name, table in tables[0].items():
-        joined = combine(tables, METHODS[method], name)
+        joined = combine(tables, METHODS[method], name, by_dimension)
         zeros = np.zeros(len(table.time_s))
         predictions = np.stack([joined.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
-        entry = _entry(video_names.get(name, name), split, table)
+        video = video_names.get(name, name)
+        entry = _entry(video, split, table, recordings.get(video) or video)
         videos.append(PredictedVideo(entry, predictions, table.targets, table.target_mask))
         times.append(table.time_s)
-    dimensions = [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)]
-    scores, by_video = score(videos, dimensions)
+    record = _record(workdirs, written, method, weighted)
+    scores, by_video = score(videos, record["dimensions"])
+    scores |= {"split": split, **record}
+    path = write_report(report, split, videos, times, scores, by_video)
+    if scores["num_frames"]:
+        console.print(_table(record["members"], scores, split))
+        print_scores(scores, f"{scores['model']} on {split}")
+    else:
+        say(f"{split} has no annotations: predictions are written, there is nothing to score")
+    if weighted is not None:
+        _say_weights(workdirs, weighted)
+    if record["untrained_encoders"]:
+        names = ", ".join(record["untrained_encoders"])
+        say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
+    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
+    return scores
+
+
+def _record(
+    workdirs: Sequence[Path],
+    written: Sequence[Mapping[str, Any]],
+    method: str,
+    weighted: Weights | None,
+) -> dict[str, Any]:
+    """What the scores of an ensemble say of its making and its members."""
     members = [
         {
             "workdir": str(workdir),
@@ -228,35 +387,24 @@ def ensemble(
         }
         for workdir, s in zip(workdirs, written)
     ]
-    modalities = dict.fromkeys(m for s in written for m in s["modalities"])
-    untrained = dict.fromkeys(m for s in written for m in s["untrained_encoders"])
     folds = {s["fold"] for s in written}
-    scores |= {
-        "split": split,
-        "dimensions": dimensions,
+    return {
+        "dimensions": [d for d in DIMENSIONS if any(d in s["dimensions"] for s in written)],
         "fold": folds.pop() if len(folds) == 1 else None,
         "step": None,
-        "model": f"{method} of {len(workdirs)}",
-        "modalities": list(modalities),
+        "model": f"{'weighted ' if weighted else ''}{method} of {len(workdirs)}",
+        "modalities": list(dict.fromkeys(m for s in written for m in s["modalities"])),
         "num_parameters": sum(s["num_parameters"] for s in written),
-        "untrained_encoders": list(untrained),
+        "untrained_encoders": list(
+            dict.fromkeys(m for s in written for m in s["untrained_encoders"])
+        ),
         "method": method,
+        "weights": weighted and weighted.to_json(),
         "members": members,
     }
-    path = write_report(report, split, videos, times, scores, by_video)
-    if scores["num_frames"]:
-        console.print(_table(members, scores, split))
-        print_scores(scores, f"{scores['model']} on {split}")
-    else:
-        say(f"{split} has no annotations: predictions are written, there is nothing to score")
-    if untrained:
-        names = ", ".join(untrained)
-        say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
-    say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
-    return scores
 
 
-def _entry(video: str, split: str, table: VideoTable) -> VideoEntry:
+def _entry(video: str, split: str, table: VideoTable, recording: str) -> VideoEntry:
     """A video's entry as far as a table tells."""
     frames = len(table.time_s)
     duration_s = float(table.time_s[-1] - table.time_s[0]) if frames else 0.0
@@ -268,7 +416,7 @@ def _entry(video: str, split: str, table: VideoTable) -> VideoEntry:
         fps=(frames - 1) / duration_s if duration_s else 0.0,
         duration_s=duration_s,
         num_annotated=int(table.target_mask.sum()),
-        stem=video,
+        stem=recording,
         observed={},
         nonfinite={},
         segments=((0, frames),),

@@ -20,8 +20,15 @@ from maven_jax.challenge.template import (
     write_submission,
 )
 from maven_jax.errors import UserError, listing
+from maven_jax.evaluation.calibration import (
+    Adjustments,
+    adjusted,
+    as_widths,
+    fill_gaps,
+    filters,
+    in_words,
+)
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.tables import print_scores
 from maven_jax.outputs import OutputFile
 from maven_jax.progress import say
@@ -41,7 +48,7 @@ class Predicted:
     """What one run predicts of the template's videos.
 
     Attributes:
-        tables: video -> its smoothed track.
+        tables: video -> its calibrated track.
         labels: video -> targets and which frames are annotated, for videos that have any.
         filled: frames in which nothing was observed; they take values from their neighbours.
     """
@@ -66,36 +73,38 @@ class Filled:
     missing: int = 0
 
 
-def widths_of(model: TrainedModel, smooth: str) -> tuple[tuple[int, int], str]:
-    """Widths of the box filters, and where they come from, in words.
+def adjustments_of(model: TrainedModel, calibrated: str) -> tuple[Adjustments, str]:
+    """What is done to a run's tracks, and where that comes from, in words.
 
     Args:
         model: the run's.
-        smooth: `tuned` (the recipe's, if nothing was tuned), `none`, or `V,A`.
+        calibrated: `tuned` (the recipe's box filters, if nothing was tuned), `none`, or `V,A`.
 
     Raises:
         UserError: none of these, or tuned on another step.
     """
-    if smooth == "none":
-        return (0, 0), "as given"
-    if smooth == "tuned":
-        tuned = model.tuned_frames()
-        if tuned is None or model.smoothing is None:
-            valence, arousal = model.config.eval.smooth_frames
-            return (valence, arousal), "the recipe's"
-        elsewhere = model.smoothing.store != model.record.get("store_fingerprint")
-        where = f"{model.smoothing.split}{' of another store' * elsewhere}"
-        return tuned, f"tuned on {where}"
-    words = [w.strip() for w in smooth.split(",")]
+    if calibrated == "none":
+        return filters((0, 0)), "as given"
+    if calibrated == "tuned":
+        tuned = model.tuned()
+        if tuned is None:
+            widths = as_widths(tuple(model.config.eval.smooth_frames), "config.eval.smooth_frames")
+            return filters(widths), "the recipe's"
+        elsewhere = tuned.store != model.record.get("store_fingerprint")
+        return tuned.adjustments, f"tuned on {tuned.split}{' of another store' * elsewhere}"
+    words = [w.strip() for w in calibrated.split(",")]
     if len(words) != 2 or not all(w.isascii() and w.isdigit() for w in words):
-        raise UserError(f"--smooth {smooth}: tuned, none, or frames for valence and arousal: 20,50")
-    return (int(words[0]), int(words[1])), "as given"
+        raise UserError(
+            f"--calibrated {calibrated}: tuned, none, or frames of box filters for valence and "
+            "arousal: 20,50"
+        )
+    return filters((int(words[0]), int(words[1]))), "as given"
 
 
 def predict_run(
-    model: TrainedModel, store: Store, template: Template, smooth: tuple[int, int]
+    model: TrainedModel, store: Store, template: Template, adjustments: Adjustments
 ) -> Predicted:
-    """One run's predictions of the template's videos, gaps filled, smoothed.
+    """One run's predictions of the template's videos, gaps filled, calibrated.
 
     Raises:
         UserError: the store has none of the videos.
@@ -121,7 +130,7 @@ def predict_run(
         observed = observed_frames(store, video.entry, modalities)
         predicted.filled += int((~observed).sum())
         columns = [fill_gaps(video.predictions[:, i], observed) for i in range(2)]
-        values = box_filter(np.stack(columns, 1), smooth)
+        values = adjusted(np.stack(columns, 1), video.entry.fps, adjustments)
         predicted.tables[name] = VideoTable(
             time_s=np.zeros(len(values)),
             predictions={d: values[:, DIMENSIONS.index(d)].astype(float) for d in model.dimensions},
@@ -145,17 +154,6 @@ def observed_frames(
         frames = store.read(entry, start, min(start + _BLOCK_FRAMES, n), modalities)
         parts.append(np.any([frames.masks[m] for m in modalities], 0))
     return np.concatenate(parts)
-
-
-def fill_gaps(values: np.ndarray, observed: Bool[np.ndarray, "n"]) -> np.ndarray:
-    """`values` (n,), those of unobserved frames interpolated between their observed neighbours.
-
-    At the ends the nearest observed value is held; if no frame was observed, nothing changes.
-    """
-    if observed.all() or not observed.any():
-        return values
-    frames = np.arange(len(values))
-    return np.interp(frames, frames[observed], values[observed]).astype(values.dtype)
 
 
 def join(
@@ -217,7 +215,7 @@ def submit(
     force: bool,
     store: str | None,
     which: str,
-    smooth: str,
+    calibrated: str,
     method: str,
     allow_missing: int,
 ) -> Labels:
@@ -234,11 +232,10 @@ def submit(
     runs, models = [], []
     for workdir in workdirs:
         model = open_model(workdir, which)
-        widths, why = widths_of(model, smooth)
+        adjustments, why = adjustments_of(model, calibrated)
         features = open_features(model, store)
-        filters = f"box filters of {widths[0]} and {widths[1]} frames ({why})"
-        say(f"{workdir}: step {model.step}, {filters}")
-        runs.append(predict_run(model, features, template, widths))
+        say(f"{workdir}: step {model.step}; {in_words(adjustments)} ({why})")
+        runs.append(predict_run(model, features, template, adjustments))
         models.append(model)
     mean = models[0].trained_on.target_mean
     values, filled = join(runs, template, method, allow_missing=allow_missing, mean=mean)

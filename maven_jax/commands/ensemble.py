@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maven_jax.challenge.ensemble import METHODS, ensemble
+from maven_jax.challenge.ensemble import EQUAL, METHODS, ensemble
 from maven_jax.command_line import Parser, local_path
 
 
@@ -25,8 +25,15 @@ def main(argv: list[str]) -> int:
         help="mean of the tracks, or of tracks moved to an agreement-weighted common mean",
     )
     p.add_argument(
+        "--weights",
+        default=EQUAL,
+        metavar="validation|equal|W,W,…",
+        help="of the runs in the mean: those that suit their predictions of validation best, for "
+        "valence and arousal apart; equal ones (the default); or a number for each run",
+    )
+    p.add_argument(
         "--force", action="store_true", help="replace results that `ensemble` did not write"
     )
     args = p.parse_args(argv)
-    ensemble(args.workdirs, args.out, args.split, args.method, args.force)
+    ensemble(args.workdirs, args.out, args.split, args.method, args.force, args.weights)
     return 0

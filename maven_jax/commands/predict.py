@@ -87,13 +87,15 @@ def parser() -> Parser:
         help="frames per second of a folder of crops; rows per second of sound alone (default 30)",
     )
     p.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="add calibrated columns: delay, box filter and map that `maven-jax tune` chose",
+    )
+    p.add_argument(
         "--smooth",
-        nargs="?",
-        const=True,
         type=_widths,
         metavar="V,A",
-        help="add smoothed columns: box filters over so many frames of valence and of arousal; "
-        "without numbers those that `maven-jax tune-smoothing` chose",
+        help="add smoothed columns: box filters over so many frames of valence and of arousal",
     )
     own_files.add_argument(p)
     p.add_argument(
@@ -136,6 +138,7 @@ def predict_all(args: argparse.Namespace, predictor: VideoPredictor) -> list[Pat
                 crops=args.crops,
                 fps=args.fps,
                 smooth=args.smooth,
+                calibrated=args.calibrated,
                 contributions=args.html,
             )
             for prediction in predictions:

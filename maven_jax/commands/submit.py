@@ -48,10 +48,12 @@ def parser() -> Parser:
         "--checkpoint", default="best", help="best (by validation ccc), latest, or a step"
     )
     p.add_argument(
+        "--calibrated",
         "--smooth",
         default="tuned",
-        help="box filters: tuned (by `tune-smoothing`, else the recipe's; the default), none, or "
-        "frames for valence and arousal such as 20,50",
+        metavar="HOW",
+        help="what is done to the tracks: tuned (by `tune`, else the recipe's box filters; the "
+        "default), none, or box filters of frames for valence and arousal such as 20,50",
     )
     p.add_argument(
         "--method", choices=sorted(METHODS), default="mean", help="how several runs are joined"
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
             force=args.force,
             store=args.store,
             which=args.checkpoint,
-            smooth=args.smooth,
+            calibrated=args.calibrated,
             method=args.method,
             allow_missing=args.allow_missing,
         )

@@ -173,9 +173,8 @@ def _fill(
         title = f"{split}: {_title(scores)}"
         plots.plot_agreement(predictions, targets, title, path, dimensions)
     by_name = {
-        v.entry.video: {
-            f"ccc_{d}": float(c[i]) if d in dimensions else None for i, d in enumerate(DIMENSIONS)
-        }
+        v.entry.video: {"recording": v.entry.stem}
+        | {f"ccc_{d}": float(c[i]) if d in dimensions else None for i, d in enumerate(DIMENSIONS)}
         for v, c in zip(videos, by_video)
         if v.target_mask.any()
     }

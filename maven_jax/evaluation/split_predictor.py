@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float32
 from maven_jax.data.pipeline import WindowSource, ordered_batches, to_batch
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
+from maven_jax.evaluation.calibration import as_widths, box_filter
 from maven_jax.evaluation.overlap import OverlapMean
-from maven_jax.evaluation.smoothing import as_widths, box_filter
 from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights

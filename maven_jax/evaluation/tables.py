@@ -25,18 +25,24 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("", "valence", "arousal", "mean"):
         table.add_column(column, justify="left" if not column else "right")
-    for label, key, suffix in (
-        ("CCC, all frames concatenated", "ccc", ""),
-        ("CCC, mean over videos", "ccc", "_video_mean"),
-        ("PCC", "pcc", ""),
-        ("RMSE", "rmse", ""),
+    calibrated = scores.get("calibrated")
+    for label, of, key, suffix in (
+        ("CCC, all frames concatenated", scores, "ccc", ""),
+        ("CCC, calibrated", calibrated, "ccc", ""),
+        ("CCC, mean over videos", scores, "ccc", "_video_mean"),
+        ("PCC", scores, "pcc", ""),
+        ("RMSE", scores, "rmse", ""),
     ):
-        values = (scores[f"{key}{d}{suffix}"] for d in ("_valence", "_arousal", ""))
+        if of is None:
+            continue
+        values = (of[f"{key}{d}{suffix}"] for d in ("_valence", "_arousal", ""))
         table.add_row(label, *map(shown, values))
         interval = scores.get("ccc_interval")
-        if (key, suffix) == ("ccc", "") and interval is not None:
+        if of is scores and (key, suffix) == ("ccc", "") and interval is not None:
             ends = (interval[f"ccc{d}"] for d in ("_valence", "_arousal", ""))
             label = f"  {interval['level']:.0%}, by {interval['recordings']:,} recordings"
             table.add_row(label, *map(shown_interval, ends))
     console.print(table)
     say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
+    if calibrated is not None and calibrated["chosen_on_it"]:
+        say("the calibration was chosen on these videos, so its score flatters")

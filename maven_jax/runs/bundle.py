@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save
 from maven_jax import own_files, recipes
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import Smoothing, as_widths
+from maven_jax.evaluation.calibration import Calibration, as_widths
 from maven_jax.files import write_json
 from maven_jax.inputs import read_json
 from maven_jax.recipes import Config, check_sections
@@ -62,7 +62,7 @@ class Bundle:
         arrays: weights by path.
         step: training steps taken.
         scores: split -> scores.
-        smoothing: what `tune-smoothing` chose for this step, or None.
+        calibration: what `tune` chose for this step, or None.
         record: how the run was made.
     """
 
@@ -72,7 +72,7 @@ class Bundle:
     arrays: dict[str, np.ndarray]
     step: int
     scores: dict[str, dict[str, Any]]
-    smoothing: Smoothing | None
+    calibration: Calibration | None
     record: dict[str, Any]
 
 
@@ -100,7 +100,7 @@ def write_bundle(
             "version": FORMAT_VERSION,
             "maven_jax": __version__,
             "step": bundle.step,
-            "smoothing": bundle.smoothing and bundle.smoothing.to_json(),
+            "calibration": bundle.calibration and bundle.calibration.to_json(),
             "trained_on": bundle.trained_on.to_json(),
             "record": bundle.record,
         },
@@ -135,8 +135,9 @@ def open_bundle(folder: Path) -> Bundle:
     step, record = index.get("step"), index.get("record")
     if not isinstance(step, int) or isinstance(step, bool) or not isinstance(record, dict):
         raise UserError(f"{folder / BUNDLE_FILE}: step or record are missing")
-    tuned = index.get("smoothing")
-    trained_on = TrainingData.from_json(index.get("trained_on") or {}, str(folder / BUNDLE_FILE))
+    # Earlier versions tuned widths of box filters alone.
+    tuned, where = index.get("calibration", index.get("smoothing")), str(folder / BUNDLE_FILE)
+    trained_on = TrainingData.from_json(index.get("trained_on") or {}, where)
     config = _read_config(folder / CONFIG_FILE)
     if tuple(config.data.modalities) != tuple(trained_on.modalities):
         raise UserError(
@@ -150,7 +151,7 @@ def open_bundle(folder: Path) -> Bundle:
         arrays=_read_weights(folder / WEIGHTS_FILE),
         step=step,
         scores=read_json(folder / METRICS_FILE, "scores by split", {str: dict}),
-        smoothing=None if tuned is None else Smoothing.from_json(tuned, str(folder / BUNDLE_FILE)),
+        calibration=None if tuned is None else Calibration.from_json(tuned, where),
         record=record,
     )
 

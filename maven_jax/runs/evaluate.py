@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -11,6 +12,12 @@ import jax
 import numpy as np
 
 from maven_jax.evaluation.bootstrap import ccc_interval
+from maven_jax.evaluation.calibration import (
+    Calibration,
+    as_widths,
+    box_filter,
+    read_calibration,
+)
 from maven_jax.evaluation.labels import with_labels
 from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
@@ -40,6 +47,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, writes `eval/<split>…` and plots, prints the table.
 
+    The scores are those of the predictions as the recipe makes them; `calibrated` holds those after
+    the calibration of `maven-jax tune`, if it was tuned on this step.
+
     For another store than the run's own the files are `eval/<split>@<store's folder>…`: the scores
     that the run is compared and described by stay.
 
@@ -62,6 +72,9 @@ def evaluate(
     """
     workdir, watchdog = Path(workdir), watchdog or Watchdog(math.inf)
     config, record = read_record(workdir)
+    # Tracks are calibrated as the model gives them, so the recipe's filters come afterwards.
+    widths = as_widths(tuple(config.eval.smooth_frames), "config.eval.smooth_frames")
+    config.eval.smooth_frames = (0, 0)
     features = open_store(config.data.store, store)
     experiment = Experiment(config, features).on_this_machine()
     modalities = experiment.modalities
@@ -73,6 +86,7 @@ def evaluate(
         experiment.check_held_out(held_out(record))
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
     step = checkpoints.resolve(which)
+    calibration = calibration_of(workdir, step)
 
     fresh, shardings = experiment.fresh_weights()
     if released:
@@ -90,11 +104,15 @@ def evaluate(
                 predictor.compile(weights)
             evaluating = functools.partial(watchdog.beat, step, "evaluating")
             label = f"evaluating {split} with step {step}"
-            videos = predictor(weights, label=label, beat=evaluating)
+            unsmoothed = predictor(weights, label=label, beat=evaluating)
         recorded = None if foreign else config.eval.labels.get(split)
         labels = labels or (recorded and Path(recorded))
         if labels is not None:
-            videos = with_labels(videos, labels)
+            unsmoothed = with_labels(unsmoothed, labels)
+        videos = [
+            dataclasses.replace(v, predictions=box_filter(v.predictions, widths))
+            for v in unsmoothed
+        ]
         scores, by_video = score(videos, experiment.dimensions)
         scores |= {
             "ccc_interval": ccc_interval(videos, experiment.dimensions),
@@ -109,6 +127,10 @@ def evaluate(
             "num_parameters": count_parameters(weights.params),
             "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
         }
+        if calibration is not None:
+            scores["calibrated"] = _calibrated(
+                unsmoothed, calibration, experiment.dimensions, split, features, labels is None
+            )
         watchdog.pause("writing the report")
         if hosts.is_writer():
             _write(report, name, features, videos, scores, by_video)
@@ -122,6 +144,37 @@ def _chosen_by(workdir: Path, which: str, split: str) -> dict[str, Any] | None:
         return None
     looks = len({row["step"] for row in read_metrics(workdir) if row["kind"] == split})
     return {"split": split, "looks": looks} if looks > 1 else None
+
+
+def calibration_of(workdir: Path, step: int) -> Calibration | None:
+    """What was tuned on a step of a run; None if nothing was."""
+    calibration = read_calibration(workdir)
+    if calibration is None or calibration.step == step:
+        return calibration
+    say(f"note: the calibration was tuned on step {calibration.step}, so not scored on step {step}")
+    return None
+
+
+def _calibrated(
+    videos: list[PredictedVideo],
+    calibration: Calibration,
+    dimensions: tuple[str, ...],
+    split: str,
+    features: Store,
+    own_labels: bool,
+) -> dict[str, Any]:
+    """The scores after a calibration, what it does, and whether these very labels chose it."""
+    tracks = [
+        dataclasses.replace(v, predictions=calibration(v.predictions, v.entry.fps)) for v in videos
+    ]
+    scores, _ = score(tracks, dimensions)
+    chosen_on = (calibration.split, calibration.store)
+    itself = own_labels and chosen_on == (split, features.fingerprint)
+    return {
+        **{k: v for k, v in scores.items() if k.startswith("ccc")},
+        "chosen_on_it": itself,
+        "calibration": calibration.to_json(),
+    }
 
 
 def _write(

@@ -50,9 +50,9 @@ def export(
     """
     out = Path(out)
     model = open_model(checkpoint, which)
-    if model.smoothing is not None and model.smoothing.step != model.step:
-        say(f"note: smoothing was tuned on step {model.smoothing.step}: it does not go along")
-        model = dataclasses.replace(model, smoothing=None)
+    if model.calibration is not None and model.calibration.step != model.step:
+        say(f"note: calibration was tuned on step {model.calibration.step}: it does not go along")
+        model = dataclasses.replace(model, calibration=None)
     refuse_own_file(model.config)
     program, free_batch = (
         export_program(model, check_platforms(platforms)) if platforms else (None, True)
@@ -71,7 +71,7 @@ def export(
             arrays=arrays_of(model.weights),
             step=model.step,
             scores=model.scores,
-            smoothing=model.smoothing,
+            calibration=model.calibration,
             record=model.record,
         )
         write_bundle(bundle, card, program)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maven_jax.evaluation.calibration import in_words
 from maven_jax.evaluation.tables import shown
 from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import count_parameters
@@ -128,11 +129,10 @@ def _scores(model: TrainedModel) -> str:
     note = "CCC over all annotated frames of the split, concatenated."
     if model.config.data.eval_split in model.scores:
         note += f" `{model.config.data.eval_split}` chose the step, so its score flatters."
-    if model.smoothing is not None:
-        valence, arousal = model.smoothing.frames
+    if model.calibration is not None:
         note += (
-            f" Without smoothing; on `{model.smoothing.split}` box filters of {valence} frames "
-            f"(valence) and {arousal} (arousal) were best: `predict --smooth` takes them."
+            f" Without the calibration that was tuned on `{model.calibration.split}` "
+            f"({in_words(model.calibration.adjustments)}): `predict --calibrated` takes it."
         )
     return "\n".join([*rows, "", note])
 

@@ -1,4 +1,4 @@
-"""Predictions of whole splits by a trained model, before any smoothing."""
+"""Predictions of whole splits by a trained model, before any smoothing or calibration."""
 
 from __future__ import annotations
 

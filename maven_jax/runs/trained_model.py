@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.errors import UserError, listing
-from maven_jax.evaluation.smoothing import Smoothing, read_smoothing
+from maven_jax.evaluation.calibration import Calibration, read_calibration
 from maven_jax.evaluation.step import predict_function
 from maven_jax.experiment import (
     Experiment,
@@ -49,7 +49,7 @@ class TrainedModel:
         weights: NumPy arrays.
         step: training steps taken.
         scores: split -> what an evaluation of this step wrote, without single videos.
-        smoothing: what `tune-smoothing` chose, for this step or another; None if it never ran.
+        calibration: what `tune` chose, for this step or another; None if it never ran.
         record: versions, commit, overrides, what it was converted from (JSON).
     """
 
@@ -59,7 +59,7 @@ class TrainedModel:
     weights: Weights
     step: int
     scores: dict[str, dict[str, Any]]
-    smoothing: Smoothing | None
+    calibration: Calibration | None
     record: dict[str, Any]
 
     @property
@@ -83,20 +83,18 @@ class TrainedModel:
         if self.label:
             say(f"note: {self.source}: {self.label}")
 
-    def tuned_frames(self) -> tuple[int, int] | None:
-        """Widths of the box filters that `tune-smoothing` chose; None if it never ran.
+    def tuned(self) -> Calibration | None:
+        """What `maven-jax tune` chose; None if it never ran.
 
         Raises:
-            UserError: it chose them for another step: other weights jitter in another way.
+            UserError: it chose for another step: other weights jitter in another way.
         """
-        if self.smoothing is None:
-            return None
-        if self.smoothing.step != self.step:
+        if self.calibration is not None and self.calibration.step != self.step:
             raise UserError(
-                f"{self.source}: the smoothing widths were tuned on step {self.smoothing.step}, "
-                f"this is step {self.step}; run `maven-jax tune-smoothing` for it, or give widths"
+                f"{self.source}: the calibration was tuned on step {self.calibration.step}, "
+                f"this is step {self.step}; run `maven-jax tune` for it, or do without"
             )
-        return self.smoothing.frames
+        return self.calibration
 
     @property
     def module(self) -> nn.Module:
@@ -199,7 +197,7 @@ def _from_bundle(parts: bundle.Bundle) -> TrainedModel:
         weights=weights_of(parts.arrays, str(parts.folder)),
         step=parts.step,
         scores=parts.scores,
-        smoothing=parts.smoothing,
+        calibration=parts.calibration,
         record=parts.record,
     )
 
@@ -224,7 +222,7 @@ def _from_workdir(workdir: Path, which: str) -> TrainedModel:
         ),
         step=step,
         scores=_scores(workdir, step),
-        smoothing=read_smoothing(workdir),
+        calibration=read_calibration(workdir),
         record={k: record[k] for k in bundle.RECORDED if k in record},
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import as_widths
+from maven_jax.evaluation.calibration import as_widths
 
 
 def as_path(value: Any, name: str) -> Path | None:

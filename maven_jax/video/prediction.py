@@ -47,6 +47,8 @@ class VideoPrediction:
         label: "" or why the numbers mean nothing ("untrained weights"); every output shows it.
         notes: what was missing, in sentences.
         facts: numbers about the run: duration_s, real_time_factor, peak_memory_mib, …
+        calibrated: (n, 2) `va` after the calibration; None without.
+        calibration: what it does and what it was tuned on, as `Calibration.to_json`; None without.
     """
 
     name: str
@@ -65,6 +67,8 @@ class VideoPrediction:
     label: str
     notes: tuple[str, ...]
     facts: Mapping[str, float | int]
+    calibrated: Float32[np.ndarray, "n 2"] | None = None
+    calibration: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -73,6 +77,12 @@ class VideoPrediction:
     def title(self) -> str:
         """`clip.mp4`, or `clip.mp4, face 2` when several faces are predicted."""
         return f"{self.name}, face {self.track}" if self.track else self.name
+
+    @property
+    def bold(self) -> tuple[str, Float32[np.ndarray, "n 2"]]:
+        """What pictures show in bold, in a word, and its values."""
+        tracks = {"calibrated": self.calibrated, "smoothed": self.smoothed}
+        return next(((k, x) for k, x in tracks.items() if x is not None), ("raw", self.va))
 
     @property
     def modalities(self) -> list[str]:
@@ -100,9 +110,10 @@ class VideoPrediction:
             "valence": va[:, VALENCE].tolist(),
             "arousal": va[:, AROUSAL].tolist(),
         }
-        if self.smoothed is not None:
-            table["valence_smoothed"] = self.smoothed[rows, VALENCE].tolist()
-            table["arousal_smoothed"] = self.smoothed[rows, AROUSAL].tolist()
+        for word, track in (("smoothed", self.smoothed), ("calibrated", self.calibrated)):
+            if track is not None:
+                table[f"valence_{word}"] = track[rows, VALENCE].tolist()
+                table[f"arousal_{word}"] = track[rows, AROUSAL].tolist()
         table["face_found"] = self.face_found[rows].tolist()
         table["face_confidence"] = self.face_confidence[rows].tolist()
         table["modalities"] = self._modalities(rows)
@@ -170,6 +181,8 @@ class VideoPrediction:
         yield "time_s", self.time_s.tolist()
         yield "va", _rows(self.va)
         yield "smoothed", None if self.smoothed is None else _rows(self.smoothed)
+        yield "calibrated", None if self.calibrated is None else _rows(self.calibrated)
+        yield "calibration", None if self.calibration is None else dict(self.calibration)
         yield "face_found", self.face_found.tolist()
         yield "face_confidence", self.face_confidence.tolist()
         yield "boxes", _rows(self.boxes)

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from maven_jax import recipes
 from maven_jax.convert import hub
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import box_filter
+from maven_jax.evaluation.calibration import Calibration, box_filter
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.model_files import RANDOM
 from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
@@ -87,6 +87,7 @@ class VideoPredictor:
         crops: str | os.PathLike[str] | None = None,
         fps: SupportsFloat | None = None,
         smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None = None,
+        calibrated: bool = False,
         contributions: bool = False,
     ) -> list[VideoPrediction]:
         """Valence and arousal of every frame, for each of the chosen faces.
@@ -100,8 +101,8 @@ class VideoPredictor:
             crops: a folder of the video's face crops, cut elsewhere.
             fps: frames per second of a folder of crops, or of sound alone.
             smooth: widths in frames of the box filters of valence and arousal, or one for both;
-                True for those that `maven-jax tune-smoothing` chose, None for those that the recipe
-                evaluates with, if any, False for none.
+                None for those that the recipe evaluates with, if any, False for none.
+            calibrated: also what `maven-jax tune` chose for the model.
             contributions: predict once more without each modality.
 
         Raises:
@@ -112,6 +113,7 @@ class VideoPredictor:
         if path is None:
             raise UserError("media=None: expected a path")
         widths, choice = self._widths(smooth), as_face(face)
+        calibration = self._calibration() if calibrated else None
         face_model = as_path(face_model, "face_model")
         recording = open_recording(path, crops=as_path(crops, "crops"), fps=as_fps(fps))
         with tempfile.TemporaryDirectory(prefix="maven_jax-") as scratch:
@@ -132,7 +134,7 @@ class VideoPredictor:
                 began = time.monotonic()
                 raw = self._predict_face(recording, face_crops, spoken.segments, contributions)
                 seconds = shared_s + time.monotonic() - began
-                predictions.append(_finished(raw, recording, widths, seconds))
+                predictions.append(_finished(raw, recording, widths, calibration, seconds))
             return predictions
 
     def _widths(
@@ -141,17 +143,18 @@ class VideoPredictor:
         if smooth is None:
             recipe = tuple(self.model.config.eval.smooth_frames)
             return recipe if any(recipe) else None
-        if smooth is True:
-            tuned = self.model.tuned_frames()
-            if tuned is None:
-                raise UserError(
-                    f"{self.model.source}: nobody chose smoothing widths; run `maven-jax "
-                    "tune-smoothing`, or give two numbers of frames"
-                )
-            return tuned
         if smooth is False:
             return None
         return as_smooth(smooth)
+
+    def _calibration(self) -> Calibration:
+        tuned = self.model.tuned()
+        if tuned is None:
+            raise UserError(
+                f"{self.model.source}: nobody chose a calibration; run `maven-jax tune`, or do "
+                "without"
+            )
+        return tuned
 
     def _transcript(
         self,
@@ -195,7 +198,7 @@ class VideoPredictor:
         segments: Sequence[Segment],
         contributions: bool,
     ) -> VideoPrediction:
-        """One face; `_finished` adds what depends on the whole of it: smoothing and facts."""
+        """One face; `_finished` adds what depends on the whole of it: smooth values and facts."""
         name, face = recording.source.name, face_crops.face
         cropped = dataclasses.replace(recording, crops=face_crops.crops)
         reader = RecordingReader(cropped, self.encoders, Clock())
@@ -374,9 +377,13 @@ def _contributions(
 
 
 def _finished(
-    raw: VideoPrediction, recording: Recording, widths: tuple[int, int] | None, seconds: float
+    raw: VideoPrediction,
+    recording: Recording,
+    widths: tuple[int, int] | None,
+    calibration: Calibration | None,
+    seconds: float,
 ) -> VideoPrediction:
-    """With the smoothed values and the facts of the run."""
+    """With the smoothed and calibrated values and the facts of the run."""
     facts = {
         "duration_s": recording.duration_s,
         "fps": recording.fps,
@@ -386,6 +393,9 @@ def _finished(
         "peak_memory_mib": peak_memory_mib(),
     }
     smoothed = None if widths is None else _smoothed(raw.va, widths)
+    if calibration is not None:
+        calibrated = calibration(raw.va, recording.fps)
+        raw = dataclasses.replace(raw, calibrated=calibrated, calibration=calibration.to_json())
     return dataclasses.replace(raw, smoothed=smoothed, facts=facts)
 
 

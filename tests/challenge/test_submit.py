@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.challenge.submit import fill_gaps, observed_frames
-from maven_jax.evaluation.smoothing import Smoothing, box_filter
+from maven_jax.challenge.submit import observed_frames
+from maven_jax.evaluation.calibration import Adjustment, Calibration, adjusted, fill_gaps
+from maven_jax.evaluation.scores import score
 from maven_jax.files import write_json
-from maven_jax.runs.evaluate import evaluate
+from maven_jax.runs.evaluate import calibration_of, evaluate
+from maven_jax.runs.export import export
+from maven_jax.runs.predict_split import predict_split
 from maven_jax.runs.trained_model import open_model
 from maven_jax.store.reader import Store
 from maven_jax.training.train import train
@@ -118,48 +122,86 @@ def test_gaps_are_held_at_the_ends():
     assert fill_gaps(values, np.zeros(6, bool)).tolist() == values.tolist()
 
 
-def test_ensembles_smooth_each_run_by_its_own_widths(runs, store, template, tmp_path):
+def test_ensembles_calibrate_each_run_in_its_own_way(runs, store, template, tmp_path):
+    ways = (
+        (Adjustment(0.2, 5, 1.5, 0.1), Adjustment(0.0, 0, 1.0, 0.0)),
+        (Adjustment(0.0, 9, 1.0, 0.0), Adjustment(0.1, 21, 1.0, -0.2)),
+    )
     copies = []
-    for run, widths in zip(runs, ((5, 0), (9, 21))):
+    for run, how in zip(runs, ways):
         copy = Path(shutil.copytree(run, tmp_path / run.name))
-        tuned = Smoothing(widths, open_model(copy).step, "validation", store.fingerprint)
-        write_json(copy / "smoothing.json", tuned.to_json())
+        tuned = Calibration(how, open_model(copy).step, "validation", store.fingerprint)
+        write_json(copy / "calibration.json", tuned.to_json())
         copies.append(copy)
     both = ["--workdir", *map(str, copies)]
     given = ["--template", str(template)]
     assert main(["submit", *both, *given, "--out", str(tmp_path / "both.csv")]) == 0
     joined = values_of(tmp_path / "both.csv")
-    video = store.videos("test")[0].video
-    tracks = []
-    for copy, widths in zip(copies, ((5, 0), (9, 21))):
+    entry = store.videos("test")[0]
+    video, tracks = entry.video, []
+    for copy, how in zip(copies, ways):
         out = tmp_path / f"{copy.name}.csv"
-        words = ["--workdir", str(copy), *given, "--out", str(out), "--smooth", "none"]
+        words = ["--workdir", str(copy), *given, "--out", str(out), "--calibrated", "none"]
         assert main(["submit", *words]) == 0
-        tracks.append(box_filter(values_of(out)[video][:-1].astype(np.float32), widths))
+        raw = values_of(out)[video][:-1].astype(np.float32)
+        tracks.append(adjusted(raw, entry.fps, how))
     np.testing.assert_allclose(joined[video][:-1], np.mean(tracks, 0), atol=3e-6)
 
 
-def test_tune_smoothing_writes_what_submit_takes(runs, template, tmp_path, capsys):
+def test_tune_writes_what_submit_takes(runs, store, template, tmp_path, capsys):
     copy = Path(shutil.copytree(runs[0], tmp_path / "run"))
-    assert main(["tune-smoothing", "--workdir", str(copy), "--widths", "0,5,25"]) == 0
-    printed = capsys.readouterr().out
-    assert "chosen on validation itself, so it flatters" in printed
-    assert "to be expected elsewhere" in printed
-    written = json.loads((copy / "smoothing.json").read_text())
-    assert written["valence"] in (0, 5, 25)
-    assert written["scores"]["arousal"]["ccc_tuned"] >= written["scores"]["arousal"]["ccc_raw"]
-    assert written["split"] == "validation"
+    path = copy / "calibration.json"
+    words = ["tune", "--workdir", str(copy), "--widths", "0,5,25", "--delays", "0,0.2"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "fewer than 3 annotated recordings" in printed
+    assert json.loads(path.read_text())["valence"] == vars(Adjustment(0.0, 0, 1.0, 0.0))
+    assert main([*words, "--split", "train", "--no-delay"]) == 0
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "to be expected elsewhere: valence" in printed
+    assert "`chosen on it` is of train itself and flatters" in printed
+    assert "+ mean and spread" in printed
+    assert "+ delay" not in printed
+    written = json.loads(path.read_text())
+    assert written["valence"]["frames"] in (0, 5, 25)
+    assert written["scores"]["arousal"]["ccc_calibrated"] >= written["scores"]["arousal"]["ccc_raw"]
+    assert (written["split"], written["store_fingerprint"]) == ("train", store.fingerprint)
+    written["valence"] = vars(Adjustment(0.2, 5, 1.2, 0.0))
+    write_json(path, written)
     words = ["--workdir", str(copy), "--template", str(template), "--out", str(tmp_path / "s.csv")]
     assert main(["submit", *words]) == 0
-    widths = f"box filters of {written['valence']} and {written['arousal']} frames"
-    assert f"{widths} (tuned on validation)" in capsys.readouterr().out.replace("\n", " ")
-    write_json(copy / "smoothing.json", written | {"store_fingerprint": "another"})
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "valence 0.2 s later, 5 frames, x 1.200 + 0.000; arousal" in printed
+    assert "(tuned on train)" in printed
+    write_json(path, written | {"store_fingerprint": "another"})
     assert main(["submit", *words]) == 0
-    assert "(tuned on validation of another store)" in capsys.readouterr().out.replace("\n", " ")
-    write_json(copy / "smoothing.json", written | {"step": 77})
+    assert "(tuned on train of another store)" in capsys.readouterr().out.replace("\n", " ")
+    write_json(path, written | {"step": 77})
     assert main(["submit", *words]) == 2
-    assert "were tuned on step 77, this is step" in capsys.readouterr().err
-    assert main(["submit", *words, "--smooth", "none"]) == 0
+    assert "was tuned on step 77, this is step" in capsys.readouterr().err
+    assert main(["submit", *words, "--calibrated", "none"]) == 0
+
+
+def test_evaluate_scores_what_a_bundle_calibrates(runs, store, tmp_path, capsys):
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    how = Adjustment(0.2, 5, 1.5, 0.1), Adjustment(0.0, 7, 1.0, 0.0)
+    tuned = Calibration(how, open_model(run).step, "validation", store.fingerprint)
+    write_json(run / "calibration.json", tuned.to_json())
+    scores = evaluate(run, "test")
+    assert "CCC, calibrated" in capsys.readouterr().out
+    assert not scores["calibrated"]["chosen_on_it"]
+    bundle = export(run, tmp_path / "bundle", platforms=())
+    calibration = bundle.tuned()
+    assert calibration == tuned
+    raw = predict_split(bundle, "test")
+    done = [replace(v, predictions=calibration(v.predictions, v.entry.fps)) for v in raw]
+    for videos, of in ((raw, scores), (done, scores["calibrated"])):
+        assert of["ccc"] == pytest.approx(score(videos)[0]["ccc"], abs=1e-6)
+    assert scores["calibrated"]["ccc"] != pytest.approx(scores["ccc"], abs=1e-3)
+    # Other weights jitter in another way.
+    assert calibration_of(run, tuned.step) == tuned
+    assert calibration_of(run, 77) is None
+    assert "so not scored on step 77" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_the_run_of_a_fold_writes_the_videos_of_the_template(runs, store, tmp_path):
@@ -209,7 +251,7 @@ def test_mistakes_end_in_one_line(runs, store, template, tmp_path, capsys):
         assert "which this command reads" in line
     assert foreign.read_bytes() == before
     given = ("--workdir", runs[0], "--out", tmp_path / "t.csv")
-    assert "tuned, none, or frames" in refused(*given, *template_words, "--smooth", "3,x")
+    assert "tuned, none, or frames" in refused(*given, *template_words, "--calibrated", "3,x")
     assert "goes with --check" in refused(*given, *template_words, "--annotations", tmp_path)
     assert "the same run twice" in refused("--workdir", runs[0], *given, *template_words)
     line = refused(*given, *template_words, "--store", tmp_path)

@@ -17,6 +17,8 @@ from data_prep.synth.scene import direct, draw_frame
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
+from maven_jax.evaluation.calibration import Adjustment, Calibration
+from maven_jax.files import write_json
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.training.train import train
 from maven_jax.video.predictor import load
@@ -158,11 +160,19 @@ def test_a_folder_of_crops_has_the_rows_that_its_names_say(predictor, corpus):
 
 def test_a_bundle_predicts_what_its_run_does(predictor, workdir, tmp_path):
     corpora.write_wav(tmp_path / "sound.wav", 1.0)
-    words = ["--checkpoint", str(workdir), "--out", str(tmp_path / "bundle")]
+    run = shutil.copytree(workdir, tmp_path / "run")
+    how = Adjustment(0.2, 5, 1.5, 0.1), Adjustment(0.0, 7, 1.0, 0.0)
+    tuned = Calibration(how, predictor.model.step, "validation", "abc")
+    write_json(run / "calibration.json", tuned.to_json())
+    words = ["--checkpoint", str(run), "--out", str(tmp_path / "bundle")]
     assert main(["export", *words, "--platforms", "none"]) == 0
-    found = maven_jax.load(tmp_path / "bundle", workers=1).predict(tmp_path / "sound.wav")
+    bundle = maven_jax.load(tmp_path / "bundle", workers=1)
+    found = bundle.predict(tmp_path / "sound.wav", calibrated=True)
     wanted = predictor.predict(tmp_path / "sound.wav")
     np.testing.assert_allclose(found.va, wanted.va, atol=1e-6)
+    np.testing.assert_array_equal(found.calibrated, tuned(found.va, found.facts["fps"]))
+    assert np.nanmax(np.abs(found.calibrated - found.va)) > 1e-3
+    assert found.to_json()["calibration"] == tuned.to_json()
     assert found.label == wanted.label != ""
 
 
@@ -234,7 +244,7 @@ def test_several_files_one_of_them_broken(workdir, videos, tmp_path, capfd):
         ("zero.mp4", b"", [], "zero bytes"),
         ("x.wav", b"RIFF", [], "cannot be opened"),
         ("none.mp4", None, [], "no such file"),
-        ("x.mp4", b"x", ["--smooth"], "nobody chose smoothing widths"),
+        ("x.mp4", b"x", ["--calibrated"], "nobody chose a calibration"),
         ("x.mp4", b"x", ["--smooth", "3"], "expected two numbers of frames"),
         ("x.mp4", b"x", ["--fps", "0"], "expected a number above 0"),
     ],

@@ -13,8 +13,8 @@ from jax.sharding import AxisType, Mesh
 from maven_jax.data.windows import Windows, make_windows
 from maven_jax.errors import UserError
 from maven_jax.evaluation import split_predictor as inference
+from maven_jax.evaluation.calibration import box_filter
 from maven_jax.evaluation.scores import score
-from maven_jax.evaluation.smoothing import box_filter
 from maven_jax.evaluation.split_predictor import PredictedVideo, SplitPredictor
 from maven_jax.experiment import Experiment
 from maven_jax.runtime.sharding import batch_sharding, make_mesh

@@ -15,7 +15,7 @@ import transformers
 
 from data_prep.prepare import prepare
 from maven_jax import recipes
-from maven_jax.challenge.tune_smoothing import tune_smoothing
+from maven_jax.challenge.calibrate import Tried, calibrate
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
 from maven_jax.runs.evaluate import evaluate
@@ -167,7 +167,8 @@ def _train(folder: Path) -> None:
     )
     train(config, folder / "run")
     evaluate(folder / "run", "validation")
-    tune_smoothing(folder / "run", which="best", split=None, store=None, widths=[0, 3])
+    tried = Tried(("smoothing",), (), (0, 3))
+    calibrate(folder / "run", tried, which="best", split=None, store=None)
 
 
 def _stored(folder: Path) -> None:

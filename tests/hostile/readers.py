@@ -196,7 +196,7 @@ def read_state(folder: Path) -> None:
 
 def read_model(folder: Path) -> Any:
     model = open_model(folder)
-    model.tuned_frames()
+    model.tuned()
     weights = model.weights
     return model.step, digest((weights.params, weights.model_state, weights.statistics))
 
@@ -204,7 +204,7 @@ def read_model(folder: Path) -> Any:
 def read_forged(folder: Path) -> None:
     model = open_model(folder)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(model.weights.params))
-    model.tuned_frames()
+    model.tuned()
     model.say_label()
 
 

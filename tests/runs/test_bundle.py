@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from maven_jax.__main__ import main
-from maven_jax.challenge.tune_smoothing import tune_smoothing
+from maven_jax.challenge.calibrate import Tried, calibrate
 from maven_jax.errors import UserError
-from maven_jax.evaluation.smoothing import Smoothing
+from maven_jax.evaluation.calibration import Adjustment, Calibration
 from maven_jax.files import write_json
 from maven_jax.runs import export as export_module
 from maven_jax.runs.bundle import PARTS, arrays_of, digests
@@ -201,7 +201,7 @@ BREAKS = {
     "version": (lambda f: change(f, "bundle.json", version=99), "bundle format 99, this version"),
     "step": (lambda f: change(f, "bundle.json", step="1"), "step or record are missing"),
     "widths": (
-        lambda f: change(f, "bundle.json", smoothing={"valence": -1, "arousal": 2}),
+        lambda f: change(f, "bundle.json", calibration={"valence": -1, "arousal": 2}),
         "smoothing widths",
     ),
     "trained_on": (lambda f: change(f, "bundle.json", trained_on={"modalities": 3}), "trained_on"),
@@ -255,22 +255,23 @@ def test_programs_that_are_none_or_take_other_weights_get_one_line(copy, bundle)
         open_program(copy)
 
 
-def test_tuned_smoothing_goes_along_with_the_step_that_it_was_tuned_on(workdir, tmp_path, capsys):
+def test_a_calibration_goes_along_with_the_step_that_it_was_tuned_on(workdir, tmp_path, capsys):
     run = Path(shutil.copytree(workdir, tmp_path / "run"))
-    step = open_model(run).step
-    for tuned_on, frames in ((step, (5, 7)), (step - 1, None)):
-        tuned = Smoothing((5, 7), tuned_on, "validation", "abc")
-        write_json(run / "smoothing.json", tuned.to_json())
+    step, how = open_model(run).step, (Adjustment(0.2, 5, 1.5, 0.1), Adjustment(0.0, 7, 1.0, 0.0))
+    for tuned_on in (step, step - 1):
+        tuned = Calibration(how, tuned_on, "validation", "abc")
+        write_json(run / "calibration.json", tuned.to_json())
         export(run, tmp_path / f"of_{tuned_on}", which="best", platforms=(), licence=None)
         again = open_model(tmp_path / f"of_{tuned_on}")
-        assert again.tuned_frames() == frames
+        assert again.tuned() == (tuned if tuned_on == step else None)
         card = (again.source / "MODEL_CARD.md").read_text()
-        assert ("5 frames (valence) and 7 (arousal)" in card) == (frames is not None)
-    assert f"smoothing was tuned on step {step - 1}: it does not" in capsys.readouterr().out
+        line = "(valence 0.2 s later, 5 frames, x 1.500 + 0.100; arousal 7 frames)"
+        assert (line in card) == (tuned_on == step)
+    assert f"calibration was tuned on step {step - 1}: it does not" in capsys.readouterr().out
     with pytest.raises(UserError, match=f"tuned on step {step - 1}, this is step {step}"):
-        open_model(run).tuned_frames()
+        open_model(run).tuned()
     with pytest.raises(UserError, match="a bundle is not changed"):
-        tune_smoothing(again.source, which="best", split=None, store=None, widths=(0, 3))
+        calibrate(again.source, Tried((), (), ()), which="best", split=None, store=None)
 
 
 def test_export_refuses_what_is_in_the_way_and_what_is_not_there(workdir, bundle, tmp_path, capsys):

@@ -78,7 +78,7 @@ def untrained(name: str) -> TrainedModel:
         weights=Weights({}, {}, None),  # pyright: ignore[reportArgumentType]
         step=0,
         scores={},
-        smoothing=None,
+        calibration=None,
         record={},
     )
     shapes = model._abstract_weights()
@@ -98,7 +98,7 @@ def test_every_system_goes_out_and_comes_back_with_its_label(name, tmp_path):
         arrays=arrays_of(model.weights),
         step=model.step,
         scores={},
-        smoothing=None,
+        calibration=None,
         record={},
     )
 

@@ -77,7 +77,7 @@ OPENINGS = {
     "evaluate": ["evaluate", "--workdir", "FOLDER"],
     "export": ["export", "--checkpoint", "FOLDER", "--out", "out"],
     "predict": ["predict", "--checkpoint", "FOLDER", "clip.wav", "--out", "out"],
-    "tune-smoothing": ["tune-smoothing", "--workdir", "FOLDER"],
+    "tune": ["tune", "--workdir", "FOLDER"],
     "submit": ["submit", "--workdir", "FOLDER", "--template", "rows.txt", "--out", "out.txt"],
     "fine_tune": ["train", "--config", "fine_tune:FOLDER", "--workdir", "new"],
     "init-from": ["train", "--config", "recipe.py", "--init-from", "FOLDER", "--workdir", "new"],
@@ -117,7 +117,7 @@ def test_code_that_a_config_names_is_not_run(command, kind, depth, place, capsys
     assert not (place / "ran").exists()
 
 
-@pytest.mark.parametrize("words", [["evaluate", "--workdir"], ["tune-smoothing", "--workdir"]])
+@pytest.mark.parametrize("words", [["evaluate", "--workdir"], ["tune", "--workdir"]])
 def test_a_model_in_a_file_of_ones_own_is_opened_when_the_file_is_named(words, place, capsys):
     (place / "elsewhere").mkdir()
     shutil.move(place / "own.py", place / "elsewhere/own.py")

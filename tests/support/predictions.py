@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maven_jax.evaluation.smoothing import box_filter
+from maven_jax.evaluation.calibration import box_filter
 from maven_jax.video.prediction import VideoPrediction, Word
 
 HOSTILE = (

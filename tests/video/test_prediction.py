@@ -67,6 +67,18 @@ def test_smoothed_columns_stand_beside_the_raw_ones(prediction, tmp_path):
     assert (row["valence"], row["valence_smoothed"]) == ("0.250000", "0.300000")
 
 
+def test_calibrated_columns_stand_beside_the_raw_ones_and_are_drawn_in_bold(prediction, tmp_path):
+    values = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], np.float32)
+    both = dataclasses.replace(prediction, calibrated=values, calibration={"step": 3})
+    both.to_csv(tmp_path / "clip.csv")
+    row = rows_of(tmp_path / "clip.csv")[1]
+    assert list(row)[2:6] == ["valence", "arousal", "valence_calibrated", "arousal_calibrated"]
+    assert (row["valence"], row["valence_calibrated"]) == ("0.250000", "0.300000")
+    assert both.bold == ("calibrated", values)
+    assert prediction.bold[1] is prediction.va
+    assert both.to_json()["calibration"] == {"step": 3}
+
+
 def test_a_label_is_on_every_output(prediction, tmp_path):
     labelled = dataclasses.replace(prediction, label="untrained weights")
     labelled.to_csv(tmp_path / "clip.csv")

@@ -21,8 +21,8 @@ _COLOURS = "viridis"
 def plot_path(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: the path through the plane of valence and arousal, coloured by time.
 
-    A bold smoothed path, if there is one, lies over the thin raw one. A hollow dot marks the first
-    predicted frame, a filled one the last. A label becomes a banner.
+    A bold path, smoothed or calibrated, lies over the thin raw one if there is one. A hollow dot
+    marks the first predicted frame, a filled one the last. A label becomes a banner.
 
     Args:
         prediction: of one face of one video.
@@ -31,7 +31,7 @@ def plot_path(prediction: VideoPrediction, path: Path) -> None:
     figure = Figure(figsize=(6.2, 6.2), facecolor="white")
     axis = figure.add_axes((0.03, 0.03, 0.82, 0.82))
     _draw_circle(axis)
-    if prediction.smoothed is not None:
+    if prediction.bold[1] is not prediction.va:
         axis.plot(*prediction.va.T, color=look.MUTED, lw=0.4, alpha=0.5, zorder=2)
     track = look.shown_track(prediction)
     predicted = np.flatnonzero(np.isfinite(track).all(axis=1))

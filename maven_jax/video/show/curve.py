@@ -24,8 +24,8 @@ _DIMENSION_IN, _ROW_IN = 1.75, 0.2
 def plot_prediction(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: valence above arousal, words below them if there are any.
 
-    A bold smoothed curve lies over the thin raw one. Frames without a face are shaded; frames in
-    which nothing was observed leave a gap. A label becomes a banner.
+    A bold curve, smoothed or calibrated, lies over the thin raw one. Frames without a face are
+    shaded; frames in which nothing was observed leave a gap. A label becomes a banner.
 
     Args:
         prediction: of one face of one video.
@@ -63,9 +63,10 @@ def _draw_dimension(prediction: VideoPrediction, column: int, axis: Axes) -> Non
     for start_s, end_s in look.spans(~prediction.face_found, time_s):
         axis.axvspan(start_s, end_s, color=look.SHADE, lw=0, zorder=0)
     axis.axhline(0, color=look.MUTED, lw=0.7, zorder=1)
-    if prediction.smoothed is not None:
+    word, bold = prediction.bold
+    if bold is not prediction.va:
         axis.plot(time_s, prediction.va[:, column], color=colour, lw=0.6, alpha=0.5, label="raw")
-        axis.plot(time_s, prediction.smoothed[:, column], color=colour, lw=1.9, label="smoothed")
+        axis.plot(time_s, bold[:, column], color=colour, lw=1.9, label=word)
     else:
         axis.plot(time_s, prediction.va[:, column], color=colour, lw=1.3, label="raw")
     axis.set(ylim=(-1.04, 1.04), yticks=np.arange(-1, 1.1, 0.5))

@@ -59,8 +59,8 @@ def all_letters() -> Iterator[None]:
 
 
 def shown_track(prediction: VideoPrediction) -> Float32[np.ndarray, "n 2"]:
-    """The values drawn in bold: smoothed if there are such, otherwise raw."""
-    return prediction.va if prediction.smoothed is None else prediction.smoothed
+    """The values drawn in bold: calibrated or smoothed if there are such, otherwise raw."""
+    return prediction.bold[1]
 
 
 def frame_ends(time_s: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:

@@ -80,12 +80,12 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
     """What data.js reads: arrays as base64 of their bytes, spans and words as lists of seconds."""
     time_s = prediction.time_s
     ends = look.frame_ends(time_s)
-    smoothed = prediction.smoothed
+    word, bold = prediction.bold
     return {
         "time": _packed(time_s, "<f8"),
         "end": float(ends[-1]) if len(ends) else 0.0,
         "va": _packed(prediction.va),
-        "smoothed": None if smoothed is None else _packed(smoothed),
+        "bold": None if bold is prediction.va else [word, _packed(bold)],
         "boxes": _packed(prediction.boxes),
         "size": list(seen.size),
         "faceless": look.spans(~prediction.face_found, time_s),

@@ -12,7 +12,7 @@ function bytes(text) {
 const floats = (text) => new Float32Array(bytes(text).buffer);
 const time = new Float64Array(bytes(data.time).buffer);
 const raw = floats(data.va);
-const bold = data.smoothed ? floats(data.smoothed) : raw;
+const bold = data.bold ? floats(data.bold[1]) : raw;
 const boxes = floats(data.boxes);
 const parts = Object.fromEntries(Object.entries(data.contributions).map(([name, text]) => [name, floats(text)]));
 const withParts = Object.keys(parts).length > 0;

@@ -80,7 +80,7 @@ function setUpTexts() {
   $("seek").max = end;
   canvas.setAttribute("aria-label", `Valence and arousal over ${clockText(end)}. ${data.summary.map((item) => item.join(" ")).join(". ")}. The numbers are in the table below.`);
   const key = (kind, text) => $("legend").append(make("span", {}, make("i", { class: kind }), text));
-  if (bold !== raw) { key("", "smoothed"); key("thin", "raw"); } else key("", "raw");
+  if (bold !== raw) { key("", data.bold[0]); key("thin", "raw"); } else key("", "raw");
   if (data.faceless.length) key("shade", "no face");
   if (withParts) $("legend").append("below: what each modality adds, grey where it was missing");
   else if (observed.length) $("legend").append("below: where each modality was there");
