@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from maven_jax import recipes
 
-WIDTH = 64
+WIDTH = 128
 TEMPORAL = ("tcn", "blstm", "transformer")
 VARIANTS = (*TEMPORAL, "concat", "late_fusion", "maven", "rjca", "rjcma", "ridge", "mean")
 
@@ -30,7 +30,7 @@ def early_fusion(temporal: str) -> dict[str, Any]:
     return dict(
         name="early_fusion",
         temporal=temporal,
-        embed_dim=WIDTH // 2,
+        embed_dim=WIDTH // 4,
         width=WIDTH,
         num_layers=2 if temporal == "transformer" else 5,
         kernel_size=5,
@@ -54,7 +54,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.modalities = ()  # all that the store has
     c.data.window.update(length=200, hop=100)
     c.data.num_threads = 2
-    c.inputs.update(standardize="store", noise_std=0.5, offset_std=0.5, modality_dropout=0.1)
+    c.inputs.update(
+        standardize="store", noise_std=0.5, offset_std=0.5, speed=0.2, modality_dropout=0.1
+    )
     if variant in TEMPORAL or variant == "concat":
         c.model = early_fusion("none" if variant == "concat" else variant)
     elif variant == "mean":
@@ -71,13 +73,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.loss.terms = dict(ccc_batch=1.0, mse=0.5)
     c.optimizer.update(
         name="adamw",
-        learning_rate=1e-3,
+        learning_rate=3e-3 if variant in (*TEMPORAL, "concat", "maven") else 1e-3,
         schedule_kind="cosine",
         warmup_epochs=1.0,
         weight_decay=0.5,
     )
     c.train.update(batch_size=8, num_epochs=30.0, log_every_steps=50)
-    c.train.update(batch_frames=1600, num_steps=1500)
+    c.train.update(batch_frames=1600, num_steps=1500, ema_decay=0.99)
     c.train.plateau.update(min_scale=1e-3, stop_patience=None)
     c.eval.update(batch_size=16, hop=50)
     c.checkpoint.every_steps = 500

@@ -105,6 +105,9 @@ def get_config(arg: str = "rjcma") -> ConfigDict:
     if variant not in MODELS:
         return c
     c.model = ConfigDict(MODELS[variant])
+    # Recursions and LSTMs diverge at MAVEN's rate, and take more steps at this one.
+    c.optimizer.learning_rate = 1e-3
+    c.train.num_epochs = 60.0
     if variant == "rjca":
         c.data.modalities = ("visual", "audio", "text")
         c.data.window.update(dict(kind="dense", length=16, hop=1))

@@ -267,7 +267,8 @@ def _rules_of(key: str, annotation: Any) -> tuple[Number | Some, ...]:
         return (Some(words, fits),) if items else ()
     if annotation is int:
         layers = name.endswith(("layers", "steps", "stacks"))
-        least = 0 if name == "num_steps" else 1  # a recursion may be left out
+        # A recursion may be left out, and so may what joins the modalities in it.
+        least = 0 if name in ("num_steps", "joint_dim") else 1
         return (_whole(least, MOST_LAYERS if layers else MOST_UNITS),)
     if annotation is float:
         return (_SHARE,) if name.endswith("rate") else (Number(-1e6, 1e6),)

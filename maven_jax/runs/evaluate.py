@@ -26,6 +26,7 @@ from maven_jax.evaluation.tables import print_scores
 from maven_jax.experiment import Experiment, check_features, open_store
 from maven_jax.outputs import Product
 from maven_jax.progress import say, timed
+from maven_jax.recipes import Config
 from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.runs.workdir import held_out, read_record
@@ -58,8 +59,8 @@ def evaluate(
         split: of the store.
         which: `best` (on the run's evaluation split), `latest` or a step.
         store: another store with the same modalities; None for the run's own.
-        labels: folder of annotations, see `with_labels`; None for those that the recipe names for
-            the split, or else the store's own.
+        labels: folder of annotations, see `with_labels`; None for the store's own or, if it has none
+            of the split, those that the recipe names.
         watchdog: is told of progress; None for nobody.
         force: whether to replace files that no evaluation of this split wrote.
 
@@ -105,8 +106,8 @@ def evaluate(
             evaluating = functools.partial(watchdog.beat, step, "evaluating")
             label = f"evaluating {split} with step {step}"
             unsmoothed = predictor(weights, label=label, beat=evaluating)
-        recorded = None if foreign else config.eval.labels.get(split)
-        labels = labels or (recorded and Path(recorded))
+        if labels is None and not any(video.target_mask.any() for video in unsmoothed):
+            labels = _recorded_labels(config, split)
         if labels is not None:
             unsmoothed = with_labels(unsmoothed, labels)
         videos = [
@@ -136,6 +137,17 @@ def evaluate(
             _write(report, name, features, videos, scores, by_video)
         hosts.wait_for_first()  # nobody goes on before it is written
     return scores
+
+
+def _recorded_labels(config: Config, split: str) -> Path | None:
+    """The folder of labels that the recipe names for a split, if it is there."""
+    folder = config.eval.labels.get(split)
+    if folder is None:
+        return None
+    if Path(folder).is_dir():
+        return Path(folder)
+    say(f"config.eval.labels.{split}: {folder} is not there; --labels names another folder")
+    return None
 
 
 def _chosen_by(workdir: Path, which: str, split: str) -> dict[str, Any] | None:

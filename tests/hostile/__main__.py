@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections import Counter
 
-from tests.hostile.harness import OUTCOMES, harness
+from tests.hostile.harness import OUTCOMES, SLOW_PATIENCE, harness
 from tests.hostile.kinds import KINDS
 
 _SLOW_SHARE = 10
@@ -27,7 +27,8 @@ def main() -> int:
             count, slowest, faults = Counter[str](), 0.0, []
             cases = max(args.cases // _SLOW_SHARE, 1) if KINDS[kind].slow else args.cases
             for number in range(cases) if args.only is None else [args.only]:
-                outcome = runner.run(kind, args.seed, number)
+                patience = SLOW_PATIENCE if KINDS[kind].slow else 1
+                outcome = runner.run(kind, args.seed, number, patience)
                 count[outcome.what] += 1
                 slowest = max(slowest, outcome.seconds)
                 if args.only is not None or outcome.what not in OUTCOMES[:2]:

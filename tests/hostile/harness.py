@@ -26,7 +26,11 @@ from typing import Any
 
 from tests.hostile.watch import Watch
 
+# Commands that compile take three times as long beside other work.
+SLOW_PATIENCE = 3
 LIMIT_S = 20.0
+# Commands that compile take longer beside other work.
+SLOW_PATIENCE = 3
 LIMIT_MIB = 2048
 _STARTING_S = 300.0
 # Lines that are never the same twice.
@@ -234,8 +238,8 @@ class Harness:
     def __init__(self) -> None:
         self._process: Any = None
 
-    def run(self, kind: str, seed: int, number: int) -> Outcome:
-        """One case, whatever it does."""
+    def run(self, kind: str, seed: int, number: int, patience: int = 1) -> Outcome:
+        """One case, whatever it does; `patience` times as long as `LIMIT_S` at most."""
         if self._process is None:
             self._start()
         self._pipe.send((kind, seed, number))
@@ -243,11 +247,12 @@ class Harness:
         if not isinstance(began, tuple):
             self.close()
             raise RuntimeError(f"the healthy example of {kind} was not read: {began}")
-        outcome = self._receive(LIMIT_S)
+        outcome = self._receive(LIMIT_S * patience)
         if isinstance(outcome, Outcome):
             return outcome
         self.close()
-        ends = {"hang": f"no end after {LIMIT_S:g} s", "memory": f"more than {2 * LIMIT_MIB} MiB"}
+        late, large = f"no end after {LIMIT_S * patience:g} s", f"more than {2 * LIMIT_MIB} MiB"
+        ends = {"hang": late, "memory": large}
         what = outcome if outcome in ends else "traceback"
         return Outcome(what, began[0], ends.get(outcome, outcome))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.harness import OUTCOMES, harness
+from tests.hostile.harness import OUTCOMES, SLOW_PATIENCE, harness
 from tests.hostile.kinds import KINDS
 from tests.hostile.offences import ENDS
 
@@ -20,7 +20,8 @@ def runner():
 
 def faults(runner, kind: str, seed: int) -> list[str]:
     cases = SLOW_CASES if KINDS[kind].slow else CASES
-    ended = [runner.run(kind, seed, number) for number in range(cases)]
+    patience = SLOW_PATIENCE if KINDS[kind].slow else 1
+    ended = [runner.run(kind, seed, number, patience) for number in range(cases)]
     return [
         f"python -m tests.hostile --kind {kind} --seed {seed} --only {number}: {o.what}: {o.case}"
         for number, o in enumerate(ended)
