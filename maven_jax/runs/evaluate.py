@@ -59,8 +59,8 @@ def evaluate(
         split: of the store.
         which: `best` (on the run's evaluation split), `latest` or a step.
         store: another store with the same modalities; None for the run's own.
-        labels: folder of annotations, see `with_labels`; None for the store's own or, if it has none
-            of the split, those that the recipe names.
+        labels: folder of annotations, see `with_labels`; None for the store's own or, if it has
+            none of the split, those that the recipe names.
         watchdog: is told of progress; None for nobody.
         force: whether to replace files that no evaluation of this split wrote.
 
