@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer = dict(
         name="closed_form",
         # Per frame and standardised channel.
-        penalties=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        penalties=(0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
         frame_step=1,
         most_groups=64,
     )
