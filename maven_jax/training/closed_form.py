@@ -88,12 +88,12 @@ class Solution:
 
     def describe(self) -> str:
         """One line: the penalties, and the scores that chose them."""
-        chosen = []
-        for k, name in enumerate(DIMENSIONS):
-            best = (
-                "" if np.isnan(self.left_out[:, k]).any() else f", {self.left_out[:, k].max():.3f}"
-            )
-            chosen.append(f"{name} {self.penalties[k]:g}{best}")
+        if np.isnan(self.left_out).any():
+            return "one recording only: nothing to choose the penalty by"
+        chosen = (
+            f"{name} {self.penalties[k]:g}, {self.left_out[:, k].max():.3f}"
+            for k, name in enumerate(DIMENSIONS)
+        )
         return f"penalty and ccc of recordings left out: {'; '.join(chosen)}"
 
     def to_json(self) -> dict[str, float]:
@@ -196,7 +196,7 @@ class ClosedForm:
     Attributes:
         name: "closed_form".
         penalties: to choose from, per row of standardised features.
-        frame_step: every so-manieth frame counts: neighbours say nearly the same.
+        frame_step: frames from one that counts to the next; neighbours say nearly the same.
         most_groups: recordings are left out one by one if there are no more than that, otherwise
             in so many groups.
     """
