@@ -163,6 +163,7 @@ class CentredTcn(nn.Module):
                 kernel_init=nn.with_logical_partitioning(
                     nn.initializers.lecun_normal(), (None, "embed", "mlp")
                 ),
+                bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("mlp",)),
                 name=f"conv_{i}",
                 **dtypes,
             )(h)

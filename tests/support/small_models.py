@@ -110,7 +110,6 @@ SMALL = {
     "maven_released_mlp": ("maven_released", RELEASED | {"variant": "mlp"}),
     "maven_released_beit": ("maven_released", RELEASED | {"variant": "beit"}),
     "concat_mlp": ("concat_mlp", CONCAT),
-    "ridge": ("ridge", {"widths": (1, 4), "target_mean": (0.2, 0.1)}),
     "early_fusion": ("early_fusion", EARLY_FUSION),
     "early_fusion_transformer": ("early_fusion", EARLY_FUSION | {"temporal": "transformer"}),
     "rjca": ("rjca", RJCA),

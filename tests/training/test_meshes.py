@@ -98,8 +98,8 @@ def test_every_parameter_of_every_recipe_names_its_axes_and_the_large_ones_are_s
 
 
 def test_all_recipes_are_looked_at():
-    # Without a model of their own: those above, smaller.
-    assert set(recipes.names()) - {"systems", "fine_tune"} == {
+    # Without a model of their own (those above, smaller), or with two columns of parameters.
+    assert set(recipes.names()) - {"systems", "fine_tune", "ridge"} == {
         name.split(":")[0] for name in RECIPES
     }
 
