@@ -46,9 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
             train=dict(
                 accumulate_steps=1,
                 ema_decay=0.0,  # of an average of the weights, which then predicts
-                # In place of `batch_size` and `num_epochs`: annotated frames in a batch, steps.
-                batch_frames=None,
-                num_steps=None,
+                batch_frames=None,  # in place of `batch_size`: annotated frames in a batch
                 eval_every_epochs=1.0,
                 log_every_steps=50,
                 # A factor of 1 leaves the learning rate to its schedule.

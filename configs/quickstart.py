@@ -5,8 +5,8 @@
 Variants: `:visual`, `:audio`, `:text` (one modality alone), `:polar` (the paper's head, intensity
 and angle, instead of valence and arousal), `:concat` (the modalities side by side and an MLP),
 `:mean` (the training mean, which scores 0). All share one corpus and one store.
-Hardware: 2 CPU cores, 4 minutes with corpus and features. Expected: ccc .78 on validation and on the
-test videos, with small encoders that have random weights; `ridge` has .76 and .75.
+Hardware: 2 CPU cores, 4 minutes with corpus and features. Expected: ccc .78 on validation and test
+videos, with small encoders that have random weights; `ridge` has .76 and .75.
 """
 
 from ml_collections import ConfigDict

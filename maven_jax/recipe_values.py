@@ -160,7 +160,6 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("optimizer.*", (TEXT,)),
     ("train.ema_decay", (_SHARE,)),
     ("train.batch_frames", (_whole(1, 10**7), NONE)),
-    ("train.num_steps", (_whole(1, 10**9), NONE)),
     ("train.batch_size", (_whole(1, MOST_ROWS),)),
     ("train.accumulate_steps", (_whole(1, MOST_ROWS),)),
     ("train.num_epochs", (Number(0, 1e6, above=True),)),

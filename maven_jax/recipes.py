@@ -63,7 +63,7 @@ def from_json(config: dict[str, Any]) -> Config:
 _LATER: dict[str, dict[str, Any]] = {
     "data": {"folds": None, "fold_groups": None},
     "inputs": {"channel_dropout": 0.0, "speed": 0.0},
-    "train": {"ema_decay": 0.0, "batch_frames": None, "num_steps": None},
+    "train": {"ema_decay": 0.0, "batch_frames": None},
     "eval": {"labels": {}},
 }
 
