@@ -161,7 +161,7 @@ def test_a_checkpoint_of_eight_devices_really_is_split(undisturbed):
     ("devices", "processes", "mesh"),
     [
         pytest.param(4, 1, (2, 2), id="2x2", marks=pytest.mark.slow),
-        pytest.param(1, 1, (1, 1), id="1x1"),
+        pytest.param(1, 1, (1, 1), id="1x1", marks=pytest.mark.slow),
         pytest.param(1, 2, (2, 1), id="two processes", marks=pytest.mark.slow),
     ],
 )

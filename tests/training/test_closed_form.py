@@ -111,7 +111,10 @@ print(json.dumps(jax.device_count()))
 """
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 2)])
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(
+    ("processes", "devices"), [pytest.param(1, 8, marks=pytest.mark.slow), (2, 2)]
+)
 def test_any_number_of_devices_gives_the_same_solution(store, tmp_path, processes, devices):
     config = recipe(store)
     train(config, tmp_path / "one")

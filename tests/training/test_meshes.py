@@ -380,6 +380,7 @@ def compare(alone: Any, tmp_path: Path, system: str, mesh: tuple[int, int], proc
     check_equal(run, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.xdist_group("meshes")
 def test_a_mesh_of_both_axes_computes_what_one_device_does(alone, tmp_path):

@@ -213,6 +213,7 @@ def test_a_stage_begins_with_the_best_weights_and_a_fresh_optimizer(staged, stor
         assert (np.abs(after[path] - x) <= limit).all(), path
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_run_killed_around_a_new_stage_continues_to_the_same_numbers(staged, store, tmp_path):
     whole, _ = staged
