@@ -37,7 +37,7 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
     Raises:
         UserError: a run was not evaluated, or on other frames than the first.
     """
-    table = Table(title=f"CCC on {split}", title_justify="left")
+    table = Table(title=f"CCC on {split}", title_justify="left", padding=(0, 1, 0, 0))
     for name, side in (
         ("run", "left"),
         ("model", "left"),
@@ -46,14 +46,14 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
         ("valence", "right"),
         ("arousal", "right"),
         ("mean", "right"),
-        ("video mean", "right"),
+        ("by video", "right"),
     ):
         table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
     runs = [(workdir, read_scores(workdir, split)) for workdir in workdirs]
     first: dict[str, Any] = runs[0][1]
     ridge = next((scores["ccc"] for _, scores in runs if scores["model"] == "ridge"), None)
     if ridge is not None:
-        table.add_column("above ridge", justify="right", no_wrap=True)
+        table.add_column("vs ridge", justify="right", no_wrap=True)
     for workdir, scores in runs:
         if (scores["num_frames"], set(scores["videos"])) != (
             first["num_frames"],
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     console.print(table)
     scores = read_scores(args.workdirs[0], args.split)
     say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
-    if "above ridge" not in [column.header for column in table.columns]:
+    if "vs ridge" not in [column.header for column in table.columns]:
         say("note: no ridge among them; `maven-jax train --config ridge` makes what is to beat")
     if scores["untrained_encoders"]:
         say(f"note: untrained encoders ({', '.join(scores['untrained_encoders'])})")

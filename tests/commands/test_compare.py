@@ -28,8 +28,12 @@ def runs(tmp_path):
 
 def test_what_does_not_beat_ridge_is_marked(runs, capsys):
     assert main(["compare", *runs.values()]) == 0
-    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
-    assert "above ridge" not in rows
+    rows = {
+        line.strip("│").split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if "│" in line
+    }
+    assert "vs ridge" not in rows
     assert rows["good"].rstrip(" │").endswith("+0.050")
     assert rows["poor"].rstrip(" │").endswith("+0.000 ✗")
     assert rows["ridge"].rstrip(" │").endswith("–")
@@ -38,5 +42,5 @@ def test_what_does_not_beat_ridge_is_marked(runs, capsys):
 def test_without_ridge_a_line_says_what_to_beat(runs, capsys):
     assert main(["compare", runs["good"], runs["poor"]]) == 0
     out = capsys.readouterr().out
-    assert "above ridge" not in out
+    assert "vs ridge" not in out
     assert "no ridge among them" in out
