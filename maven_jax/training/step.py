@@ -43,8 +43,8 @@ def averaged(average: Any, params: Any, step: Array, decay: float | int) -> Any:
     """
     if average is None:
         return None
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: a + (1 - decay).astype(a.dtype) * (p - a), average, params)
+    rest = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: a + rest.astype(a.dtype) * (p - a), average, params)
 
 
 def make_train_step(
