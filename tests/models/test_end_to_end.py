@@ -107,6 +107,7 @@ def equal(a, b) -> bool:
     return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_encoders_and_unfreezes_them(store, tmp_path, capsys):
     folders = {}
     for kind, name, config in (("iresnet50", "visual", FACES), ("vggish", "audio", SOUND)):

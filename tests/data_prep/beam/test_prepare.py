@@ -147,6 +147,7 @@ def stored(out: Path) -> dict[str, int]:
 
 @needs_beam
 @pytest.mark.multiprocess
+@pytest.mark.slow
 def test_two_workers_write_what_the_plain_command_writes(place, tmp_path):
     out = tmp_path / "store"
     with started(place, out) as process:
