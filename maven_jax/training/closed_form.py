@@ -237,12 +237,12 @@ class ClosedFormFit:
         most = max(MOST_SUM_BYTES // (8 * self.width**2), 2)
         self._group = group_recordings(self._windows, min(section.most_groups, most))
         devices = self._mesh.shape["data"]
-        self._rows_at_once = -(-config.train.batch_size // devices) * devices
+        self.rows_at_once = -(-config.train.batch_size // devices) * devices
         self._batches = [
-            (group, numbers[i : i + self._rows_at_once])
+            (group, numbers[i : i + self.rows_at_once])
             for group in range(self.groups)
             for numbers in [np.flatnonzero(self._group[self._windows.video] == group)]
-            for i in range(0, len(numbers), self._rows_at_once)
+            for i in range(0, len(numbers), self.rows_at_once)
         ]
         self.like, self.shardings = abstract_state(
             experiment.abstract_weights, self.tx, self._mesh, experiment.rules
@@ -303,7 +303,7 @@ class ClosedFormFit:
     def batches(self, start: int) -> Any:
         """(group, batch on the devices) from the batch `start` on."""
         experiment, config = self._experiment, self._experiment.config
-        at_once = self._rows_at_once
+        at_once = self.rows_at_once
         empty = len(self._windows)  # numbers past the last give empty windows
         numbers = [
             np.pad(n, (0, at_once - len(n)), constant_values=empty)
@@ -402,16 +402,20 @@ def fit(
         if start == work.solved_step:
             say(f"it is solved: step {start}")
             return {}
+        state = work.fresh()
         if start:
-            state, _ = checkpoints.restore(start, work.like)
-            say(f"continuing from batch {start} of {len(work)}")
-        else:
-            state = work.fresh()
+            saved, position = checkpoints.restore(start, work.like)
+            if position.get("windows") == work.rows_at_once:
+                state = saved
+                say(f"continuing from batch {start} of {len(work)}")
+            else:  # its batches are other ones: windows would count twice, or never
+                start = 0
+                say("the sums are of batches of another size, on other devices: summing anew")
 
         def save(state: TrainState, metrics: dict[str, float] | None = None) -> None:
             with watchdog.paused("saving"):
                 step = int(state.step)
-                checkpoints.save(step, state, {"batches": step}, record, metrics)
+                checkpoints.save(step, state, {"windows": work.rows_at_once}, record, metrics)
 
         with meter("summing", len(work), "batches", initial=start) as progress:
             for step, (group, batch) in enumerate(work.batches(start), start + 1):

@@ -32,9 +32,9 @@ def settle_sizes(experiment: Experiment) -> None:
     annotated = sum(entry.num_annotated for entry in windows.entries)
     share = annotated / sum(entry.num_frames for entry in windows.entries)
     held = share * ((windows.stop - windows.start) / windows.step).mean()
-    unit = config.train.accumulate_steps * experiment.mesh.shape["data"]
     size = min(max(round(frames / held), 1), MOST_WINDOWS, len(windows))
-    config.train.batch_size = max(round(size / unit), 1) * unit
+    # Whatever the devices, so that a run continues on others; eight of them can share it.
+    config.train.batch_size = size - size % 8 or size
     say(
         f"windows of {config.data.window.length} frames, {config.train.batch_size} in a batch, "
         "by the lengths of the training videos"
