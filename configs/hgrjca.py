@@ -1,8 +1,10 @@
-"""HGRJCA (8th ABAW, 2025, second place): a gate at every step of the recursion, then one over them.
+"""HGRJCA (8th ABAW, 2025, second place): a gate behind every step of the recursion, one over them.
 
-    maven-jax train --config hgrjca --config.data.store=stores/rjcma --workdir runs/hgrjca
+    maven-jax train --config hgrjca:valence --config.data.store=stores/rjcma --workdir runs/hgrjca_v
 
-Variants and everything else are those of `rjcma`; `grjca` has the published scores.
+Variants and everything but the gates are those of `grjca`, which has the published scores. The
+first step's gate chooses between two features, the second's among three, as in the authors' code;
+`maven-jax convert --model hgrjca` reads weights of it.
 Not trained on Aff-Wild2 by us yet: no score is claimed.
 """
 
@@ -12,7 +14,6 @@ from maven_jax import recipes
 
 
 def get_config(arg: str = "both") -> ConfigDict:
-    c = recipes.load(f"rjcma:{arg or 'both'}")
+    c = recipes.load(f"grjca:{arg or 'both'}")
     c.model.name = "hgrjca"
-    c.model.gate_temperature = 0.1
     return c

@@ -26,7 +26,11 @@ def parser() -> Parser:
         "--input",
         required=True,
         type=local_path,
-        help="PyTorch file (.pt, .pth, .bin) or safetensors",
+        help="PyTorch file (.pt, .pth, .bin, .ckpt), safetensors or .npz",
+    )
+    p.add_argument(
+        "--key",
+        help="where in a PyTorch file the tensors lie, OUTER.INNER; the usual places are known",
     )
     p.add_argument("--out", required=True, type=local_path, help="folder to write; empty or absent")
     p.add_argument(
@@ -40,5 +44,12 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """`maven-jax convert`."""
     args, rest = parser().parse_known_args(argv)
-    convert(args.model, args.input, args.out, dimension=args.dimension, overrides=rest)
+    convert(
+        args.model,
+        args.input,
+        args.out,
+        key=args.key,
+        dimension=args.dimension,
+        overrides=rest,
+    )
     return 0

@@ -38,13 +38,15 @@ def _conv(source: str, target: str, kernel: Conversion = CONV_2D, bias: bool = F
 
 
 def iresnet50(c: IResNetConfig) -> list[Line]:
-    """ArcFace's IR networks, without the classifier over expressions."""
+    """ArcFace's IR networks under face.evoLVe's names or InsightFace's, without a classifier."""
+    if c.insightface:
+        return _insightface(c)
     lines = [
         *_conv("input_layer.0", "stem_conv"),
         *batch_norm("input_layer.1", "stem_norm"),
         ("input_layer.2.weight", "stem_prelu/slope", SAME),
     ]
-    for i, (width, features, _) in enumerate(c.units):
+    for i in range(len(c.units)):
         source, target = f"body.{i}", f"unit{i}"
         lines += [
             *batch_norm(f"{source}.res_layer.0", f"{target}/norm_in"),
@@ -53,15 +55,45 @@ def iresnet50(c: IResNetConfig) -> list[Line]:
             *_conv(f"{source}.res_layer.3", f"{target}/conv2"),
             *batch_norm(f"{source}.res_layer.4", f"{target}/norm_out"),
         ]
-        if width != features:
+        if c.projects(i):
             lines += _conv(f"{source}.shortcut_layer.0", f"{target}/shortcut_conv")
             lines += batch_norm(f"{source}.shortcut_layer.1", f"{target}/shortcut_norm")
-    flat = flattened(c.grid_size, c.grid_size, c.widths[-1])
     return [
         *lines,
         *batch_norm("output_layer.0", "norm"),
-        *linear("output_layer.3", "embedding", flat),
+        *linear("output_layer.3", "embedding", _grid(c)),
         *batch_norm("output_layer.4", "embedding_norm"),
+    ]
+
+
+def _grid(c: IResNetConfig) -> Conversion:
+    return flattened(c.grid_size, c.grid_size, c.widths[-1])
+
+
+def _insightface(c: IResNetConfig) -> list[Line]:
+    lines = [
+        *_conv("conv1", "stem_conv"),
+        *batch_norm("bn1", "stem_norm"),
+        ("prelu.weight", "stem_prelu/slope", SAME),
+    ]
+    for i, source in enumerate(_block_names(c.depths)):
+        target = f"unit{i}"
+        lines += [
+            *batch_norm(f"{source}.bn1", f"{target}/norm_in"),
+            *_conv(f"{source}.conv1", f"{target}/conv1"),
+            *batch_norm(f"{source}.bn2", f"{target}/norm_middle"),
+            (f"{source}.prelu.weight", f"{target}/prelu/slope", SAME),
+            *_conv(f"{source}.conv2", f"{target}/conv2"),
+            *batch_norm(f"{source}.bn3", f"{target}/norm_out"),
+        ]
+        if c.projects(i):
+            lines += _conv(f"{source}.downsample.0", f"{target}/shortcut_conv")
+            lines += batch_norm(f"{source}.downsample.1", f"{target}/shortcut_norm")
+    return [
+        *lines,
+        *batch_norm("bn2", "norm"),
+        *linear("fc", "embedding", _grid(c)),
+        *batch_norm("features", "embedding_norm"),
     ]
 
 

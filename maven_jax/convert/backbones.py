@@ -15,9 +15,12 @@ from maven_jax.convert.encoder_tables import entries
 from maven_jax.convert.loaded import nested, variable_shapes
 from maven_jax.convert.native import save_encoder
 from maven_jax.convert.tensor_files import Tensors
+from maven_jax.encoders.iresnet import IResNetConfig
 from maven_jax.encoders.registry import kind_of
 from maven_jax.errors import UserError, listing
 
+# Of a message; longer ones are not read.
+MOST_LETTERS = 600
 # Counts training steps, for averages that inference does not take.
 _COUNTER = r".*\.num_batches_tracked"
 _STEM = "stem.0.weight"
@@ -54,6 +57,7 @@ class _Published:
 _PUBLISHED = {
     "iresnet50": _Published((_Part("iresnet50", "backbone."),), r"logits\..*"),
     "vggish": _Published((_Part("vggish", ""),), r"(?!)"),
+    "r2plus1d": _Published((_Part("r2plus1d", ""),), r"fc\..*"),
     "tsav": _Published(
         (
             _Part("r2plus1d", "video_model.r2plus1d.", "visual"),
@@ -133,18 +137,14 @@ def take_encoder(
 def refuse_problems(
     what: str, *, missing: Sequence[str], misshaped: Sequence[str], unknown: Sequence[str]
 ) -> None:
-    """Raises a UserError that names every missing, misshaped or unknown tensor."""
-    problems = [
-        f"{len(names)} {said}: {', '.join(names)}"
-        for said, names in (
-            ("missing", missing),
-            ("of another shape", misshaped),
-            ("unknown", unknown),
-        )
-        if names
-    ]
-    if problems:
-        raise UserError(f"{what}: {'; '.join(problems)}")
+    """Raises a UserError that counts missing, misshaped and unknown tensors and names the first."""
+    problems = {"missing": missing, "of another shape": misshaped, "unknown": unknown}
+    problems = {said: [n[:120] for n in names] for said, names in problems.items() if names}
+    for most in (8, 4, 3, 2, 1):
+        texts = [f"{len(n)} {said}: {listing(n, most)}" for said, n in problems.items()]
+        line = f"{what}: {'; '.join(texts)}"
+        if texts and (len(line) <= MOST_LETTERS or most == 1):
+            raise UserError(line)
 
 
 def convert_encoder(
@@ -170,10 +170,14 @@ def convert_encoder(
     if name not in _PUBLISHED:
         raise UserError(f"no encoder file {name!r}; expected one of {', '.join(ENCODER_FILES)}")
     published = _PUBLISHED[name]
+    if name == "iresnet50":
+        published, sizes = _face_form(published, tensors.shapes)
+    else:
+        sizes = {}
     taken: list[tuple[_Part, dict[str, Any], Taken]] = []
     notes = []
     for part in published.parts:
-        config: dict[str, Any] = {}
+        config = dict(sizes)
         if part.kind == "r2plus1d":
             config["num_channels"] = num_channels
             tensors, note = _without_mask(tensors, part.prefix + _STEM, num_channels)
@@ -187,7 +191,7 @@ def convert_encoder(
     unknown = [n for _, _, t in taken for n in t.unknown] + outside
     missing = [n for _, _, t in taken for n in t.missing]
     if len(missing) == sum(len(t.missing) + len(t.used) for _, _, t in taken):
-        has = listing(list(tensors.shapes), 3) or "nothing"
+        has = listing([n[:80] for n in tensors.shapes], 3) or "nothing"
         raise UserError(f"{source}: holds none of the tensors of {name}; it has {has}")
     refuse_problems(
         f"{source}: no {name}",
@@ -203,12 +207,51 @@ def convert_encoder(
             folder, part.kind, config, t.params, t.state, source=source, sha256=tensors.sha256
         )
         lines.append(f"{folder}: {part.kind} from {len(t.used)} tensors")
+        if "image_size" in sizes:
+            side = sizes["image_size"]
+            lines.append(
+                f"it takes faces of {side} x {side}: "
+                f"--encoders.visual.resize={side} --encoders.visual.crop={side}"
+            )
     counters = sum(len(t.left_out) for _, _, t in taken)
     if counters:
         notes.append(f"left out: {counters} num_batches_tracked, which only training uses")
     if heads:
         notes.append(f"left out: {', '.join(heads)}, a head for another task")
     return lines + notes
+
+
+def _face_form(
+    published: _Published, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[_Published, dict[str, Any]]:
+    """An IR network's prefix, and its sizes where they are not those of RJCMA's.
+
+    face.evoLVe's and InsightFace's files are for faces of 112 x 112 of which every stage halves the
+    side; their outputs have any length. InsightFace's classifier lies in another file.
+    """
+    prefix = published.parts[0].prefix
+    sizes: dict[str, Any] = {}
+    if any(name.startswith(prefix) for name in shapes):
+        inner = prefix
+    else:
+        inner, sizes["normalize"] = "", False
+    insightface = f"{inner}layer1.0.prelu.weight" in shapes
+    embedding = f"{inner}{'fc' if insightface else 'output_layer.3'}.weight"
+    if insightface:
+        sizes["insightface"] = True
+        units = [{m[1] for n in shapes if (m := re.match(rf"layer{stage}\.(\d+)\.", n))}
+                 for stage in range(1, 5)]  # fmt: skip
+        sizes["depths"] = tuple(max(len(numbers), 1) for numbers in units)
+    else:
+        widths = [shapes.get(f"{inner}body.{i}.res_layer.3.weight", (0,))[0] for i in range(200)]
+        depths = tuple(widths.count(width) for width in IResNetConfig.widths)
+        if all(depths) and depths != IResNetConfig.depths:
+            sizes["depths"] = depths
+    grid = IResNetConfig().grid_size ** 2 * IResNetConfig.widths[-1]
+    if len(shape := shapes.get(embedding, ())) == 2 and shape[1] != grid:
+        sizes |= {"image_size": 112, "strides": (2, 2, 2, 2)}
+    part = dataclasses.replace(published.parts[0], prefix=inner)
+    return dataclasses.replace(published, parts=(part,)), sizes
 
 
 def _without_mask(tensors: Tensors, stem: str, num_channels: int) -> tuple[Tensors, list[str]]:

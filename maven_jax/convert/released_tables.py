@@ -7,8 +7,8 @@ RJCMA (ABAW6, 2024). Paths are those of `conversions.Line`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -251,9 +251,65 @@ def rjcma(config: Any) -> Table:
     Args:
         config: its recipe.
     """
+    table = _recursive(config, _RJCMA_MODALITIES, query=False)
+    for step in range(config.model.num_steps):
+        for kind in ("weight", "bias"):
+            table.left_out[f"coattn.dcn_layers.{step}.dense_coattn.query_linear.{kind}"] = (
+                "a joint layer that the released network computes and does not use (query_linear)"
+            )
+    return table
+
+
+def grjca(config: Any) -> Table:
+    """GRJCA's network, or HGRJCA's, of face and voice as `models` has them.
+
+    Their gates go by names of ours, `gate_visual` and so on: see `gate_names`.
+
+    Args:
+        config: its recipe.
+    """
+    names = {m: _RJCMA_MODALITIES[m] for m in ("visual", "audio")}
+    table, lines = _recursive(config, names, query=True), []
+    for m in names:
+        if config.model.name == "hgrjca":
+            for i in range(1, config.model.num_steps + 1):
+                lines += linear(f"stage_{i}_{m}", f"gate/stage_{i}_{m}")
+        lines += linear(f"gate_{m}", f"gate/gate_{m}")
+    return replace(table, pieces=table.pieces + _pieces(lines))
+
+
+def gate_names(
+    table: Table, tensors: Mapping[str, Shape], variables: Mapping[str, Shape]
+) -> dict[str, str]:
+    """The table's name of each gate's tensor -> the file's: told by shapes, and by their order.
+
+    The layers of GRJCA's gates have a shape of their own for every modality and number of choices;
+    of those alike, the gates of stages come before the last one, as they run.
+
+    Args:
+        table: of GRJCA or HGRJCA.
+        tensors: name -> shape of the file's, in its order, but for those with names in the table.
+        variables: path -> shape of ours.
+    """
+    found: dict[str, str] = {}
+    for piece in table.pieces:
+        name = piece.sources[0]
+        if not (piece.target.startswith("gate/") and name.endswith(".weight")):
+            continue
+        shape = piece.source_shape(variables[piece.target])
+        fits = [n for n, s in tensors.items() if s == shape and n not in found.values()]
+        bias = fits[0].removesuffix("weight") + "bias" if fits else ""
+        if bias in tensors:
+            found[name] = fits[0]
+            found[name.removesuffix("weight") + "bias"] = bias
+    return found
+
+
+def _recursive(config: Any, modalities: Mapping[str, str], query: bool) -> Table:
+    """What RJCMA and its relatives share: temporal models, recursion and head."""
     section = config.model
     lines, duplicates = [], []
-    for m, name in _RJCMA_MODALITIES.items():
+    for m, name in modalities.items():
         widths = section.channels[m]
         for level, width in enumerate(widths):
             source, target = f"temporal.{name}.network.{level}", f"temporal_{m}/tcn/level_{level}"
@@ -271,19 +327,14 @@ def rjcma(config: Any) -> Table:
     lines += batch_norm("bn1", "head/norm")
     lines += linear("regressor2", "head/output")
     left_out = dict.fromkeys(
-        [f"bn.{name}.num_batches_tracked" for name in _RJCMA_MODALITIES.values()]
+        [f"bn.{name}.num_batches_tracked" for name in modalities.values()]
         + ["bn1.num_batches_tracked"],
         "which only training uses (num_batches_tracked)",
     )
     for kind in ("weight", "bias"):
         left_out[f"spatial.visual.logits.{kind}"] = "a head for another task (logits)"
-    for step in range(section.num_steps):
-        for kind in ("weight", "bias"):
-            left_out[f"coattn.dcn_layers.{step}.dense_coattn.query_linear.{kind}"] = (
-                "a joint layer that the released network computes and does not use (query_linear)"
-            )
     return Table(
-        _pieces(lines) + _recursion(_RJCMA_MODALITIES, section.num_steps, query=False),
+        _pieces(lines) + _recursion(modalities, section.num_steps, query),
         left_out=left_out,
         duplicates=duplicates,
         renames=(

@@ -1,18 +1,24 @@
-"""Named tensors of a file or folder of weights: safetensors without PyTorch, pickles with it."""
+"""Named tensors of a file or folder of weights, in the forms that people hand them on in."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-from collections.abc import Callable
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (teaches NumPy, and so safetensors, bfloat16)
 import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from maven_jax.errors import UserError
+from maven_jax.convert import pickles
+from maven_jax.errors import UserError, listing
 from maven_jax.inputs import read_json
 
 # In order of preference: safetensors need no PyTorch and cannot carry code.
@@ -22,28 +28,24 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Where training scripts put a state dict beside other things.
-_NESTED_UNDER = ("state_dict", "model", "net", "model_state_dict")
-
-
-class _Unread:
-    """Takes the place of a NumPy number in a pickle, such as a best score, which nobody reads.
-
-    Without it, a checkpoint that has such a number beside its tensors would be refused.
-    """
-
-    def __init__(self, *args: object):
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-_NUMPY_NUMBERS: list[Any] = [
-    (_Unread, "numpy.dtype"),
-    (_Unread, "numpy.core.multiarray.scalar"),
-    (_Unread, "numpy._core.multiarray.scalar"),
-]
+_Read = tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray], list[str]]
+# What a compressed file may unpack to, in memory.
+_MOST_BYTES = 4 << 30
+# How files begin that are no weights, and what they are.
+_OTHERS = (
+    (b"<!doctype html", "an HTML page: the download went wrong, fetch the file itself"),
+    (b"<html", "an HTML page: the download went wrong, fetch the file itself"),
+    (b"<?xml", "an XML page: the download went wrong, fetch the file itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file: run git lfs pull"),
+    (b"\x89hdf\r\n", "an HDF5 file; save the weights as safetensors or npz"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it"),
+    (b"rar!", "a RAR archive: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it"),
+    (b"bzh", "compressed by bzip2: unpack it"),
+    (b"\xfd7zxz", "compressed by xz: unpack it"),
+)
+# Members of an archive that may be weights.
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ class Tensors:
         read: name -> the tensor; floating point ones as float32, finite or a UserError.
         sha256: of the file's bytes; of several shards, that of the lines "<name> <sha256>"
             sorted by name.
+        notes: what should be said of where the tensors were found.
     """
 
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:
@@ -97,72 +101,134 @@ def _shards(index: Path) -> tuple[dict[str, str], list[Path]]:
     return where, shards
 
 
-def _read_safetensors(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
+def _read_safetensors(path: Path, source: Path | bytes) -> _Read:
     try:
-        file = safe_open(path, framework="numpy")
+        if isinstance(source, bytes):
+            return *_of_arrays(path, safetensors.numpy.load(source)), []
+        file = safe_open(source, framework="numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
-    return shapes, lambda name: _finite(path, name, _as_float32(file.get_tensor(name)))
+        reason = str(error)[:200]
+        raise UserError(f"{path}: truncated or not a safetensors file ({reason})") from None
+    return shapes, lambda name: _finite(path, name, _as_float32(file.get_tensor(name))), []
 
 
-def _read_pickle(path: Path) -> tuple[dict, Callable[[str], np.ndarray]]:
+def _of_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Any:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return shapes, lambda name: _finite(path, name, _as_float32(arrays[name]))
+
+
+def _read_pickle(path: Path, source: Path | bytes, key: str | None = None) -> _Read:
+    state, notes = pickles.state_dict_in(pickles.load(source, path), path, key)
+    shapes, read = pickles.arrays_of(state)
+    return shapes, lambda name: _finite(path, name, _as_float32(read(name))), notes
+
+
+def _read_npz(path: Path, source: Path | bytes) -> _Read:
     try:
-        import torch
-    except ImportError:
-        raise UserError(
-            f"{path}: reading it needs PyTorch (pip install torch); model.safetensors does not"
-        ) from None
-    import pickle
-    import warnings
+        file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+        with np.load(file, allow_pickle=False) as arrays:
+            return *_of_arrays(path, dict(arrays)), []
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise UserError(f"{path}: damaged, or holds more than arrays ({reason})") from None
 
+
+def _gunzipped(path: Path, source: Path | bytes) -> bytes:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols
-            with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: refused, it is damaged or holds more than tensors (loading it could run code)"
-        ) from None
-    except Exception as error:  # damaged pickles end in errors of every kind
-        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise UserError(f"{path}: truncated or not a PyTorch file ({first_line[:200]})") from None
-    if isinstance(state, dict):
-        state = next((state[k] for k in _NESTED_UNDER if isinstance(state.get(k), dict)), state)
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: holds a {type(state).__name__}, not named tensors")
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
-
-    def read(name: str) -> np.ndarray:
-        tensor = tensors[name].detach()
-        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        return _finite(path, name, array)
-
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
+        file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+        with gzip.open(file) as unpacked:
+            data = unpacked.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: truncated or damaged ({str(error)[:200]})") from None
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{path}: unpacks to more than {_MOST_BYTES >> 30} GiB: unpack it by hand")
+    return data
 
 
-def read_file(path: Path) -> Tensors:
-    """The tensors of one file, safetensors or a PyTorch pickle; a state dict may be nested in it.
+def _in_zip(path: Path, source: Path | bytes, key: str | None, packed: int) -> _Read:
+    """The tensors of a PyTorch file, an npz or the one file of weights in an archive: all zips."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            members = [m for m in file.infolist() if not m.is_dir()]
+            names = [m.filename for m in members]
+            if any(PurePosixPath(name).name == "data.pkl" for name in names):
+                return _read_pickle(path, source, key)
+            if sum(m.file_size for m in members) > _MOST_BYTES:
+                raise UserError(
+                    f"{path}: unpacks to more than {_MOST_BYTES >> 30} GiB: unpack it by hand"
+                )
+            if names and all(name.endswith(".npy") for name in names):
+                return _read_npz(path, source)
+            weights = [
+                name
+                for name in names
+                if name.lower().endswith(_WEIGHT_SUFFIXES) and not name.startswith("__MACOSX/")
+            ]
+            if len(weights) != 1:
+                has = listing([n[:60] for n in weights or names], 5) or "nothing"
+                raise UserError(
+                    f"{path}: an archive of {len(weights) or 'no'} files of weights ({has}): "
+                    "unpack it and name one"
+                )
+            shapes, read, notes = _read_any(path, file.read(weights[0]), key, packed + 1)
+            return shapes, read, [f"{weights[0]} in the archive", *notes]
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        reason = str(error)[:200]
+        raise UserError(f"{path}: a truncated, damaged or locked zip ({reason})") from None
+
+
+def _read_any(path: Path, source: Path | bytes, key: str | None, packed: int = 0) -> _Read:
+    """Shapes, reader and notes, by how the bytes begin; `packed` counts the archives around."""
+    if isinstance(source, bytes):
+        start = source[:512]
+    else:
+        with source.open("rb") as file:
+            start = file.read(512)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    what = next((said for begins, said in _OTHERS if text.startswith(begins)), None)
+    if start[257:262] == b"ustar":
+        what = "a tar archive: unpack it"
+    if what is not None:
+        raise UserError(f"{path}: {what}")
+    if packed > 2:
+        raise UserError(f"{path}: archives within archives: unpack it by hand")
+    if start[:2] == b"\x1f\x8b":
+        return _read_any(path, _gunzipped(path, source), key, packed + 1)
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _in_zip(path, source, key, packed)
+    # Behind the 8 bytes of its length, the header of safetensors is a JSON object.
+    if start[8:9] == b"{" or (not packed and path.suffix == ".safetensors"):
+        if key is not None:
+            raise UserError(f"--key {key[:80]}: {path} has no keys, only tensors")
+        return _read_safetensors(path, source)
+    return _read_pickle(path, source, key)
+
+
+def read_file(path: Path, key: str | None = None) -> Tensors:
+    """The tensors of one file, in whatever form people hand weights on.
+
+    These are safetensors, PyTorch files of either format in which a state dict may be nested, npz,
+    and one of them within a gzip or a zip.
+
+    Args:
+        path: the file.
+        key: where in a PyTorch file the state dict lies, `outer.inner`.
 
     Raises:
         UserError: it is missing or damaged, holds no named tensors, is a pickle of anything but
-            tensors, or PyTorch is needed and not installed.
+            tensors and harmless objects, or PyTorch is needed and not installed.
     """
     if not path.is_file():
         raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
-        with path.open("rb") as file:
-            start = file.read(9)
-        # Behind the 8 bytes of its length, the header of safetensors is a JSON object.
-        is_safe = path.suffix == ".safetensors" or start[8:] == b"{"
-        shapes, read = (_read_safetensors if is_safe else _read_pickle)(path)
+        shapes, read, notes = _read_any(path, path, key)
         sha256 = _sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not shapes:
         raise UserError(f"{path}: holds no tensors")
-    return Tensors(shapes, read, sha256)
+    return Tensors(shapes, read, sha256, tuple(notes))
 
 
 def read_tensors(folder: Path) -> Tensors:
@@ -177,11 +243,11 @@ def read_tensors(folder: Path) -> Tensors:
         raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
     read_any = _read_safetensors if "safetensors" in path.name else _read_pickle
     if path.suffix != ".json":
-        shapes, read = read_any(path)
+        shapes, read, _ = read_any(path, path)
         return Tensors(shapes, read, _sha256(path))
 
     where, shards = _shards(path)
-    by_shard = {shard.name: read_any(shard) for shard in shards}
+    by_shard = {shard.name: read_any(shard, shard) for shard in shards}
     for name, shard in where.items():
         if name not in by_shard[shard][0]:
             raise UserError(f"{path.parent / shard}: has no tensor {name}, which {path.name} names")

@@ -39,6 +39,8 @@ class IResNetConfig:
         strides: of each stage's first unit.
         embed_dim: width of the output.
         normalize: give the output length 1, as the release does.
+        insightface: InsightFace's units: a batch norm between the first convolution and its PReLU
+            too, and a convolution on the shortcut of every stage's first unit.
     """
 
     image_size: int = 40
@@ -49,6 +51,7 @@ class IResNetConfig:
     strides: tuple[int, ...] = (1, 2, 2, 2)
     embed_dim: int = 512
     normalize: bool = True
+    insightface: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> IResNetConfig:
@@ -61,6 +64,12 @@ class IResNetConfig:
         hf_config.check_positive(self)
         hf_config.check_same_length(self, "widths", "depths", "strides")
         return self
+
+    def projects(self, unit: int) -> bool:
+        """Whether a unit's shortcut is a convolution."""
+        width, features, _ = self.units[unit]
+        starts = [sum(self.depths[:stage]) for stage in range(len(self.depths))]
+        return width != features or (self.insightface and unit in starts)
 
     @property
     def units(self) -> tuple[tuple[int, int, int], ...]:
@@ -85,14 +94,18 @@ class IResNetUnit(nn.Module):
     """Batch norm, convolution, PReLU, strided convolution, batch norm; added to a shortcut.
 
     Attributes:
-        features: output channels; where they are as many as the input's, the shortcut only
-            drops positions, otherwise it is a 1×1 convolution and a batch norm.
+        features: output channels.
         stride: of the second convolution and of the shortcut.
+        project: the shortcut is a 1×1 convolution and a batch norm; otherwise it only drops
+            positions.
+        middle_norm: a batch norm behind the first convolution.
         dtype: of the computation.
     """
 
     features: int
     stride: int
+    project: bool
+    middle_norm: bool
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -101,10 +114,12 @@ class IResNetUnit(nn.Module):
         strides = (self.stride, self.stride)
         conv = partial(Conv2d, self.features, (3, 3), padding=(1, 1), dtype=self.dtype)
         y = conv(axes=("embed", "mlp"), name="conv1")(norm(name="norm_in")(x))
+        if self.middle_norm:
+            y = norm(name="norm_middle")(y)
         y = PRelu("mlp", name="prelu")(y)
         y = conv(stride=strides, axes=("mlp", "embed"), name="conv2")(y)
         y = norm(name="norm_out")(y)
-        if x.shape[-1] == self.features:
+        if not self.project:
             return y + x[:, :: self.stride, :: self.stride]
         shortcut = Conv2d(self.features, (1, 1), strides, dtype=self.dtype, name="shortcut_conv")
         return y + norm(name="shortcut_norm")(shortcut(x))
@@ -144,7 +159,7 @@ class IResNet(nn.Module):
         x = PRelu("norm", name="stem_prelu")(x)
         unit = nn.remat(IResNetUnit) if self.remat else IResNetUnit
         for i, (_, features, stride) in enumerate(c.units):
-            x = unit(features, stride, self.dtype, name=f"unit{i}")(x)
+            x = unit(features, stride, c.projects(i), c.insightface, self.dtype, name=f"unit{i}")(x)
         x = InferenceBatchNorm(dtype=self.dtype, name="norm")(x)
         x = x.reshape(len(x), -1)
         x = Linear(c.embed_dim, ("mlp", "embed"), dtype=self.dtype, name="embedding")(x)

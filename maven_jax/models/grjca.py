@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jaxtyping import Array, Bool, Float
 
+from maven_jax.layers.lstm import l2_normalize
 from maven_jax.models.fusion.gates import SoftmaxGate
 from maven_jax.models.rjcma import Rjcma
 
@@ -13,7 +14,8 @@ from maven_jax.models.rjcma import Rjcma
 class Grjca(Rjcma, kw_only=True):
     """`Rjcma` whose head sees the recursion's steps weighted by a gate; see SoftmaxGate.
 
-    The paper has two modalities, face and voice; any number are possible here.
+    Each modality of a frame has length one before the recursion, as in the authors' code. They have
+    two modalities, face and voice; any number are possible here.
 
     Attributes:
         gate_temperature: of the softmax; 0.1 in the paper.
@@ -21,6 +23,10 @@ class Grjca(Rjcma, kw_only=True):
     """
 
     gate_temperature: float | int
+
+    def prepare(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Returns each frame with length one."""
+        return l2_normalize(x)
 
     def aggregate(
         self,

@@ -7,20 +7,11 @@ from collections.abc import Mapping
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.models.fusion.gates import HierarchicalGate
-from maven_jax.models.rjcma import Rjcma
+from maven_jax.models.grjca import Grjca
 
 
-class Hgrjca(Rjcma, kw_only=True):
-    """`Rjcma` with a gate for each step and one over all of them; see HierarchicalGate.
-
-    The paper has two modalities, face and voice; any number are possible here.
-
-    Attributes:
-        gate_temperature: of the softmax; 0.1 in the paper.
-        The others are those of Rjcma.
-    """
-
-    gate_temperature: float | int
+class Hgrjca(Grjca, kw_only=True):
+    """`Grjca` with a gate behind each step and one over these stages; see HierarchicalGate."""
 
     def aggregate(
         self,

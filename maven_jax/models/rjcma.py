@@ -26,7 +26,7 @@ class Rjcma(nn.Module, kw_only=True):
     as the paper has it for words; all later parts see the temporal model's output there. Padding
     behind a video is masked. Source: RJCMA (ABAW6, 2024) and its released code.
 
-    GRJCA, HGRJCA and TAGF differ in `aggregate` alone.
+    GRJCA, HGRJCA and TAGF differ in `prepare` and `aggregate` alone.
 
     Attributes:
         modalities: names, in order.
@@ -75,7 +75,7 @@ class Rjcma(nn.Module, kw_only=True):
                 **dtypes,
             )(frames[m], masks[m], deterministic=not train)
             norm = MaskedBatchNorm(param_dtype=self.param_dtype, name=f"norm_{m}")
-            value = norm(value, frame_mask, train=train).astype(self.dtype)
+            value = self.prepare(norm(value, frame_mask, train=train)).astype(self.dtype)
             x[m] = nn.with_logical_constraint(value, ("batch", "frames", "activation_embed"))
         steps = Recursion(self.recursion_config, name="recursion", **dtypes)(
             x, frame_mask, deterministic=not train
@@ -85,6 +85,10 @@ class Rjcma(nn.Module, kw_only=True):
         return TanhHead(self.head_dim, self.dimensions, name="head", **dtypes)(
             joint, frame_mask, train=train
         )
+
+    def prepare(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Returns what the recursion gets of a modality: all of it, as it is."""
+        return x
 
     def aggregate(
         self,

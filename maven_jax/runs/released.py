@@ -47,6 +47,7 @@ class Network:
         changes: keys of the recipe's model section in which the release differs from the recipe.
         one_dimension: it predicts valence or arousal, and the file does not say which.
         inside: encoders that its state dict holds: prefix -> (kind, modality).
+        gates: it has gates, whose tensors are told by their shapes.
     """
 
     about: str
@@ -57,6 +58,7 @@ class Network:
     changes: dict[str, Any] = field(default_factory=dict)
     one_dimension: bool = False
     inside: dict[str, tuple[str, str]] = field(default_factory=dict)
+    gates: bool = False
 
     def config(self, dimension: str | None = None, overrides: Sequence[str] = ()) -> Config:
         """The recipe that builds the network.
@@ -81,6 +83,41 @@ _MAVEN = {
     "encoders": {"visual": "swin", "audio": "hubert", "text": "roberta"},
     "table": released_tables.maven,
 }
+
+_DENSE = {
+    "temporal": "tcn",
+    "kernel_size": 5,
+    "correlation": "dense",
+    "num_steps": 2,
+    "share_weights": False,
+    "joint": "concat",
+    "correlation_dropout_rate": 0.6,
+    "head_dim": 256,
+}
+_INSIDE = {
+    "spatial.visual.backbone.": ("iresnet50", "visual"),
+    "spatial.audio.backbone.": ("vggish", "audio"),
+}
+
+
+def _gated(name: str, about: str) -> Network:
+    """GRJCA or HGRJCA."""
+    return Network(
+        f"{about} of face and voice, one dimension",
+        name,
+        widths={m: released_tables.RJCMA_WIDTHS[m] for m in ("visual", "audio")},
+        encoders={"visual": "iresnet50", "audio": "vggish"},
+        table=released_tables.grjca,
+        changes=_DENSE
+        | {
+            "channels": {"visual": (512, 512, 256, 256), "audio": (128,) * 4},
+            "query": "linear",
+        },
+        one_dimension=True,
+        inside=_INSIDE,
+        gates=True,
+    )
+
 
 NETWORKS: dict[str, Network] = {
     "maven-mlp": Network(
@@ -120,28 +157,20 @@ NETWORKS: dict[str, Network] = {
         widths=released_tables.RJCMA_WIDTHS,
         encoders={"visual": "iresnet50", "audio": "vggish", "text": "bert"},
         table=released_tables.rjcma,
-        changes={
-            "temporal": "tcn",
+        changes=_DENSE
+        | {
             "channels": {
                 "visual": (512, 512, 256, 256),
                 "audio": (128,) * 4,
                 "text": (256, 256, 128, 128),
             },
-            "kernel_size": 5,
-            "correlation": "dense",
-            "num_steps": 2,
-            "share_weights": False,
-            "joint": "concat",
             "query": "identity",
-            "correlation_dropout_rate": 0.6,
-            "head_dim": 256,
         },
         one_dimension=True,
-        inside={
-            "spatial.visual.backbone.": ("iresnet50", "visual"),
-            "spatial.audio.backbone.": ("vggish", "audio"),
-        },
+        inside=_INSIDE,
     ),
+    "grjca": _gated("grjca", "GRJCA's fusion"),
+    "hgrjca": _gated("hgrjca", "HGRJCA's fusion"),
 }
 
 
@@ -191,7 +220,7 @@ def check_tensors(
     expected: dict[str, tuple[int, ...]] = {}
     for piece in table.pieces:
         expected |= dict.fromkeys(piece.sources, piece.source_shape(shapes[piece.target]))
-    expected |= {copy: expected[name] for name, copy in table.duplicates}
+    expected |= {copy: expected[name] for name, copy in table.duplicates if copy in names}
     saved = {name: tensors.shapes[in_file] for name, in_file in names.items()}
     in_table = table.names()
     refuse_problems(
@@ -218,7 +247,9 @@ def fill(
         UserError: two tensors that have to be one differ.
     """
     for name, copy in table.duplicates:
-        if not np.array_equal(tensors.read(names[name]), tensors.read(names[copy])):
+        if copy in names and not np.array_equal(
+            tensors.read(names[name]), tensors.read(names[copy])
+        ):
             raise UserError(
                 f"{names[name]} and {names[copy]} are two names of one tensor, but they differ"
             )
@@ -241,6 +272,7 @@ def convert_network(
     tensors: Tensors,
     out: Path,
     *,
+    source: str,
     dimension: str | None = None,
     overrides: Sequence[str] = (),
 ) -> list[str]:
@@ -248,9 +280,10 @@ def convert_network(
 
     Args:
         name: key of `NETWORKS`.
-        file: where the tensors come from, for messages and for the record.
+        file: where the tensors come from, for messages.
         tensors: its tensors.
         out: folder to write to; it must be empty or absent.
+        source: the file and the place in it, for the record.
         dimension: valence or arousal, for networks that predict one.
         overrides: changes of the recipe, `--config.section.key=value`.
 
@@ -267,20 +300,34 @@ def convert_network(
     encoders = {
         modality: (kind, take_encoder(kind, {}, tensors, prefix=prefix))
         for prefix, (kind, modality) in network.inside.items()
+        if any(n.startswith(prefix) for n in tensors.shapes)
     }
     inside = tuple(network.inside)
     names = {table.renamed(n): n for n in tensors.shapes if not n.startswith(inside)}
+    for name, copy in table.duplicates:  # safetensors keep one of two names of a tensor
+        if name not in names and copy in names:
+            names[name] = names.pop(copy)
+    gates: dict[str, str] = {}
+    if network.gates:
+        others = {n: tensors.shapes[n] for n in names.values() if n not in table.names()}
+        gates = released_tables.gate_names(table, others, shapes)
+        names = {name: n for name, n in names.items() if n not in gates.values()} | gates
     taken = [taken for _, taken in encoders.values()]
     check_tensors(f"{file}: no {name}", table, tensors, names, shapes, taken)
     flat = fill(table, tensors, names, shapes)
     lines = [f"{name}: {sum(x.size for x in flat.values()):,} values from {len(names)} tensors"]
+    if gates:
+        pairs = [f"{n} is {name}" for name, n in gates.items() if name.endswith("weight")]
+        lines.append(f"gates, told by their shapes and order: {', '.join(pairs)}")
     for modality, (kind, taken) in encoders.items():
         folder = out / "encoders" / modality
         save_encoder(
-            folder, kind, {}, taken.params, taken.state, source=file.name, sha256=tensors.sha256
+            folder, kind, {}, taken.params, taken.state, source=source, sha256=tensors.sha256
         )
         lines.append(f"{folder}: {kind} from {len(taken.used)} tensors")
-    write_workdir(out, flat, _record(name, network, config, file, tensors.sha256))
+    if len(encoders) < len(network.inside):
+        lines.append(f"{file.name} lacks encoders that {name} may bring: convert them on their own")
+    write_workdir(out, flat, _record(name, network, config, source, tensors.sha256))
     if network.one_dimension and dimension is None:
         lines.append("the file does not say what it predicts: taken to be valence (--dimension)")
     for reason in dict.fromkeys(table.left_out.values()):
@@ -289,7 +336,9 @@ def convert_network(
     return lines
 
 
-def _record(name: str, network: Network, config: Config, file: Path, sha256: str) -> dict[str, Any]:
+def _record(
+    name: str, network: Network, config: Config, source: str, sha256: str
+) -> dict[str, Any]:
     """What `config.json` says of a converted network."""
     features = {
         m: {"dim": width, "encoder": network.encoders.get(m), "sha256": None}
@@ -302,7 +351,7 @@ def _record(name: str, network: Network, config: Config, file: Path, sha256: str
         "store_fingerprint": None,
         "converted": {
             "model": name,
-            "file": file.name,
+            "file": source,
             "sha256": sha256,
             "versions": {
                 "maven_jax": __version__,

@@ -2,16 +2,20 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from maven_jax.convert.backbones import ENCODER_FILES, convert_encoder, take_encoder
 from maven_jax.convert.encoder_tables import entries
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.loaded import variable_shapes
 from maven_jax.convert.tensor_files import Tensors
-from maven_jax.encoders.registry import kind_of
+from maven_jax.encoders.registry import kind_of, make_encoder
 from maven_jax.errors import UserError
+from tests.support.reference_backbones import IResNet
+from tests.support.released import with_random_weights
 
 AUDIO = {"num_bands": 16, "stem_dim": 4, "widths": [4, 6], "depths": [1, 1], "strides": [1, 2]}
 
@@ -56,7 +60,7 @@ def changed(tensors, **shapes):
     return dataclasses.replace(tensors, shapes=new)
 
 
-def test_every_odd_tensor_is_listed_before_any_is_read(vggish, tsav, tmp_path):
+def test_odd_tensors_are_counted_and_named_before_any_is_read(vggish, tsav, tmp_path):
     odd = {f"more__{i}": (i,) for i in range(20)}
     with pytest.raises(UserError) as error:
         convert_encoder(
@@ -68,7 +72,8 @@ def test_every_odd_tensor_is_listed_before_any_is_read(vggish, tsav, tmp_path):
     assert str(error.value) == (
         "v.pth: no vggish: 1 missing: features.0.bias (64,); 1 of another shape: "
         "embeddings.4.weight has shape (3, 4096), not (128, 4096); 20 unknown: "
-        + ", ".join(f"more.{i}" for i in range(20))
+        + ", ".join(f"more.{i}" for i in range(8))
+        + " and 12 more"
     )
     inside = {
         "video_model__r2plus1d__extra": (1,),
@@ -95,7 +100,7 @@ def test_another_models_file_is_one_short_line(vggish, tsav, tmp_path):
         convert_encoder("tsav", Tensors({}, unread, ""), tmp_path, source="t.pth")
     with pytest.raises(UserError, match="no encoder file 'vgg'; expected one of iresnet50, vgg"):
         convert_encoder("vgg", vggish, tmp_path, source="v.pth")
-    assert ENCODER_FILES == ("iresnet50", "vggish", "tsav")
+    assert ENCODER_FILES == ("iresnet50", "vggish", "r2plus1d", "tsav")
 
 
 def test_masks_channel_is_dropped_only_for_three_channels(tsav, tmp_path):
@@ -131,3 +136,97 @@ def test_an_encoder_is_found_under_its_prefix():
     taken = take_encoder("audio_resnet18", AUDIO, without, prefix="spatial.audio.")
     assert (taken.params, taken.state) == ({}, {})
     assert "spatial.audio.layer1.0.bn2.weight (4,)" in taken.missing
+
+
+def evolve_names(side):
+    """An IR network as face.evoLVe saves it, without a prefix."""
+    with torch.device("meta"):
+        return {n: tuple(v.shape) for n, v in IResNet(side=side).state_dict().items()}
+
+
+def insightface_names(depths):
+    names = names_of(
+        "iresnet50",
+        "",
+        {"insightface": True, "image_size": 112, "strides": [2] * 4, "depths": list(depths)},
+    )
+    assert names["layer1.0.downsample.0.weight"] == (64, 64, 1, 1)
+    assert names["fc.weight"] == (512, 512 * 7 * 7)
+    return names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {f"backbone.{n}": s for n, s in evolve_names(40).items()},
+        evolve_names(56),  # as large behind its three halvings as 112 behind four
+        insightface_names((3, 13, 30, 3)),
+    ],
+    ids=["rjcma", "evolve_112", "insightface_100"],
+)
+def test_face_networks_of_every_published_form_fit(names, tmp_path):
+    with pytest.raises(AssertionError, match="was read"):  # the shapes are right
+        convert_encoder("iresnet50", Tensors(names, unread, ""), tmp_path, source="f.pth")
+
+
+def test_torchvisions_video_network_fits(tmp_path):
+    names = names_of("r2plus1d", "") | {"fc.weight": (400, 512), "fc.bias": (400,)}
+    with pytest.raises(AssertionError, match="was read"):
+        convert_encoder("r2plus1d", Tensors(names, unread, ""), tmp_path, source="v.pth")
+
+
+class InsightfaceUnit(torch.nn.Module):
+    def __init__(self, width, features, stride):
+        super().__init__()
+        self.bn1 = torch.nn.BatchNorm2d(width)
+        self.conv1 = torch.nn.Conv2d(width, features, 3, 1, 1, bias=False)
+        self.bn2 = torch.nn.BatchNorm2d(features)
+        self.prelu = torch.nn.PReLU(features)
+        self.conv2 = torch.nn.Conv2d(features, features, 3, stride, 1, bias=False)
+        self.bn3 = torch.nn.BatchNorm2d(features)
+        self.downsample = torch.nn.Sequential(
+            torch.nn.Conv2d(width, features, 1, stride, bias=False), torch.nn.BatchNorm2d(features)
+        )
+
+    def forward(self, x):
+        y = self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x)))))
+        return self.bn3(y) + self.downsample(x)
+
+
+class Insightface(torch.nn.Module):
+    """Two stages of one unit each, under InsightFace's names."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 4, 3, 1, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(4)
+        self.prelu = torch.nn.PReLU(4)
+        self.layer1 = torch.nn.Sequential(InsightfaceUnit(4, 4, 2))
+        self.layer2 = torch.nn.Sequential(InsightfaceUnit(4, 6, 2))
+        self.bn2 = torch.nn.BatchNorm2d(6)
+        self.fc = torch.nn.Linear(6 * 2 * 2, 5)
+        self.features = torch.nn.BatchNorm1d(5)
+
+    def forward(self, images):
+        x = self.prelu(self.bn1(self.conv1(images)))
+        x = self.bn2(self.layer2(self.layer1(x)))
+        return self.features(self.fc(x.flatten(1)))
+
+
+def test_insightfaces_network_gives_what_it_gives_in_torch():
+    network = with_random_weights(Insightface())
+    config = dict(
+        image_size=8, stem_dim=4, widths=[4, 6], depths=[1, 1], strides=[2, 2], embed_dim=5,
+        normalize=False, insightface=True,
+    )  # fmt: skip
+    state = {n: v.numpy() for n, v in network.state_dict().items()}
+    tensors = Tensors({n: v.shape for n, v in state.items()}, state.__getitem__, "")
+    taken = take_encoder("iresnet50", config, tensors)
+    assert (taken.missing, taken.misshaped, taken.unknown) == ([], [], [])
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = network(images).numpy()
+    module = make_encoder("iresnet50", config)
+    variables = {"params": taken.params, **taken.state}
+    found = module.apply(variables, jnp.asarray(images.numpy().transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)

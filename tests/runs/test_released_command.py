@@ -116,8 +116,8 @@ def test_an_unknown_model_is_answered_by_a_near_one(mlp_file, tmp_path, capsys):
 @pytest.mark.parametrize("model", NETWORKS)
 def test_each_model_is_told_by_its_names(model, tmp_path):
     torch.save(state_of(model), tmp_path / "file.pth")
-    assert recognise(read_file(tmp_path / "file.pth")) == model
-    assert set(models()) == set(NETWORKS)
+    assert recognise(read_file(tmp_path / "file.pth").shapes) == model
+    assert set(NETWORKS) < set(models())
 
 
 @pytest.mark.parametrize(

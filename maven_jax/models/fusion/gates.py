@@ -68,13 +68,13 @@ class SoftmaxGate(nn.Module):
 
 
 class HierarchicalGate(nn.Module):
-    """A gate for each step, between its input and its output, then one over the steps.
+    """A gate behind each step, among all features up to there, then one over these stages.
 
-    Z_i = relu(Σ w X) over {X_{i-1}, X_i} with w = softmax((W_i X_i + b_i) / temperature), for
-    i = 1 … l; then relu of the weighted sum of Z_1 … Z_l with softmax((W Z_l + b) / temperature).
-    Source: HGRJCA (Praveen et al., 2025), which does not say between what a step's gate chooses;
-    here it is between the step's input and its output. The recursion itself runs on the ungated
-    features. l = 0 has no gates, only the relu.
+    Z_i = relu(Σ w X) over X_0 … X_i with w = softmax((W_i X_i + b_i) / temperature), for i = 1 … l;
+    then relu of the weighted sum of Z_1 … Z_l with softmax((W X_l + b) / temperature): the last
+    gate, too, asks the ungated X_l. The recursion itself runs on the ungated features. Source:
+    HGRJCA (Praveen et al., 2025), as its authors' code has it for l = 2. l = 0 has no gates, only
+    the relu.
 
     Attributes:
         temperature: 0.1 in the paper.
@@ -95,42 +95,25 @@ class HierarchicalGate(nn.Module):
         deterministic: bool,
     ) -> dict[str, Float[Array, "b t _"]]:
         """Returns the gated features; nothing here is random."""
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         gated = {}
         for m, value in steps.items():
             value = _valid(value, frame_mask)
             if len(value) == 1:
                 gated[m] = nn.relu(value[0])
                 continue
-            pairs = jnp.stack([value[:-1], value[1:]])  # (2, l, b, t, d)
-            logits = self._step_logits(m, value[1:]) / self.temperature
-            each = jax.vmap(weighted_sum, in_axes=(1, 1, None))(logits, pairs, frame_mask)
-            each = nn.relu(each)  # (l, b, t, d)
-            logits = dense(len(each), ("embed", None), name=f"gate_{m}", **dtypes)(each[-1])
-            logits = jnp.moveaxis(logits.astype(jnp.float32) / self.temperature, -1, 0)
-            gated[m] = nn.relu(weighted_sum(logits, each, frame_mask))
+            stages = [
+                self._gate(f"stage_{i}_{m}", value[i], value[: i + 1], frame_mask)
+                for i in range(1, len(value))
+            ]
+            gated[m] = self._gate(f"gate_{m}", value[-1], jnp.stack(stages), frame_mask)
         return gated
 
-    def _step_logits(self, m: str, attended: Array) -> Array:
-        """Returns the logits of each step's own gate, (2, l, b, t), from (l, b, t, d)."""
-        count, width = len(attended), attended.shape[-1]
-        start = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_axis=(0,))
-        kernel: Any = self.param(
-            f"step_gates_{m}_kernel",
-            nn.with_logical_partitioning(start, ("layers", "embed", None)),
-            (count, width, 2),
-            self.param_dtype,
-        )
-        bias: Any = self.param(
-            f"step_gates_{m}_bias",
-            nn.with_logical_partitioning(nn.initializers.zeros, ("layers", None)),
-            (count, 2),
-            self.param_dtype,
-        )
-        logits = jnp.einsum(
-            "lbtd,ldg->glbt", attended.astype(self.dtype), kernel.astype(self.dtype)
-        )
-        return logits.astype(jnp.float32) + bias.T[:, :, None, None]
+    def _gate(self, name: str, asked: Array, choices: Array, frame_mask: Array) -> Array:
+        """Returns relu of the choices' (l, b, t, d) sum, weighted by what (b, t, d) says."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        logits = dense(len(choices), ("embed", None), name=name, **dtypes)(asked)
+        logits = jnp.moveaxis(logits.astype(jnp.float32) / self.temperature, -1, 0)
+        return nn.relu(weighted_sum(logits, choices, frame_mask))
 
 
 class RecursionBlstm(nn.Module):

@@ -47,12 +47,12 @@ def softmax_gate(params, m, x):
 
 
 def hierarchical_gate(params, m, x):
-    gated = []
-    for i in range(1, len(x)):
-        kernel, bias = (params[f"step_gates_{m}_{name}"][i - 1] for name in ("kernel", "bias"))
-        first, second = softmax(np.moveaxis(x[i] @ kernel + bias, -1, 0) / 0.1)
-        gated.append(np.maximum(first[..., None] * x[i - 1] + second[..., None] * x[i], 0))
-    return softmax_gate(params, m, np.stack(gated))
+    def gate(name, asked, choices):
+        weights = softmax(linear(asked, params[name]) / 0.1)
+        return np.maximum((weights[..., None] * choices).sum(0), 0)
+
+    stages = [gate(f"stage_{i}_{m}", x[i], x[: i + 1]) for i in range(1, len(x))]
+    return gate(f"gate_{m}", x[-1], np.stack(stages))
 
 
 def recursion_blstm(params, m, x):
