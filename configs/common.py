@@ -54,8 +54,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 stages=(),
                 init={},
             ),
+            # `blend`: of overlapping windows, "mean" or "centre": their middles count most.
             # `labels`: split -> folder of annotations, for splits that the store has none of.
-            eval=dict(smooth_frames=(0, 0), labels={}),
+            eval=dict(smooth_frames=(0, 0), blend="mean", labels={}),
             checkpoint=dict(keep=dict(keep_latest=2, keep_best=1), every_steps=2000),
             mesh=dict(data=-1, model=1, fsdp=False),
         )

@@ -272,6 +272,7 @@ class Experiment:
             batch_size=config.eval.batch_size,
             num_threads=config.data.num_threads,
             mesh=self.mesh,
+            blend=config.eval.blend,
             smooth_frames=tuple(config.eval.smooth_frames),
             lengths=lengths,
         )

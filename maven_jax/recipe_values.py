@@ -99,6 +99,7 @@ WIDTHS = Some(
         and all(_whole(0, MOST_FRAMES).fits(frames) for frames in v)
     ),
 )
+BLEND = Some("'mean' or 'centre'", lambda v: v in ("mean", "centre"))
 PENALTIES = Some(
     "numbers above 0",
     lambda v: (
@@ -175,6 +176,7 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("train.init.*", (TEXT, NONE)),
     ("eval.batch_size", (_whole(1, MOST_ROWS),)),
     ("eval.smooth_frames", (WIDTHS,)),
+    ("eval.blend", (BLEND,)),
     ("eval.labels", (SECTION,)),
     ("eval.labels.*", (TEXT, NONE)),
     ("eval.hop", (_whole(1, MOST_FRAMES),)),

@@ -64,7 +64,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "data": {"folds": None, "fold_groups": None},
     "inputs": {"channel_dropout": 0.0, "speed": 0.0},
     "train": {"ema_decay": 0.0, "batch_frames": None},
-    "eval": {"labels": {}},
+    "eval": {"labels": {}, "blend": "mean"},
 }
 
 

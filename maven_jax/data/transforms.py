@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import no_type_check
 
 import jax
@@ -119,6 +119,10 @@ class InputTransform:
         if train and self.modality_dropout and len(masks) > 1:
             masks = drop_modalities(drop_key, masks, self.modality_dropout)
         return batch.replace(features=features, modality_masks=masks)
+
+    def by_store(self, modalities: Iterable[str]) -> list[str]:
+        """Those of the modalities that are standardised by the training split's statistics."""
+        return [m for m in modalities if self._how(m) == "store"]
 
     def _how(self, modality: str) -> str:
         if isinstance(self.standardize, str):

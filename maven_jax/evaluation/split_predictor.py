@@ -64,6 +64,7 @@ class SplitPredictor:
         batch_size: rows of the global batch.
         num_threads: threads that read.
         mesh: the device mesh.
+        blend: of windows that overlap, see `OverlapMean`.
         smooth_frames: widths of the box filters that smooth valence and arousal at the end, see
             `box_filter`.
         lengths: frames that windows may be padded to, each to the next; the last is the windows'
@@ -84,11 +85,13 @@ class SplitPredictor:
         batch_size: int,
         num_threads: int,
         mesh: Mesh,
+        blend: str,
         smooth_frames: tuple[int, int],
         lengths: Sequence[int] = (),
     ):
         self._smooth_frames = as_widths(smooth_frames, "config.eval.smooth_frames")
         _check_coverage(windows)
+        self._blend = blend
         self._windows, self._mesh = windows, mesh
         self._rows = process_rows(mesh, batch_size, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
@@ -132,7 +135,7 @@ class SplitPredictor:
         self, weights: Weights, advance: Callable[[float | int], None]
     ) -> list[PredictedVideo]:
         entries = self._windows.entries
-        means = [OverlapMean(e.num_frames) for e in entries]
+        means = [OverlapMean(e.num_frames, self._blend) for e in entries]
         targets = [np.zeros((e.num_frames, 2), np.float32) for e in entries]
         masks = [np.zeros(e.num_frames, bool) for e in entries]
         outputs: list[Any] = [None] * len(self._windows)

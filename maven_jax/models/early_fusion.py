@@ -14,6 +14,7 @@ from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.heads import RegressionHead
 from maven_jax.layers.linear import dense
 from maven_jax.layers.lstm import Blstm
+from maven_jax.layers.mamba import MambaStack
 from maven_jax.layers.modalities import EmbedModalities, over_frames
 from maven_jax.layers.tcn import CentredTcn
 from maven_jax.types import Features, ModalityMasks, Prediction
@@ -30,11 +31,11 @@ class EarlyFusion(nn.Module, kw_only=True):
     Attributes:
         modalities: names, in order.
         temporal: "tcn" (`CentredTcn`), "blstm", "transformer" (`BeitStack` with a learned bias over
-            distances) or "none".
+            distances), "mamba" (`MambaStack`) or "none".
         embed_dim: of each modality.
         width: of the temporal network.
-        num_layers: of the TCN or the transformer; a BLSTM has one.
-        kernel_size: taps of the TCN.
+        num_layers: of the TCN, the transformer or Mamba; a BLSTM has one.
+        kernel_size: taps of the TCN, or of Mamba's convolutions.
         num_heads: of the transformer.
         dropout_rate: of the embeddings and within the temporal network.
         head_dims: hidden widths of the head.
@@ -45,7 +46,7 @@ class EarlyFusion(nn.Module, kw_only=True):
     """
 
     modalities: tuple[str, ...]
-    temporal: Literal["tcn", "blstm", "transformer", "none"]
+    temporal: Literal["tcn", "blstm", "transformer", "mamba", "none"]
     embed_dim: int
     width: int
     num_layers: int
@@ -97,6 +98,11 @@ class EarlyFusion(nn.Module, kw_only=True):
                 self.dropout_rate,
                 name="tcn",
                 **dtypes,
+            )
+            return model(x, frame_mask, deterministic=not train)
+        if self.temporal == "mamba":
+            model = MambaStack(
+                self.num_layers, self.kernel_size, self.dropout_rate, name="mamba", **dtypes
             )
             return model(x, frame_mask, deterministic=not train)
         if self.temporal == "blstm":

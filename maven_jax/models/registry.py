@@ -20,9 +20,10 @@ from maven_jax.models.end_to_end import EndToEnd
 from maven_jax.models.grjca import Grjca
 from maven_jax.models.hgrjca import Hgrjca
 from maven_jax.models.late_fusion import LateFusion
-from maven_jax.models.lfan import Lfan
+from maven_jax.models.lfan import Lfan, LfanAbaw3
 from maven_jax.models.maven import Maven
 from maven_jax.models.maven_released import MavenReleased
+from maven_jax.models.ras import Ras
 from maven_jax.models.ridge import Ridge
 from maven_jax.models.rjca import Rjca
 from maven_jax.models.rjcma import Rjcma
@@ -37,6 +38,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "hgrjca": Hgrjca,
     "tagf": Tagf,
     "lfan": Lfan,
+    "lfan_abaw3": LfanAbaw3,
+    "ras": Ras,
     "late_fusion": LateFusion,
     "end_to_end": EndToEnd,
     "early_fusion": EarlyFusion,

@@ -91,7 +91,11 @@ def evaluate(
 
     fresh, shardings = experiment.fresh_weights()
     if released:
-        say(f"features are standardised by the training statistics of {features.path}")
+        names = experiment.transform.by_store(modalities)
+        if names:
+            verb = "is" if len(names) == 1 else "are"
+            statistics = f"the training statistics of {features.path}"
+            say(f"{', '.join(names)} {verb} standardised by {statistics}")
         weights = put_weights(fresh, checkpoints.read_weights(step), "/", str(workdir))
     else:
         weights = checkpoints.restore_weights(step, fresh)

@@ -43,7 +43,7 @@ class WindowedModel:
         source = WindowSource(reel, windows, self._modalities, dict(config.data.single_vector))
         size = config.eval.batch_size
         k = 1 + len(self._modalities) * ways
-        mean = OverlapMean(entry.num_frames, (k, 2))
+        mean = OverlapMean(entry.num_frames, config.eval.blend, (k, 2))
         done = 0
         with meter(label, entry.num_frames, "frames") as m:
             for first, va in self._batches(source, size, ways):

@@ -48,6 +48,7 @@ def predictor(store: Store, windows: Windows, smooth_frames=(0, 0), step=echo) -
         batch_size=3,
         num_threads=2,
         mesh=make_mesh(data=1, model=1),
+        blend="mean",
         smooth_frames=smooth_frames,
     )
 
@@ -136,6 +137,7 @@ def attending(batch_size: int, shape: tuple[int, int], order: list[int], path: s
         batch_size=batch_size,
         num_threads=2,
         mesh=mesh,
+        blend="mean",
         smooth_frames=(0, 0),
     )
     weights = Weights({}, {}, None)

@@ -127,6 +127,7 @@ def test_a_frame_in_several_windows_gets_the_mean(store):
         batch_size=8,
         num_threads=2,
         mesh=experiment.mesh,
+        blend="mean",
         smooth_frames=(0, 0),
     )
     for i, track in enumerate(predictor(Weights({}, {}, None))):

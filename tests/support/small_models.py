@@ -101,6 +101,20 @@ EARLY_FUSION = dict(
     head_dropout_rate=0.0,
     head="va",
 )
+RAS = dict(
+    temporal={"audio": "mamba", "text": "none", "*": "transformer"},
+    num_layers={"*": 2},
+    embed_dim=8,
+    num_heads=2,
+    kernel_size=3,
+    dropout_rate=0.1,
+    gated_by={},
+    experts=False,
+    expert_dim=6,
+    head_dims=(),
+    head_dropout_rate=0.0,
+    head="va",
+)
 LATE_FUSION = PER_MODALITY | {"head_dims": (8,), "head_dropout_rate": 0.2, "head": "va"}
 
 # name in the tests -> (name in the registry, attributes)
@@ -112,6 +126,9 @@ SMALL = {
     "concat_mlp": ("concat_mlp", CONCAT),
     "early_fusion": ("early_fusion", EARLY_FUSION),
     "early_fusion_transformer": ("early_fusion", EARLY_FUSION | {"temporal": "transformer"}),
+    "early_fusion_mamba": ("early_fusion", EARLY_FUSION | {"temporal": "mamba"}),
+    "ras": ("ras", RAS),
+    "ras_experts": ("ras", RAS | {"experts": True}),
     "rjca": ("rjca", RJCA),
     "rjca_vectors": ("rjca", RJCA | {"positions": 1, "correlation": "dense"}),
     "rjcma": ("rjcma", RJCMA),
@@ -121,6 +138,7 @@ SMALL = {
     "hgrjca": ("hgrjca", RJCMA | {"gate_temperature": 0.1}),
     "tagf": ("tagf", RJCMA | {"gate_dim": 3}),
     "lfan": ("lfan", LFAN),
+    "lfan_abaw3": ("lfan_abaw3", LFAN | {"num_heads": 2, "dropout_rate": 0.1}),
     "late_fusion": ("late_fusion", LATE_FUSION | {"temporal": "blstm"}),
 }
 

@@ -33,6 +33,7 @@ from tests.support.stores import write_small_store
 PUBLISHED = {"visual": 1024, "audio": 768, "text": 768}
 RJCA = {"visual": 49 * 512, "audio": 512}
 RJCMA = {"visual": 512, "audio": 128, "text": 768}
+DESCRIBED = {"visual": 1024, "audio": 768, "description": 768}
 RAW = {"visual": 48 * 48 * 3, "audio": 96 * 64, "text": 768}
 
 # Recipe -> (widths, least share of the parameters that is split over model, and over data by FSDP).
@@ -51,7 +52,14 @@ RECIPES = {
     "grjca": (RJCMA, 0.85, 0.87),
     "hgrjca": (RJCMA, 0.85, 0.87),
     "tagf": (RJCMA, 0.79, 0.87),
+    "temporal:transformer": (PUBLISHED, 0.88, 0.98),
+    "temporal:mamba": (PUBLISHED, 0.88, 0.98),
+    "ras_reliability": (PUBLISHED, 0.9, 0.9),
+    "ras_experts": (PUBLISHED, 0.9, 0.9),
+    "ras_speech": (PUBLISHED, 0.9, 0.9),
+    "ras_descriptions": (DESCRIBED, 0.9, 0.9),
     "lfan": (RJCMA, 0.9, 0.99),
+    "lfan:abaw3": (RJCMA, 0.9, 0.99),
     "late_fusion": (RJCMA, 0.9, 0.99),
     "late_fusion:blstm": (RJCMA, 0.0, 0.99),
     "end_to_end": (RAW, 0.98, 0.98),
