@@ -75,7 +75,7 @@ def _as_float32(tensor: np.ndarray) -> np.ndarray:
 def _finite(path: Path, name: str, tensor: np.ndarray) -> np.ndarray:
     """The tensor, if all its numbers are finite; with others every prediction would be NaN."""
     if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
-        raise UserError(f"{path}: {name} has values that are not finite: the file is damaged")
+        raise UserError(f"{path}: {name[:120]} has values that are not finite: the file is damaged")
     return tensor
 
 
@@ -134,6 +134,11 @@ def _read_npz(path: Path, source: Path | bytes) -> _Read:
         raise UserError(f"{path}: damaged, or holds more than arrays ({reason})") from None
 
 
+def _refuse_key(path: Path, key: str | None) -> None:
+    if key is not None:
+        raise UserError(f"--key {key[:80]}: {path} has no keys, only tensors")
+
+
 def _gunzipped(path: Path, source: Path | bytes) -> bytes:
     try:
         file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -159,6 +164,7 @@ def _in_zip(path: Path, source: Path | bytes, key: str | None, packed: int) -> _
                     f"{path}: unpacks to more than {_MOST_BYTES >> 30} GiB: unpack it by hand"
                 )
             if names and all(name.endswith(".npy") for name in names):
+                _refuse_key(path, key)
                 return _read_npz(path, source)
             weights = [
                 name
@@ -199,8 +205,7 @@ def _read_any(path: Path, source: Path | bytes, key: str | None, packed: int = 0
         return _in_zip(path, source, key, packed)
     # Behind the 8 bytes of its length, the header of safetensors is a JSON object.
     if start[8:9] == b"{" or (not packed and path.suffix == ".safetensors"):
-        if key is not None:
-            raise UserError(f"--key {key[:80]}: {path} has no keys, only tensors")
+        _refuse_key(path, key)
         return _read_safetensors(path, source)
     return _read_pickle(path, source, key)
 

@@ -1,7 +1,7 @@
 """After RAS (10th ABAW, 2026, first place): a temporal network per modality, then trust or experts.
 
 The ideas are those of its paper and public code; sizes and formulas are ours where our features are
-others. What RAS has and this has not: docs/systems.md.
+others. What RAS has and this has not: docs/ras.md.
 """
 
 from __future__ import annotations

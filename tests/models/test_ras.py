@@ -1,5 +1,7 @@
 """RAS's ideas: whom the fusion trusts, what the experts see, sound that counts where one speaks."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,7 @@ def softmax(x):
 
 
 def test_the_fusion_weighs_modalities_by_what_they_and_their_mean_say():
-    fusion = ReliabilityFusion()
+    fusion: Any = ReliabilityFusion()
     params = random_params(fusion, X, EVERYWHERE)
     p = plain(params)
     context = linear(np.mean(list(X.values()), axis=0), p["context"])
@@ -49,7 +51,7 @@ def test_the_fusion_weighs_modalities_by_what_they_and_their_mean_say():
 
 
 def test_an_expert_has_a_direction_and_is_asked_only_of_what_was_observed():
-    experts = DirectedExperts(3, 0.0)
+    experts: Any = DirectedExperts(3, 0.0)
     params = random_params(experts, X, EVERYWHERE, deterministic=True)
     outputs = experts.apply(params, X, EVERYWHERE, deterministic=True)
     kernel = params["params"]["visual_from_audio_down"]["kernel"]

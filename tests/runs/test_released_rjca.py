@@ -59,12 +59,13 @@ def test_safetensors_give_the_same(released, converted, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_opens_the_workdir(converted, tmp_path):
+def test_evaluate_opens_the_workdir(converted, tmp_path, capsys):
     store = write_small_store(
         tmp_path / "store", videos=1, frames=90, modalities={"visual": 49 * 512, "audio": 512}
     )
     arguments = ["--workdir", str(converted), "--store", str(store.path)]
     assert main(["evaluate", *arguments, "--split", "validation"]) == 0
+    assert "standardised" not in capsys.readouterr().out
     scores = json.loads((converted / "eval" / "validation.json").read_text())
     assert scores["num_frames"] > 80
     assert scores["modalities"] == ["visual", "audio"]

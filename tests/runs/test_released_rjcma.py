@@ -123,7 +123,7 @@ def test_every_wrong_tensor_is_named_those_of_the_encoders_too(released, tmp_pat
     assert error.count("\n") == 1
 
 
-def test_evaluate_opens_the_workdir(converted, tmp_path):
+def test_evaluate_opens_the_workdir(converted, tmp_path, capsys):
     store = write_small_store(
         tmp_path / "store",
         videos=1,
@@ -132,6 +132,8 @@ def test_evaluate_opens_the_workdir(converted, tmp_path):
     )
     arguments = ["--workdir", str(converted), "--store", str(store.path)]
     assert main(["evaluate", *arguments, "--split", "validation"]) == 0
+    said = capsys.readouterr().out
+    assert "\ntext is standardised by the training statistics of" in said
     scores = json.loads((converted / "eval" / "validation.json").read_text())
     assert scores["num_frames"] > 290
     assert scores["ccc_valence"] is None

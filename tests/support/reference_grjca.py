@@ -14,7 +14,7 @@ from tests.support.reference_rjcma import WIDTHS, Tcn
 NAMES = ("video", "logmel")
 
 
-def chosen(gate: nn.Linear, asked: torch.Tensor, choices: Sequence[torch.Tensor]) -> torch.Tensor:
+def chosen(gate: nn.Module, asked: torch.Tensor, choices: Sequence[torch.Tensor]) -> torch.Tensor:
     weights = torch.softmax(gate(asked) / 0.1, dim=-1)
     return torch.relu((torch.stack(list(choices), -1) * weights[..., None, :]).sum(-1))
 

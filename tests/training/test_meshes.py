@@ -53,7 +53,7 @@ RECIPES = {
     "hgrjca": (RJCMA, 0.85, 0.87),
     "tagf": (RJCMA, 0.79, 0.87),
     "temporal:transformer": (PUBLISHED, 0.88, 0.98),
-    "temporal:mamba": (PUBLISHED, 0.88, 0.98),
+    "temporal:mamba": (PUBLISHED, 0.88, 0.9),
     "ras_reliability": (PUBLISHED, 0.9, 0.9),
     "ras_experts": (PUBLISHED, 0.9, 0.9),
     "ras_speech": (PUBLISHED, 0.9, 0.9),
