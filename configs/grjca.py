@@ -28,4 +28,5 @@ def get_config(arg: str = "both") -> ConfigDict:
         correlation_dropout_rate=0.6,
     )
     c.model.gate_temperature = 0.1
+    c.model.unit_length = True
     return c

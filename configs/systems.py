@@ -82,8 +82,8 @@ MODELS: dict[str, dict[str, Any]] = {
         dtype="float32",
     ),
     "rjcma": rjcma("rjcma"),
-    "grjca": rjcma("grjca", gate_temperature=0.1),
-    "hgrjca": rjcma("hgrjca", gate_temperature=0.1),
+    "grjca": rjcma("grjca", gate_temperature=0.1, unit_length=True),
+    "hgrjca": rjcma("hgrjca", gate_temperature=0.1, unit_length=True),
     "tagf": rjcma("tagf", gate_dim=WIDTH),
 }
 

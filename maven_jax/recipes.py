@@ -66,6 +66,8 @@ _LATER: dict[str, dict[str, Any]] = {
     "train": {"ema_decay": 0.0, "batch_frames": None},
     "eval": {"labels": {}, "blend": "mean"},
 }
+# The same, of models by their names.
+_LATER_OF_MODELS: dict[str, dict[str, Any]] = {"grjca": {"unit_length": False}}
 
 
 def from_record(config: dict[str, Any]) -> Config:
@@ -78,6 +80,9 @@ def from_record(config: dict[str, Any]) -> Config:
     for name, keys in _LATER.items():
         if isinstance(filled.get(name), dict):
             filled[name] = keys | filled[name]
+    model = filled.get("model")
+    if isinstance(model, dict) and isinstance(model.get("name"), str):
+        filled["model"] = _LATER_OF_MODELS.get(model["name"], {}) | model
     return from_json(filled)
 
 

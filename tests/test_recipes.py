@@ -127,3 +127,12 @@ def test_a_stray_and_a_missing_key_are_named():
         recipes.call(function, {}, "model")
     with pytest.raises(UserError, match="has a key 'depth'"):
         recipes.call(function, {"width": 3, "depth": 1}, "model", depth=4)
+
+
+def test_a_model_recorded_before_a_key_came_keeps_what_it_did():
+    def recorded(name: str) -> ConfigDict:
+        return recipes.from_record({"model": {"name": name}, "eval": {}})
+
+    assert recorded("grjca").model.unit_length is False
+    assert "unit_length" not in recorded("rjcma").model
+    assert recorded("rjcma").eval.blend == "mean"

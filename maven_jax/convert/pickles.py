@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ KNOWN_KEYS = (
 )
 # How deep below the top a state dict is looked for.
 _DEPTH = 3
+_MOST_PLACES = 1000
 _PLAIN_DTYPE = re.compile(r"[biuf][1248]")
 
 
@@ -204,7 +205,7 @@ def state_dict_in(state: Any, path: Path, key: str | None) -> tuple[Mapping[Any,
     """
     if not isinstance(state, Mapping):
         raise UserError(f"{path}: holds a {type(state).__name__}, not named tensors")
-    places = dict(_places(state, ()))
+    places = dict(_places(state, (), iter(range(_MOST_PLACES))))
     if key is not None:
         if key not in places:
             raise UserError(f"--key {key[:80]}: {path} has {_said(places)}")
@@ -226,14 +227,16 @@ def state_dict_in(state: Any, path: Path, key: str | None) -> tuple[Mapping[Any,
     raise UserError(f"{path}: holds no tensors")
 
 
-def _places(value: Mapping[Any, Any], keys: tuple[str, ...]) -> Any:
-    """(dotted keys, dict) of the dicts that hold tensors, from the top down."""
+def _places(value: Mapping[Any, Any], keys: tuple[str, ...], visits: Iterator[int]) -> Any:
+    """(dotted keys, dict) of the dicts that hold tensors, from the top down; `visits` at most."""
     if any(map(_is_tensor, value.values())):
         yield ".".join(keys), value
     for name, inner in value.items():
         # The moments of an optimiser have the shapes of parameters and are none.
-        if isinstance(inner, Mapping) and len(keys) < _DEPTH and "optim" not in str(name):
-            yield from _places(inner, (*keys, str(name)))
+        deeper = isinstance(inner, Mapping) and len(keys) < _DEPTH and "optim" not in str(name)
+        # A forged dict may lie in itself, a thousand times.
+        if deeper and next(visits, None) is not None:
+            yield from _places(inner, (*keys, str(name)), visits)
 
 
 def _said(places: Mapping[str, Mapping[Any, Any]], but: str = "") -> str:

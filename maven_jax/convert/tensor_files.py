@@ -30,7 +30,7 @@ WEIGHT_FILES = (
 )
 _Read = tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray], list[str]]
 # What a compressed file may unpack to, in memory.
-_MOST_BYTES = 4 << 30
+_MOST_BYTES = 2 << 30
 # How files begin that are no weights, and what they are.
 _OTHERS = (
     (b"<!doctype html", "an HTML page: the download went wrong, fetch the file itself"),
@@ -129,7 +129,10 @@ def _read_npz(path: Path, source: Path | bytes) -> _Read:
         file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
         with np.load(file, allow_pickle=False) as arrays:
             return *_of_arrays(path, dict(arrays)), []
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        *(ValueError, TypeError, OSError, EOFError, MemoryError, NotImplementedError),
+        *(RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error),
+    ) as error:  # damaged headers end in errors of every kind
         reason = str(error).split("\n")[0][:200]
         raise UserError(f"{path}: damaged, or holds more than arrays ({reason})") from None
 

@@ -14,19 +14,21 @@ from maven_jax.models.rjcma import Rjcma
 class Grjca(Rjcma, kw_only=True):
     """`Rjcma` whose head sees the recursion's steps weighted by a gate; see SoftmaxGate.
 
-    Each modality of a frame has length one before the recursion, as in the authors' code. They have
-    two modalities, face and voice; any number are possible here.
+    The authors have two modalities, face and voice; any number are possible here.
 
     Attributes:
         gate_temperature: of the softmax; 0.1 in the paper.
+        unit_length: each modality of a frame has length one before the recursion, as in the
+            authors' code.
         The others are those of Rjcma.
     """
 
     gate_temperature: float | int
+    unit_length: bool
 
     def prepare(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        """Returns each frame with length one."""
-        return l2_normalize(x)
+        """Returns each frame with length one, or as it is."""
+        return l2_normalize(x) if self.unit_length else x
 
     def aggregate(
         self,

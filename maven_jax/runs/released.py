@@ -112,6 +112,7 @@ def _gated(name: str, about: str) -> Network:
         | {
             "channels": {"visual": (512, 512, 256, 256), "audio": (128,) * 4},
             "query": "linear",
+            "unit_length": True,
         },
         one_dimension=True,
         inside=_INSIDE,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import gzip
+import io
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -154,6 +158,18 @@ def make_state(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     state = light(with_random_weights(ReleasedMlp()).state_dict())
     torch.save({"state_dict": state, "epoch": 3}, folder / "network.pth")
+
+
+def make_packed(folder: Path) -> None:
+    """Small weights in the archives that they come in."""
+    folder.mkdir(exist_ok=True)
+    arrays = {name: np.ones((4, 3), np.float32) for name in ("a.weight", "b.weight")}
+    np.savez(folder / "network.npz", **arrays)
+    file = io.BytesIO()
+    torch.save({"net": arrays, "args": argparse.Namespace(lr=1)}, file)
+    (folder / "network.pth.gz").write_bytes(gzip.compress(file.getvalue()))
+    with zipfile.ZipFile(folder / "network.zip", "w") as archive:
+        archive.writestr("inner/network.pth", file.getvalue())
 
 
 def _train(folder: Path) -> None:

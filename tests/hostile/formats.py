@@ -159,6 +159,8 @@ MUTATORS: dict[str, list[Mutator]] = {
     ".safetensors": [safetensors_header, safetensors_header, float_values],
     ".jpg": [jpeg_size, jpeg_data],
     ".mp4": [boxes, boxes, boxes],
+    ".npz": [zip_entries],
+    ".zip": [zip_entries],
     ".pth": [evil_pickle, zip_entries, zip_entries, float_values],
 }
 

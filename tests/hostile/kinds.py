@@ -55,6 +55,7 @@ KINDS: dict[str, Kind] = {
     "published_encoder": Kind(examples.make_published, "*", readers.read_published),
     "converted_encoder": Kind(examples.make_converted, "**/*", readers.read_converted),
     "state_dict": Kind(examples.make_state, "*", readers.read_state),
+    "packed_weights": Kind(examples.make_packed, "*", readers.read_packed),
     "bundle": Kind(examples.make_bundle, "*", readers.read_model),
     "forged_bundle": Kind(examples.make_bundle, "*", readers.read_forged, readers.reseal),
     "checkpoint": Kind(examples.make_run, "checkpoints/**/*", readers.read_model),

@@ -191,6 +191,12 @@ def read_state(folder: Path) -> None:
     command("convert", "--model", "maven-mlp", "--input", path, "--out", folder / "out")
 
 
+def read_packed(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        tensors = read_file(path)
+        assert all(np.isfinite(tensors.read(name)).all() for name in tensors.shapes)
+
+
 # Runs
 
 
