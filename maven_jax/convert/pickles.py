@@ -131,6 +131,20 @@ def _stand_ins() -> list[Any]:
         "datetime.timedelta",
         "decimal.Decimal",
         "uuid.UUID",
+        "typing.Any",
+        *(
+            f"omegaconf.{name}"
+            for name in (
+                "dictconfig.DictConfig",
+                "listconfig.ListConfig",
+                "base.ContainerMetadata",
+                "base.Metadata",
+                "nodes.AnyNode",
+            )
+        ),
+        # Keys of older Lightning's callbacks.
+        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+        "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
         # What a defaultdict makes, which is not made here.
         *(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str", "bool", "tuple")),
     )
