@@ -37,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 noise_std=0.0,
                 noise_always=False,
                 offset_std=0.0,
+                video_offset_std=0.0,
                 channel_dropout=0.0,
                 speed=0.0,
                 modality_dropout=0.0,

@@ -70,6 +70,15 @@ def get_config(arg: str = "") -> ConfigDict:
             c.model.correlation = "channel"
         if "window_length" in c.model:
             c.model.window_length = c.data.window.get_ref("length")
+    if variant != "mean":
+        ridge = recipes.load("ridge")
+        c.model.ridge = dict(
+            weight=0.5,
+            widths=ridge.model.widths,
+            penalties=ridge.optimizer.penalties,
+            frame_step=1,
+            most_groups=16,
+        )
     c.loss.terms = dict(ccc_batch=1.0, mse=0.5)
     c.optimizer.update(
         name="adamw",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from maven_jax import recipes, state
 from maven_jax.data.folds import cut, digest_of, fold_entries, fold_statistics, is_official
+from maven_jax.data.offsets import directions_between
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
@@ -204,6 +206,20 @@ class Experiment:
     @cached_property
     def transform(self) -> InputTransform:
         return input_transform(self.config)
+
+    @cached_property
+    def training_transform(self) -> InputTransform:
+        """The transform with what it takes from the training videos.
+
+        Raises:
+            UserError: the store lacks the sums of a training video.
+        """
+        if not self.transform.video_offset_std:
+            return self.transform
+        floats = [name for name, spec in self.modalities.items() if spec.dtype != "uint8"]
+        videos = [self.store.video_sums(e) for e in self.entries(self.config.data.train_split)]
+        directions = directions_between(videos, {m: self.moments[m] for m in floats})
+        return dataclasses.replace(self.transform, directions=directions)
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:
@@ -402,7 +418,7 @@ def create_model(config: Config, target_mean: Sequence[float]) -> nn.Module:
 
 def input_transform(config: Config) -> InputTransform:
     """What a recipe does to features before its model."""
-    return recipes.call(InputTransform, config.inputs, "inputs")
+    return recipes.call(InputTransform, config.inputs, "inputs", directions=None)
 
 
 def trained_dimensions(config: Config) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def from_json(config: dict[str, Any]) -> Config:
 # Keys that recorded configs may lack, as they came later; the value is what a run then did.
 _LATER: dict[str, dict[str, Any]] = {
     "data": {"folds": None, "fold_groups": None},
-    "inputs": {"channel_dropout": 0.0, "speed": 0.0},
+    "inputs": {"video_offset_std": 0.0, "channel_dropout": 0.0, "speed": 0.0},
     "train": {"ema_decay": 0.0, "batch_frames": None},
     "eval": {"labels": {}, "blend": "mean"},
 }

@@ -8,6 +8,7 @@ from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
@@ -50,21 +51,27 @@ class InputTransform:
         offset_std: standard deviation of Gaussian noise that is the same for all frames of a
             window, in training. It imitates what differs between recordings but not within one
             (a face's shape, a microphone), of which a small corpus shows little.
+        video_offset_std: the same, but along the directions in which the training videos differ
+            (`data.offsets`), and as much as they do at 1: a random person instead of a random
+            vector. Needs `standardize=store`.
         channel_dropout: probability with which a channel is zero for all frames of a window, in
             training; the others grow so that their sum stays the same on average.
         speed: a window runs in training at a random speed between 1 / (1 + speed) and 1 + speed,
             around its middle; frames that it then lacks are masked. Labels move with the frames.
         modality_dropout: probability with which a window loses each of its modalities in
             training; at least one that was observed stays.
+        directions: modality -> what `data.offsets.directions_between` gives; None outside training.
     """
 
     standardize: str | Mapping[str, str]
     noise_std: float
     noise_always: bool
     offset_std: float
+    video_offset_std: float
     channel_dropout: float
     speed: float
     modality_dropout: float
+    directions: Mapping[str, Float[np.ndarray, "_ _"]] | None = None
 
     def __post_init__(self):
         one = isinstance(self.standardize, str)
@@ -77,6 +84,8 @@ class InputTransform:
                 )
         if not 0 <= self.modality_dropout < 1:
             raise UserError("config.inputs.modality_dropout must be in [0, 1)")
+        if self.video_offset_std and set(by_modality.values()) != {"store"}:
+            raise UserError("config.inputs.video_offset_std needs config.inputs.standardize=store")
 
     def __call__(
         self, batch: Batch, statistics: FeatureStatistics, key: Array, *, train: bool
@@ -88,6 +97,7 @@ class InputTransform:
         """
         noise_key, offset_key, drop_key = jax.random.split(key, 3)
         channel_key, speed_key = jax.random.split(jax.random.fold_in(key, 3))
+        video_keys = jax.random.split(jax.random.fold_in(key, 4), len(batch.features))
         if train and self.speed:
             batch = change_speed(speed_key, batch, self.speed)
         features = {}
@@ -110,6 +120,10 @@ class InputTransform:
                 shape = (x.shape[0], 1, x.shape[2])
                 offset = jax.random.normal(jax.random.fold_in(offset_key, i), shape)
                 x = x + self.offset_std * offset
+            if self.video_offset_std and train and self.directions:
+                rows = self.directions[name]
+                weights = jax.random.normal(video_keys[i], (x.shape[0], len(rows)))
+                x = x + self.video_offset_std * (weights @ rows)[:, None]
             if self.channel_dropout and train:
                 shape, stays = (x.shape[0], 1, x.shape[2]), 1 - self.channel_dropout
                 kept = jax.random.bernoulli(jax.random.fold_in(channel_key, i), stays, shape)

@@ -15,6 +15,7 @@ from flax.core import FrozenDict
 from maven_jax import own_files, recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.models.baselines import ConcatMlp, ConstantMean
+from maven_jax.models.beside_ridge import BesideRidge, RidgeBeside
 from maven_jax.models.early_fusion import EarlyFusion
 from maven_jax.models.end_to_end import EndToEnd
 from maven_jax.models.grjca import Grjca
@@ -88,12 +89,26 @@ def check_keys(section: Mapping[str, Any], where: str = "model") -> None:
     if not isinstance(keys.get("name"), str):
         raise UserError(f"config.{where}.name={keys.get('name')!r}: expected the name of a model")
     model = model_class(keys.pop("name"))
+    ridge_beside(keys.pop("ridge", None), where)
     recipes.check_keys(model, keys, where, ("modalities", "target_mean"))
     recipes.check_attributes(model, keys, where)
     if "fusion" in keys:
         if not isinstance(keys["fusion"], Mapping):
             raise UserError(f"config.{where}.fusion={keys['fusion']!r}: expected a section")
         check_keys(keys["fusion"], f"{where}.fusion")
+
+
+def ridge_beside(section: Mapping[str, Any] | None, where: str = "model") -> RidgeBeside | None:
+    """A model's section `ridge`; None without, or if its weight is 0.
+
+    Raises:
+        UserError: a key or a value that it cannot have.
+    """
+    if section is None:
+        return None
+    recipes.check_keys(RidgeBeside, section, f"{where}.ridge")
+    beside = RidgeBeside(**{key: _hashable(value) for key, value in section.items()})
+    return beside if beside.weight else None
 
 
 @contextlib.contextmanager
@@ -119,6 +134,7 @@ def create(
     *,
     modalities: Sequence[str],
     target_mean: Sequence[float] | None = None,
+    ridge: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Returns a model, still without parameters.
@@ -127,6 +143,7 @@ def create(
         name: a key of MODELS, or `path/to/file.py:Class`.
         modalities: names, in the order in which the model is to use them.
         target_mean: (valence, arousal) of the training set, for models with such an attribute.
+        ridge: see `RidgeBeside`; None for the model alone.
         **kwargs: the model's own attributes; lists become tuples, dicts frozen, and `fusion`
             (`name` and attributes) the model that it describes. An attribute that is a dataclass is
             made of keywords with the names of its fields (`recipes.key_groups`).
@@ -139,11 +156,12 @@ def create(
     modalities = tuple(modalities)
     if not modalities or len(set(modalities)) < len(modalities):
         raise UserError(f"model: modalities must be one or more different names, not {modalities}")
+    beside = ridge_beside(ridge)
+    mean = None if target_mean is None else (float(target_mean[0]), float(target_mean[1]))
+    if mean is None and (beside or "target_mean" in model.__dataclass_fields__):
+        raise UserError(f"model {name}: needs target_mean, the mean of the training targets")
     if "target_mean" in model.__dataclass_fields__:
-        if target_mean is None:
-            raise UserError(f"model {name}: needs target_mean, the mean of the training targets")
-        valence, arousal = target_mean
-        kwargs["target_mean"] = (float(valence), float(arousal))
+        kwargs["target_mean"] = mean
     attributes = {k: _hashable(v) for k, v in kwargs.items()}
     if "fusion" in attributes:  # a model within this one
         attributes["fusion"] = create(
@@ -152,7 +170,10 @@ def create(
     for attribute, group in recipes.key_groups(model).items():
         names = [f.name for f in dataclasses.fields(group) if f.name in attributes]
         attributes[attribute] = group(**{name: attributes.pop(name) for name in names})
-    return model(modalities=modalities, **attributes)
+    network = model(modalities=modalities, **attributes)
+    if beside is None or mean is None:
+        return network
+    return BesideRidge(modalities, network, beside.weight, beside.widths, mean)
 
 
 def _hashable(value: Any) -> Any:

@@ -25,9 +25,10 @@ def settle_sizes(experiment: Experiment) -> None:
     for key in ("length", "hop"):
         config.data.window[key] = min(config.data.window[key], longest)
     config.eval.hop = min(config.eval.hop, config.data.window.length)
-    if "widths" in config.model:  # a box wider than all videos says what a narrower one does
-        widths = tuple(config.model.widths)
-        config.model.widths = tuple(w for w in widths if w == min(widths) or w < 2 * longest)
+    for section in (config.model, config.model.get("ridge", {})):
+        if "widths" in section:  # a box wider than all videos says what a narrower one does
+            widths = tuple(section.widths)
+            section.widths = tuple(w for w in widths if w == min(widths) or w < 2 * longest)
     windows = experiment.windows(config.data.train_split, train=True)
     annotated = sum(entry.num_annotated for entry in windows.entries)
     share = annotated / sum(entry.num_frames for entry in windows.entries)

@@ -211,7 +211,7 @@ class StageBuilder:
         step = make_train_step(
             experiment.model,
             recipes.call(make_loss, config.loss, "loss"),
-            experiment.transform,
+            experiment.training_transform,
             tx,
             mesh=experiment.mesh,
             rules=experiment.rules,

@@ -27,6 +27,7 @@ from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters
 from maven_jax.training import closed_form
+from maven_jax.training.beside_ridge import fit_beside
 from maven_jax.training.feed import make_feed
 from maven_jax.training.initial_weights import start_from
 from maven_jax.training.mixing import open_mixed, training_source
@@ -139,7 +140,8 @@ def _train(
     state: Any = None
     if not start:
         state = builder.fresh(stage)
-        weights = start_from(state.weights, experiment)
+        weights = fit_beside(state.weights, experiment, watchdog)
+        weights = start_from(weights, experiment)
         average = None if state.average is None else jax.tree.map(jnp.copy, weights.params)
         state = state.replace(weights=weights, average=average)
     record = claim(workdir, experiment, mixed, overrides)

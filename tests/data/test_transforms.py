@@ -35,6 +35,7 @@ def transform(**changes) -> InputTransform:
         noise_std=0.0,
         noise_always=False,
         offset_std=0.0,
+        video_offset_std=0.0,
         channel_dropout=0.0,
         speed=0.0,
         modality_dropout=0.0,
@@ -230,3 +231,15 @@ def test_a_change_of_speed_moves_labels_with_their_frames():
     np.testing.assert_allclose([slopes.min(), slopes.max()], [1 / 1.5, 1.5], atol=0.08)
     assert inside[slopes < 0.95].all()
     assert not inside[slopes > 1.1].all(1).any()
+
+
+def test_offsets_of_videos_lie_along_the_directions_given():
+    x, mask = np.zeros((400, 3, 2)), np.ones((400, 3), bool)
+    draws = transform(video_offset_std=2.0, directions={"visual": np.array([[0.6, 0.8]])})
+    out = draws(batch(x + [1, -2], mask), STATISTICS, KEY, train=True).features["visual"]
+    assert (out == out[:, :1]).all()
+    along = np.asarray(out[:, 0]) @ [0.6, 0.8]
+    np.testing.assert_allclose(out[:, 0], along[:, None] * [0.6, 0.8], atol=1e-5)
+    assert along.std() == pytest.approx(2, rel=0.15)
+    with pytest.raises(UserError, match="video_offset_std needs"):
+        transform(video_offset_std=1.0, standardize={"visual": "window"})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
 
+from maven_jax.data.pipeline import to_batch
 from maven_jax.errors import UserError
 from maven_jax.experiment import Experiment
 from maven_jax.runs.checkpoint import Checkpoints
@@ -122,7 +125,7 @@ def test_any_number_of_devices_gives_the_same_solution(store, tmp_path, processe
     arguments = (json.dumps(config.to_dict()), str(tmp_path / "many"))
     counts = run_processes(ON_DEVICES, *arguments, processes=processes, devices=devices)
     assert counts == [processes * devices] * processes
-    one, many = (solution(tmp_path / name) for name in ("one", "many"))
+    one, many = (weights_of(tmp_path / name)["params"] for name in ("one", "many"))
     for name in ("kernel", "bias"):
         np.testing.assert_allclose(many[name], one[name], atol=1e-6)
 
@@ -139,9 +142,9 @@ def test_overlapping_windows_count_each_frame_once(store, tmp_path):
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def solution(workdir) -> dict[str, np.ndarray]:
+def weights_of(workdir) -> dict[str, Any]:
     checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
-    return checkpoints.read_weights(checkpoints.resolve("latest"))["params"]
+    return checkpoints.read_weights(checkpoints.resolve("latest"))
 
 
 class StopsAfter(hosts.Preemption):
@@ -176,3 +179,24 @@ def test_other_models_have_no_closed_form(store, tmp_path):
     config.model = dict(name="constant_mean")
     with pytest.raises(UserError, match="constant_mean has no closed form"):
         train(config, tmp_path / "run", preemption=hosts.Preemption())
+
+
+def test_beside_a_network_the_mean_of_both_is_predicted(store, tmp_path):
+    config = small_recipe(store.path, "features:concat", model__ridge__weight=0.25)
+    config.model.ridge.update(widths=WIDTHS, penalties=PENALTIES)
+    train(config, tmp_path / "both")
+    linear = recipe(store, **{f"data__window__{key}": 50 for key in ("length", "hop")})
+    train(linear, tmp_path / "ridge")
+    both, ridge = weights_of(tmp_path / "both"), weights_of(tmp_path / "ridge")
+
+    experiment = Experiment(config, store)
+    model: Any = experiment.model
+    batch = to_batch(experiment.source(experiment.windows("validation", train=False)).read([0, 1]))
+    batch = experiment.transform(batch, experiment.statistics, jax.random.key(0), train=False)
+    inputs = jax.tree.map(jnp.asarray, (batch.features, batch.modality_masks, batch.frame_mask))
+    mean = model.apply({"params": both["params"], **both["model_state"]}, *inputs, train=False)
+    network = model.network.apply({"params": both["params"]["network"]}, *inputs, train=False)
+    model = Experiment(linear, store).model
+    straight = model.apply({"params": ridge["params"]}, *inputs, train=False)
+    np.testing.assert_allclose(mean.va, 0.75 * network.va + 0.25 * straight.va, atol=1e-5)
+    assert np.abs(network.va - straight.va).max() > 0.1
