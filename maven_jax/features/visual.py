@@ -246,6 +246,12 @@ class FaceEncoder(CropEncoder):
         if crop > resize:
             raise UserError(f"encoders.visual: crop {crop} exceeds resize {resize}")
         loaded = open_encoder("iresnet50", source, dtype, seed, model)
+        side = loaded.module.config.image_size  # pyright: ignore
+        if crop != side:
+            raise UserError(
+                f"encoders.visual: crop is {crop}, but the faces of {source} are {side} x {side}: "
+                f"--encoders.visual.resize={side} --encoders.visual.crop={side}"
+            )
 
         def vectors(variables: Any, pixels: jax.Array) -> jax.Array:
             out = loaded.module.apply(variables, normalised(pixels, mean, std))

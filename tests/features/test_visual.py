@@ -291,3 +291,8 @@ def test_four_devices_give_what_one_gives(crops, tmp_path):
     )
     one = np.concatenate([f for f, _ in encoder(8).encode(Crops(crops), 40, Clock())])
     np.testing.assert_allclose(np.load(out), one, atol=2e-5)
+
+
+def test_crops_of_another_side_than_the_networks_are_refused_before_the_first():
+    with pytest.raises(UserError, match="crop is 32, but the faces of random are 40 x 40"):
+        FaceEncoder(**FACES | {"crop": 32}, batch_size=4)
