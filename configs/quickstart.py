@@ -29,7 +29,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.inputs.update(
         standardize="store",
         noise_std=0.5,
-        offset_std=0.5,
         video_offset_std=1.0,
         speed=0.2,
         modality_dropout=0.1,
