@@ -27,7 +27,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.window.update(length=100, hop=100)
     c.data.num_threads = 2
     c.inputs.update(
-        standardize="store", noise_std=0.5, offset_std=0.5, speed=0.2, modality_dropout=0.1
+        standardize="store",
+        noise_std=0.5,
+        video_offset_std=1.0,
+        speed=0.2,
+        modality_dropout=0.1,
     )
     if arg == "concat":
         c.model = dict(

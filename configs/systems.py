@@ -102,6 +102,7 @@ def get_config(arg: str = "rjcma") -> ConfigDict:
     c.eval.hop = 50
     if variant == "early_fusion":
         c.model = recipes.load("features:tcn").model
+        c.model.ridge.weight = 0.0
     if variant not in MODELS:
         return c
     c.model = ConfigDict(MODELS[variant])

@@ -336,11 +336,6 @@ class ClosedFormFit:
         """The state before the first batch."""
         return self._experiment.fresh_state(self.tx, self.shardings)
 
-    @property
-    def solved_step(self) -> int:
-        """Steps of the solved state: one after all batches."""
-        return len(self) + 1
-
     def solved(self, state: TrainState, solution: Solution) -> TrainState:
         """The state with the solution as weights and nothing to continue from."""
         params = {"kernel": solution.kernel, "bias": solution.bias}
@@ -399,26 +394,28 @@ def fit(
     with contextlib.closing(checkpoints):
         start = checkpoints.newest_usable() or 0
         record = {"run": claim(workdir, experiment, {}, overrides)}
-        if start == work.solved_step:
+        if start and checkpoints.control(start).get("solved"):
             say(f"it is solved: step {start}")
             return {}
-        state = work.fresh()
+        state, first = work.fresh(), 0
         if start:
             saved, position = checkpoints.restore(start, work.like)
-            if position.get("windows") == work.rows_at_once:
-                state = saved
-                say(f"continuing from batch {start} of {len(work)}")
+            if position["windows"] == work.rows_at_once:
+                state, first = saved, position["first"]
+                say(f"continuing from batch {start - first} of {len(work)}")
             else:  # its batches are other ones: windows would count twice, or never
-                start = 0
+                state, first = state.replace(step=saved.step), start
                 say("the sums are of batches of another size, on other devices: summing anew")
 
-        def save(state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        def save(state: TrainState, scores: dict[str, Any] | None = None) -> None:
+            position = {"windows": work.rows_at_once, "first": first}
+            metrics = scores and {"ccc": scores["ccc"]}
+            saved = record | {"solved": scores is not None}
             with watchdog.paused("saving"):
-                step = int(state.step)
-                checkpoints.save(step, state, {"windows": work.rows_at_once}, record, metrics)
+                checkpoints.save(int(state.step), state, position, saved, metrics)
 
-        with meter("summing", len(work), "batches", initial=start) as progress:
-            for step, (group, batch) in enumerate(work.batches(start), start + 1):
+        with meter("summing", len(work), "batches", initial=start - first) as progress:
+            for step, (group, batch) in enumerate(work.batches(start - first), start + 1):
                 watchdog.beat(step, "summing")
                 state = work.add(state, group, batch)
                 progress.advance()
@@ -427,7 +424,7 @@ def fit(
                     save(state)
                 if stops:
                     checkpoints.wait()
-                    say(f"stopped by SIGTERM: saved at batch {step}; the same command continues")
+                    say(f"stopped by SIGTERM: saved at step {step}; the same command continues")
                     return None
         with watchdog.paused("solving"), timed("solving"):
             solution = work.solution(state)
@@ -438,10 +435,10 @@ def fit(
             with jax.set_mesh(experiment.mesh):
                 predictor.compile(state.weights)
                 scores, _ = score(predictor(state.weights), experiment.dimensions)
-        save(state, {"ccc": scores["ccc"]})
+        save(state, scores)
         writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
         with contextlib.closing(writer):
-            writer.write(work.solved_step, "solution", solution.to_json())
-            writer.write(work.solved_step, config.data.eval_split, scores)
+            writer.write(int(state.step), "solution", solution.to_json())
+            writer.write(int(state.step), config.data.eval_split, scores)
         checkpoints.wait()
     return scores

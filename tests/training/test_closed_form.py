@@ -167,6 +167,18 @@ def test_a_stopped_pass_continues_bit_for_bit(store, tmp_path):
     assert train(recipe(store), tmp_path / "two") == {}, "a solved run is not solved again"
 
 
+@pytest.mark.multiprocess
+def test_a_stopped_pass_is_summed_anew_on_other_devices(store, tmp_path):
+    config = recipe(store)
+    config.mesh.data = -1
+    train(config, tmp_path / "whole")
+    assert train(config, tmp_path / "two", preemption=StopsAfter(4)) is None
+    arguments = (json.dumps(config.to_dict()), str(tmp_path / "two"))
+    run_processes(ON_DEVICES, *arguments, processes=1, devices=2)
+    one, two = (weights_of(tmp_path / name)["params"] for name in ("whole", "two"))
+    np.testing.assert_allclose(two["kernel"], one["kernel"], atol=1e-6)
+
+
 def test_one_recording_has_nobody_to_leave_out(tmp_path):
     store = write_small_store(tmp_path / "s", videos=1, frames=90)
     train(recipe(store), tmp_path / "run")
