@@ -93,6 +93,17 @@ def _rates(words: Sequence[str]) -> Mapping[str, float]:
     return rates
 
 
+def _by_name(option: str, words: Sequence[str]) -> dict[str, str]:
+    """`["eeg=ms", …]` as modality → value."""
+    named = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"{option} {word}: expected NAME=VALUE, NAME a folder of --features")
+        named[name] = value
+    return named
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
@@ -156,6 +167,30 @@ def parser() -> Parser:
         metavar="NAME=HZ",
         help="with --features: rate of a modality's .npy files (repeatable)",
     )
+    p.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAME=REGEX",
+        help="with --features: columns of a modality's .csv files that are features (repeatable), "
+        "e.g. 'face=AU.*_r'; default: all that are known to be none left out",
+    )
+    p.add_argument(
+        "--face",
+        action="append",
+        default=[],
+        metavar="NAME=FACE",
+        help="with --features: whose rows count where a time has several; best for those of the "
+        "highest confidence, or a value of the column of faces (repeatable)",
+    )
+    p.add_argument(
+        "--time-unit",
+        action="append",
+        default=[],
+        metavar="NAME=UNIT",
+        help="with --features: unit (s, ms, us, min) of a modality's times where their column's "
+        "name does not say it (repeatable)",
+    )
     p.add_argument("--fps", type=positive, help="with --features: frame rate of the annotations")
     p.add_argument(
         "--assume-fps", type=positive, metavar="F", help="frame rate of videos without timestamps"
@@ -212,9 +247,9 @@ def main(argv: list[str]) -> int:
         raise UserError("prepare needs --out STORE (or --check-only)")
     if args.features is not None:
         return _import(args, rest)
-    for name in ("rate", "fps"):
+    for name in ("rate", "fps", "columns", "face", "time_unit"):
         if getattr(args, name):
-            raise UserError(f"--{name} goes with --features")
+            raise UserError(f"--{name.replace('_', '-')} goes with --features")
     if args.beam_options and not args.beam:
         raise UserError("--beam-options goes with --beam")
     for name in ("part", "check_only"):
@@ -252,7 +287,9 @@ def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
             raise UserError(f"--{name.replace('_', '-')} does not go with --features")
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}")
-    from data_prep.imports import features as import_features  # starts faster without
+    # Starts faster without.
+    from data_prep.imports import features as import_features
+    from data_prep.imports.files import readings_of
 
     with filling(args.out):
         store = import_features.run(
@@ -260,6 +297,11 @@ def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
             args.root,
             args.out,
             rates=dict(_rates(args.rate)),
+            readings=readings_of(
+                _by_name("--columns", args.columns),
+                _by_name("--face", args.face),
+                _by_name("--time-unit", args.time_unit),
+            ),
             fps=args.fps,
             allow_missing=args.allow_missing,
         )

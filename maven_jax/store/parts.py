@@ -302,13 +302,15 @@ class VideoWriter:
             values = np.where(mask[:, None], values, values.dtype.type(0))
         if values.dtype == np.uint8:
             return values, mask
-        nonzero = values != 0
-        self._sizes[modality] += (
-            np.count_nonzero(nonzero),
-            np.count_nonzero(nonzero & (np.abs(values) < SMALLEST_VALUE)),
-        )
+        dtype = np.dtype(self._modalities[modality].dtype)
+        if dtype == np.float16:
+            nonzero = values != 0
+            self._sizes[modality] += (
+                np.count_nonzero(nonzero),
+                np.count_nonzero(nonzero & (np.abs(values) < SMALLEST_VALUE)),
+            )
         with np.errstate(over="ignore"):
-            stored = values.astype(np.float16)
+            stored = values.astype(dtype)
         if np.isfinite(stored).all():
             return stored, mask
         bad = ~np.isfinite(values).all(axis=1)
@@ -322,7 +324,7 @@ class VideoWriter:
         if over.any():
             i, j = (int(k[0]) for k in np.nonzero(over))
             raise UserError(
-                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} exceeds what "
-                "float16 can hold (65504); scale this modality"
+                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} exceeds what {dtype} "
+                f"can hold ({np.finfo(dtype).max:g}); scale this modality"
             )
         return stored, mask
