@@ -21,14 +21,13 @@ import numpy as np
 
 from data_prep.imports.columns import Columns, describe
 from data_prep.imports.grid import parse_number
-from data_prep.imports.tables import UNITS_S, TextTable, read_table
+from data_prep.imports.tables import TABLES, TextTable, checked_unit, read_table
 from maven_jax.errors import UserError, listing
 from maven_jax.media.container import MAX_FRAMES
 from maven_jax.media.problems import InputError, check_file, printable, read_text
 from maven_jax.progress import say
 from maven_jax.store.plan import check_modality_name
 
-TABLES = (".csv", ".tsv")
 SUFFIXES = (".npy", *TABLES)
 RATE_FILE = "rate.txt"
 # Rows that begin or end further from a video's first or last frame, in share of its length and in
@@ -363,9 +362,7 @@ def readings_of(
     """
     readings: dict[str, Reading] = {}
     for name in (*columns, *faces, *units):
-        unit = units.get(name, "s")
-        if unit not in UNITS_S:
-            raise UserError(f"--time-unit {name}={unit}: expected one of {', '.join(UNITS_S)}")
+        unit = checked_unit(units.get(name, "s"))
         pattern = columns.get(name)
         try:
             re.compile(pattern or "")

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from maven_jax.errors import UserError
 from maven_jax.media.problems import Fix, InputError, printable, read_text
 
+TABLES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t")
 # Seconds per unit of a column of times.
 UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
@@ -104,6 +106,13 @@ class TextTable:
             raise InputError(self.path, f"line {self.lines[row]}", message)
         days, hours, minutes, seconds = (float(g or 0) for g in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def checked_unit(unit: str) -> str:
+    """A unit of time. Raises UserError for another word."""
+    if unit not in UNITS_S:
+        raise UserError(f"--time-unit {unit}: expected one of {', '.join(UNITS_S)}")
+    return unit
 
 
 def split_header(line: str) -> tuple[tuple[str, ...], str]:
