@@ -64,6 +64,22 @@ class RecordSerializer:
         return example.SerializeToString(deterministic=True)
 
 
+class RecordForm:
+    """What the records of a store are like.
+
+    Attributes:
+        chunk_frames: frames per record.
+        modalities: name -> spec.
+        serialize: a record to its bytes.
+        arrays: field -> dtype and shape.
+    """
+
+    def __init__(self, chunk_frames: int, modalities: Mapping[str, ModalitySpec]):
+        self.chunk_frames, self.modalities = chunk_frames, modalities
+        self.serialize = RecordSerializer(record_features(chunk_frames, modalities))
+        self.arrays = record_arrays(chunk_frames, modalities)
+
+
 class RecordFile:
     """An ArrayRecord file while it is written; the block's end completes it.
 
@@ -129,20 +145,15 @@ class VideoWriter:
         self,
         video: PlannedVideo,
         file: RecordFile,
-        chunk_frames: int,
-        modalities: Mapping[str, ModalitySpec],
+        form: RecordForm,
         mask_nonfinite: bool,
     ):
         self._video, self._file = video, file
-        self._chunk_frames, self._modalities = chunk_frames, modalities
+        self._chunk_frames, self._modalities = form.chunk_frames, form.modalities
+        modalities = form.modalities
         self._mask_nonfinite = mask_nonfinite
-        features = record_features(chunk_frames, modalities)
-        self._serialize = RecordSerializer(features)
-        self._chunk: dict[str, np.ndarray] = {
-            name: np.zeros(tuple(f.shape), np.dtype(f.np_dtype))  # type: ignore[arg-type]
-            for name, f in features.items()
-            if f.shape
-        }
+        self._serialize = form.serialize
+        self._chunk = {name: np.zeros(shape, dtype) for name, (dtype, shape) in form.arrays.items()}
         self._filled = 0  # rows of the chunk
         self._last_time_s = -np.inf
         self._last_segment: int | None = None
