@@ -22,12 +22,13 @@ annotations come from. How rows become frames:
 | no file for this modality | the modality is masked in the whole video |
 
 Nothing is extrapolated, and nothing is interpolated over gaps of more than three usual steps.
-Memory holds one block of frames, or one whole .csv file.
+Memory holds a block of frames, or a whole .csv file, of four videos at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -40,12 +41,13 @@ from data_prep.imports.job import FeatureImport
 from data_prep.imports.labels import LabelOptions, label_grids
 from maven_jax.errors import UserError, listing
 from maven_jax.media.problems import relative
-from maven_jax.progress import meter, say
+from maven_jax.progress import Meter, meter, say
 from maven_jax.store.reader import Store
 from maven_jax.store.schema import Frames
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 BLOCK_FRAMES = 2000
+_AT_ONCE = 4
 
 
 def _store(job: FeatureImport, grid: Grid, writer: StoreWriter) -> None:
@@ -83,6 +85,38 @@ def _store(job: FeatureImport, grid: Grid, writer: StoreWriter) -> None:
                     masks=masks,
                 )
             )
+
+
+def _store_all(
+    job: FeatureImport, grids: Sequence[Grid], writer: StoreWriter, progress: Meter
+) -> None:
+    """Writes videos, some at a time: short ones mostly wait for the disk.
+
+    Raises:
+        UserError: the store cannot be written.
+    """
+
+    def try_to_store(grid: Grid) -> str | None:
+        try:
+            _store(job, grid, writer)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(_AT_ONCE, "import") as pool:
+        videos = {pool.submit(try_to_store, grid): grid.video for grid in grids}
+        try:
+            for future in as_completed(videos):
+                reason = future.result()
+                if reason is not None:
+                    writer.drop(videos[future], reason)
+                    say(f"not stored: {videos[future]}: {reason}")
+                progress.advance()
+        except OSError as error:
+            # Reading raises UserErrors: this one is about the store's disk.
+            raise UserError(f"{error}; the same command continues") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run(
@@ -142,24 +176,18 @@ def run(
         videos=[PlannedVideo(g.video, g.split, len(g.time_s), g.stem) for g in usable],
         modalities=job.specs(),
         chunk_frames=chunk_frames,
-        provenance={"made_by": f"maven_jax {version('maven_jax')}, import of features", "fps": fps},
+        provenance={
+            "made_by": f"maven_jax {version('maven_jax')}, import of features",
+            "fps": fps,
+            **({} if labels is None else {"labels": labels[1].record()}),
+        },
     )
     for video, reason in unusable.items():
         writer.drop(video, reason)
-    done = [g for g in usable if writer.is_done(g.video)]
-    with meter("import", float(len(usable)), "videos", initial=float(len(done))) as progress:
-        for grid in usable:
-            if writer.is_done(grid.video):
-                continue
-            try:
-                _store(job, grid, writer)
-            except UserError as error:
-                writer.drop(grid.video, str(error))
-                say(f"not stored: {grid.video}: {error}")
-            except OSError as error:
-                # Reading raises UserErrors: this one is about the store's disk.
-                raise UserError(f"{error}; the same command continues") from error
-            progress.advance()
+    waiting = [g for g in usable if not writer.is_done(g.video)]
+    done = float(len(usable) - len(waiting))
+    with meter("import", float(len(usable)), "videos", initial=done) as progress:
+        _store_all(job, waiting, writer, progress)
     store = writer.finish(allow_missing)
     _show_masked(store)
     return store

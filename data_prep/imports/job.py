@@ -321,8 +321,9 @@ class FeatureImport:
                 "untrained": False,
                 "files": len(files),
                 "rate_hz": self.readings[modality].rate,
-                "preprocessing": "rows by index or number of frame, or linear interpolation "
-                "in time where a rate or times are given",
+                # As in older stores, which may be continued.
+                "preprocessing": "rows of .npy files by index, or linear interpolation in time "
+                "where a rate or times are given",
             }
             if modality in self.columns:
                 spec["columns"] = list(self.columns[modality])

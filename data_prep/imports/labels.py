@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -92,6 +93,15 @@ class LabelOptions:
     raters: str = "mean"
     delay_s: float = 0.0
     splits: Path | str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """For the store's description; JSON."""
+        return {
+            "scale": {name: list(ends) for name, ends in self.scale.items()},
+            "time_unit": self.unit,
+            "raters": self.raters,
+            "delay_s": self.delay_s,
+        }
 
 
 @dataclass(frozen=True)

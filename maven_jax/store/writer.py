@@ -18,8 +18,8 @@ On disk, while it is written:
     store.json              written last: the store is complete
 
 Every file appears whole, and every step can be repeated: a process may be killed anywhere, and the
-same calls then lead to the same bytes. Different processes may write different videos of one store
-at the same time.
+same calls then lead to the same bytes. Different processes, and threads, may write different videos
+of one store at the same time.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,7 @@ class StoreWriter:
         # Of each shard, the videos that were not done when it was last looked at, the first last;
         # and its index as it was last read.
         self._waiting: dict[tuple[str, int], list[str]] = {}
+        self._looking = threading.Lock()
         self._shards: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
         self.plan: Plan = make_plan(self._out, videos, modalities, chunk_frames, shard_bytes)
         if (self._out / PLAN_FILE).exists():
@@ -177,10 +179,11 @@ class StoreWriter:
     def _all_done(self, split: str, index: int) -> bool:
         """Whether every video of a shard is done; none that was is looked at again."""
         videos = self.plan.shards[split][index]
-        waiting = self._waiting.setdefault((split, index), [*reversed(videos)])
-        while waiting and self.is_done(waiting[-1]):
-            waiting.pop()
-        return not waiting
+        with self._looking:
+            waiting = self._waiting.setdefault((split, index), [*reversed(videos)])
+            while waiting and self.is_done(waiting[-1]):
+                waiting.pop()
+            return not waiting
 
     def drop(self, video: str, reason: str) -> None:
         """Notes that a video cannot be stored; `finish` lists it in the store.

@@ -113,6 +113,7 @@ def test_one_label_per_clip_from_a_table_to_a_store(tmp_path, capsys):
     store = Store(tmp_path / "s")
     (entry,) = store.videos("train")
     assert store.read(entry, 0, 1).targets.tolist() == [[1, -1]]
+    assert store.provenance["labels"]["scale"] == {"valence": [1, 7], "arousal": [1, 7]}
     assert "emodom: not used" in capsys.readouterr().out
     # Features over time need a rate for the label, which then is repeated.
     np.save(tmp_path / "f" / "m" / "b.npy", np.full((5, 2), 0.5))
