@@ -11,6 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import jax
 
@@ -26,6 +27,8 @@ from maven_jax.store.writer import StoreWriter
 
 # The disk is full or gone: every other video would fail too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# A corpus so many times longer than a trial is worth one.
+_TRIAL_FRAMES, _TRIAL_PAYS = 200, 50
 
 
 class EncodedVideo:
@@ -68,6 +71,7 @@ def encode_corpus(
     Raises:
         UserError: what would stop every other video too: a full disk or device memory.
     """
+    trial_rate(checks, encoders, writer)
     clock = Clock()
     done = sum(c.num_frames for c in checks if writer.is_done(c.video.name))
     total = sum(c.num_frames for c in checks)
@@ -78,6 +82,41 @@ def encode_corpus(
         failed = encode_videos(checks, encoders, writer, clock, progress)
     say(time_table(clock, time.monotonic() - began))
     return failed
+
+
+def trial_rate(
+    checks: Sequence[VideoCheck], encoders: Encoders, writer: StoreWriter
+) -> float | None:
+    """Says how long encoding will take before it begins; None where a trial would not pay.
+
+    The first frames of a video are encoded twice and thrown away: compiling comes with the first
+    time. Sound and words are encoded in longer pieces than a trial, which makes it cautious.
+
+    Returns:
+        Frames per second.
+    """
+    waiting = [c for c in checks if not writer.is_done(c.video.name)]
+    total = sum(c.num_frames for c in waiting)
+    if total < _TRIAL_PAYS * _TRIAL_FRAMES:
+        return None
+    check = max(waiting, key=lambda c: (c.video.crops is not None, c.num_frames))
+    frames = min(_TRIAL_FRAMES, check.num_frames)
+    recording = replace(check.recording, times_s=check.times_s[:frames], annotation=None)
+    took_s = 0.0
+    try:
+        for _ in range(2):
+            began = time.monotonic()
+            for _ in RecordingReader(recording, encoders, Clock()).blocks():
+                pass
+            took_s = time.monotonic() - began
+    except Exception:  # encoding itself says what is wrong, and costs that video only
+        return None
+    rate = frames / max(took_s, 1e-9)
+    say(
+        f"encode: about {rate:,.1f} frames/s in a trial of {frames} frames: "
+        f"{format_duration(total / rate)} for the {total:,} frames of {len(waiting):,} videos"
+    )
+    return rate
 
 
 class FrameCount:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from data_prep.corpus.check import run_check, usable_videos
+from data_prep.imports import command as importing
 from maven_jax import recipes
 from maven_jax.command_line import Parser, local_path, positive
 from maven_jax.errors import UserError
@@ -81,18 +82,6 @@ def prepare(
         return writer.finish(allow_missing)
 
 
-def _rates(words: Sequence[str]) -> Mapping[str, float]:
-    """`["eeg=10", …]` as modality → Hz."""
-    rates = {}
-    for word in words:
-        name, _, text = word.partition("=")
-        try:
-            rates[name] = positive(text)
-        except argparse.ArgumentTypeError:
-            raise UserError(f"--rate {word}: expected NAME=HZ, e.g. eeg=10") from None
-    return rates
-
-
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
@@ -123,7 +112,7 @@ def parser() -> Parser:
         "--allow-missing, or files or arguments are wrong.",
         allow_abbrev=False,
     )
-    p.add_argument("--root", type=local_path, required=True, help="the corpus")
+    p.add_argument("--root", type=local_path, help="the corpus")
     p.add_argument("--out", type=local_path, help="the store to write or to continue")
     p.add_argument(
         "--encoders",
@@ -149,14 +138,7 @@ def parser() -> Parser:
         metavar="DIR",
         help="import DIR/<modality>/<video>.{npy,csv} instead of encoding",
     )
-    p.add_argument(
-        "--rate",
-        action="append",
-        default=[],
-        metavar="NAME=HZ",
-        help="with --features: rate of a modality's .npy files (repeatable)",
-    )
-    p.add_argument("--fps", type=positive, help="with --features: frame rate of the annotations")
+    importing.add_arguments(p)
     p.add_argument(
         "--assume-fps", type=positive, metavar="F", help="frame rate of videos without timestamps"
     )
@@ -211,10 +193,11 @@ def main(argv: list[str]) -> int:
     if out is None and not args.check_only:
         raise UserError("prepare needs --out STORE (or --check-only)")
     if args.features is not None:
-        return _import(args, rest)
-    for name in ("rate", "fps"):
-        if getattr(args, name):
-            raise UserError(f"--{name} goes with --features")
+        _say_store(importing.run(args, rest))
+        return 0
+    if args.root is None:
+        raise UserError("prepare needs --root ROOT")
+    importing.check_absent(args)
     if args.beam_options and not args.beam:
         raise UserError("--beam-options goes with --beam")
     for name in ("part", "check_only"):
@@ -242,28 +225,6 @@ def main(argv: list[str]) -> int:
         store = prepare(args.root, out, encoders, part=args.part, **given)
     if store is not None:
         _say_store(store)
-    return 0
-
-
-def _import(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    """`--features DIR`: features made elsewhere."""
-    for name in ("check_only", "assume_fps", "limit_videos", "part", "beam", "beam_options"):
-        if getattr(args, name):
-            raise UserError(f"--{name.replace('_', '-')} does not go with --features")
-    if rest:
-        raise UserError(f"unknown argument {rest[0]!r}")
-    from data_prep.imports import features as import_features  # starts faster without
-
-    with filling(args.out):
-        store = import_features.run(
-            args.features,
-            args.root,
-            args.out,
-            rates=dict(_rates(args.rate)),
-            fps=args.fps,
-            allow_missing=args.allow_missing,
-        )
-    _say_store(store)
     return 0
 
 

@@ -5,7 +5,7 @@
 | unusable | annotation: words, nan, inf, other than 2 columns, values outside [-1, 1] other than -5, | the video is left out; the run ends unless that many are allowed |
 |          | blank line between frames, no header, no frames, not UTF-8 | |
 |          | no video file (unless a frame rate is assumed), or none of its frames decodes | |
-|          | no folder of crops, or its names are not 00001.jpg, 00002.jpg … | |
+|          | no folder of crops, or its names do not count frames from 1, in one way | |
 |          | a WAV or transcript that is there and cannot be read (remove it to go on without) | |
 |          | annotation over 20 % (and 25 frames) longer than the video: not the same recording | |
 |          | the same name in two splits, or two media files of one stem | |
@@ -14,7 +14,9 @@
 | repaired | annotation longer than the video | times go on by the median frame interval |
 |          | video longer than the annotation | its last frames are unused |
 |          | crop behind the last frame | unused |
-|          | broken crop (zero bytes, not a JPEG, libjpeg complains) | the frame is masked |
+|          | crops of other names or formats (1.jpg, frame_00001.png) | read by their numbers |
+|          | broken crop (zero bytes, no picture, libjpeg complains) | the frame is masked |
+|          | some segments of a transcript that cannot be | left out |
 |          | crop of another size than 112 x 112 | resized |
 |          | sound over .5 s longer or shorter than the video | masked where there is none, cut behind the end |
 |          | video cut short, repeated timestamps | see `media.frame_times.probe` |

@@ -202,10 +202,14 @@ class _Checker:
         rule = "a symbolic link that leaves the corpus is not followed"
         self._named(UNUSABLE, folder, index.outside, rule)
         frames = index.existing
+        if index.renamed:
+            name = index.renamed[min(index.renamed)]
+            rule = f"names like {printable(name)} are read by their number, counted from 1"
+            self.report(REPAIRED, folder, f"{len(index.renamed):,} crops: {rule}")
         if not len(frames):
             self.report(NOTE, folder, "no crops: the pictures are masked")
         if check.num_frames:
-            beyond = [crop_name(int(f)) for f in frames[frames >= check.num_frames]]
+            beyond = [index.path_of(int(f)).name for f in frames[frames >= check.num_frames]]
             if beyond:
                 check.length_difference["crops_beyond"] = len(beyond)
                 message = f"behind the last frame ({crop_name(check.num_frames - 1)}): unused"
@@ -213,7 +217,7 @@ class _Checker:
                 self.report(REPAIRED, folder / beyond[0], message, place)
             frames = frames[frames < check.num_frames]
             check.missing_crops = check.num_frames - len(frames)
-        self._pictures(folder, [crop_name(int(frame)) for frame in frames])
+        self._pictures(folder, [index.path_of(int(frame)).name for frame in frames])
 
     def _named(self, severity: str, folder: Path, names: list[str], message: str) -> None:
         for name in names[:_NAMED]:

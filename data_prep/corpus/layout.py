@@ -4,8 +4,10 @@
     ROOT/annotations/VA_Estimation_Challenge/*test*.{txt,csv}    template or list of test videos
     ROOT/cropped_aligned/<video>/00001.jpg                       face crops
     ROOT/videos/**/<stem>.{mp4,avi,…}
-    ROOT/audio/<stem>.wav                                        optional
-    ROOT/transcripts/<stem>.{json,vtt,srt,txt}                   optional
+    ROOT/audio/<stem>.wav (.flac, .mp3, …)                       optional
+    ROOT/transcripts/<stem>.{json,vtt,srt,tsv,txt}               optional
+
+Parts may also lie as Aff-Wild2's archives bring them (`places`).
 
 `<stem>` is the video's name, or that name without `_left` or `_right`: two people in one
 recording are two videos that share its picture, sound and words.
@@ -20,8 +22,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data_prep.corpus.places import (
+    ANNOTATIONS,
+    LAYOUT,
+    SPLIT_FOLDERS,
+    Places,
+    find_places,
+    name_absent,
+)
 from maven_jax.errors import UserError
-from maven_jax.media.container import MEDIA_SUFFIXES, has_audio
+from maven_jax.media.container import MEDIA_SUFFIXES, SOUND_SUFFIXES, has_audio
 from maven_jax.media.problems import (
     NOTE,
     UNUSABLE,
@@ -33,15 +43,9 @@ from maven_jax.media.problems import (
 )
 from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 
-__all__ = ["SPLITS", "Corpus", "Problem", "Video", "scan"]
+__all__ = ["ANNOTATIONS", "SPLITS", "SPLIT_FOLDERS", "Corpus", "Problem", "Video", "scan"]
 
 SPLITS = ("train", "validation", "test")
-ANNOTATIONS = Path("annotations/VA_Estimation_Challenge")
-SPLIT_FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}
-LAYOUT = (
-    "expected ROOT/annotations/VA_Estimation_Challenge/{Train_Set,Validation_Set}/<video>.txt, "
-    "ROOT/cropped_aligned/<video>/00001.jpg, ROOT/videos/**/<video>.mp4"
-)
 TEMPLATE_HEADER = "image_location"
 MAX_LIST_LINE = 4096
 _LIST_SUFFIXES = (".txt", ".csv")
@@ -107,6 +111,7 @@ class _Scan:
     """A scan under way, with the problems so far."""
 
     root: Path
+    places: Places
     real_root: Path = field(init=False)
     problems: list[Problem] = field(default_factory=list)
 
@@ -157,9 +162,9 @@ class _Scan:
                 yield path
 
     def media(self) -> dict[str, list[Path]]:
-        """Stem -> all media files of that stem under videos/, at any depth."""
+        """Stem -> all media files of that stem in the folders of videos, at any depth."""
         files: dict[str, list[Path]] = defaultdict(list)
-        folders = [self.root / "videos"]
+        folders = list(self.places.media)
         while folders:
             folder = folders.pop()
             for entry in self.entries(folder):
@@ -257,15 +262,18 @@ def _stem(name: str, *tables: dict) -> str:
 
 def _named_videos(scan: _Scan, test_list: Path | None) -> list[tuple[Video, Path]]:
     """Videos by annotation files and test lists, each with the file that names it."""
-    folder = scan.root / ANNOTATIONS
+    folder = scan.places.annotations
     named: list[tuple[Video, Path]] = []
-    for split, sub in SPLIT_FOLDERS.items():
-        if not (folder / sub).is_dir():
-            scan.note(folder / sub, f"no such folder: no {split} videos")
-        for path in scan.files(folder / sub, (".txt",)):
+    for split, usual in SPLIT_FOLDERS.items():
+        own = scan.places.splits.get(split)
+        if own is None:
+            where = (folder or scan.root / ANNOTATIONS) / usual
+            scan.note(where, f"no such folder: no {split} videos")
+            continue
+        for path in scan.files(own, (".txt",)):
             named.append((Video(path.stem, path.stem, split, annotation=path), path))
     lists = [Path(test_list)] if test_list else []
-    if not lists and folder.is_dir():
+    if not lists and folder is not None:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_SUFFIXES)
         lists = [p for p in files if "test" in p.name.lower() and p.is_file()]
         lists = [p for p in lists if scan.allowed(p, p.is_symlink(), "")]
@@ -314,35 +322,41 @@ def _report_orphans(
 
 def _find(scan: _Scan) -> dict[str, dict[str, list[Path]]]:
     """crops, media, audio, transcripts -> name -> paths, the preferred one first."""
-    root = scan.root
-    crops: dict[str, list[Path]] = {}
-    for entry in scan.entries(root / "cropped_aligned"):
-        if entry.is_dir():
-            crops[entry.name] = [root / "cropped_aligned" / entry.name]
-        else:
-            scan.note(root / "cropped_aligned" / entry.name, "ignored: not a folder of crops")
-    audio: dict[str, list[Path]] = defaultdict(list)
-    for path in scan.files(root / "audio", (".wav",)):
-        audio[path.stem].append(path)
-    transcripts: dict[str, list[Path]] = defaultdict(list)
-    for path in scan.files(root / "transcripts", TRANSCRIPT_SUFFIXES):
-        transcripts[path.stem].append(path)
-    for paths in transcripts.values():
-        paths.sort(key=lambda p: TRANSCRIPT_SUFFIXES.index(p.suffix.lower()))
+    places = scan.places
+    crops: dict[str, list[Path]] = defaultdict(list)
+    for folder in places.crops:
+        for entry in scan.entries(folder):
+            if entry.is_dir():
+                crops[entry.name].append(folder / entry.name)
+            else:
+                scan.note(folder / entry.name, "ignored: not a folder of crops")
+    audio = _by_stem(scan, places.audio, SOUND_SUFFIXES)
+    transcripts = _by_stem(scan, places.transcripts, TRANSCRIPT_SUFFIXES)
+    media = scan.media()
+    return {"crops": crops, "media": media, "audio": audio, "transcripts": transcripts}
+
+
+def _by_stem(scan: _Scan, folders: list[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Name -> files of these suffixes, in their order; all but the first are noted."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        for path in scan.files(folder, suffixes):
+            files[path.stem].append(path)
+    for paths in files.values():
+        paths.sort(key=lambda p: suffixes.index(p.suffix.lower()))
         for path in paths[1:]:
             scan.note(path, f"not used: {paths[0].name} goes before it", path.stem)
-    media = scan.media()
-    return {"crops": crops, "media": media, "audio": dict(audio), "transcripts": dict(transcripts)}
+    return dict(files)
 
 
 def _assemble(scan: _Scan, video: Video, tables: dict[str, dict[str, list[Path]]]) -> Video:
     """`video` with its files."""
     media, audio, transcripts = tables["media"], tables["audio"], tables["transcripts"]
     stem = _stem(video.name, media)
-    paths = media.get(stem, [])
-    if len(paths) > 1:
-        for path in paths:
-            others = ", ".join(relative(p, scan.root) for p in paths if p != path)
+    paths, crops = media.get(stem, []), tables["crops"].get(video.name, [])
+    for alike in (paths, crops):
+        for path in alike if len(alike) > 1 else ():
+            others = ", ".join(relative(p, scan.root) for p in alike if p != path)
             message = f"the same name as {others}: no telling which one is the video's"
             scan.note(path, message, video.name, UNUSABLE)
     sound = audio.get(video.name) or audio.get(stem)
@@ -350,7 +364,7 @@ def _assemble(scan: _Scan, video: Video, tables: dict[str, dict[str, list[Path]]
     return replace(
         video,
         stem=stem,
-        crops=tables["crops"].get(video.name, [None])[0],
+        crops=crops[0] if crops else None,
         media=paths[0] if paths else None,
         audio=sound[0] if sound else None,
         transcript=words[0] if words else None,
@@ -368,7 +382,7 @@ def scan(
         root: the corpus's folder.
         test_list: template (header `image_location,…`) or list of names of the test videos;
             by default every `*test*.{txt,csv}` beside the annotation folders.
-        required: folders that must exist besides the annotations.
+        required: parts that must exist besides the annotations.
 
     Names that contain `/`, a backslash, `..` or control characters, and symbolic links that leave
     `root`, are refused and reported. A name in two splits, or two media files of one stem, make
@@ -380,16 +394,25 @@ def scan(
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; {LAYOUT}")
-    absent = [p for p in (str(ANNOTATIONS), *required) if not (root / p).is_dir()]
+    places = find_places(root)
+    parts = {
+        "cropped_aligned": places.crops,
+        "videos": places.media,
+    }
+    absent = [name for name in required if not parts[name]]
+    if places.annotations is None:
+        absent = [str(ANNOTATIONS), *absent]
     if absent:
-        raise UserError(f"{root}: no folder {' and '.join(absent)}; {LAYOUT}")
-    state = _Scan(root)
-    if not (root / "transcripts").is_dir():
+        raise name_absent(root, absent)
+    state = _Scan(root, places)
+    for folder, message in places.notes:
+        state.note(folder, message)
+    if not places.transcripts:
         state.note(root / "transcripts", "no such folder: text is masked in all videos")
     named = _named_videos(state, test_list)
     if not named:
         raise UserError(
-            f"{root / ANNOTATIONS}: no annotations and no list of test videos; {LAYOUT}"
+            f"{places.annotations}: no annotations and no list of test videos; {LAYOUT}"
         )
     _report_duplicates(state, named)
     tables = _find(state)

@@ -10,308 +10,123 @@ annotations come from. How rows become frames:
 | .npy, up to 5 rows or 1 % more or fewer | row i is frame i; rows too many are unused, frames
   without a row are masked |
 | .npy, any other number of rows | the video is unusable until a rate is given |
-| .csv | interpolated from its time column to the frames' times, linearly, as all others |
+| .csv with times | interpolated to the frames' times, linearly, as all others |
+| .csv with numbers of frames | a row belongs to its frame; interpolated between rows |
+| .csv with neither | as .npy |
 | .csv files of a modality | features are told by their names, in any order; others: unusable |
-| columns of `files.BOOKKEEPING` | no features; a row whose `success` is 0 is not observed |
+| columns of `columns.BOOKKEEPING` | no features; a row that its tracker doubts is not observed |
+| several rows of a time | unusable until a face is chosen |
 | times that end elsewhere than the frames' | noted with numbers; no frame within: unusable |
 | a row with NaN or infinity | not observed: frames on it or beside it are masked and counted |
+| values that float16 does not hold (`spread`) | stored as float32, and noted |
 | no file for this modality | the modality is masked in the whole video |
 
 Nothing is extrapolated, and nothing is interpolated over gaps of more than three usual steps.
-Memory holds one block of frames, or one whole .csv file.
+Memory holds a block of frames, or a whole .csv file, of four videos at a time.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
-from data_prep.imports.files import (
-    BOOKKEEPING,
-    TOLERATED_FRAMES,
-    TOLERATED_SHARE,
-    CsvHeader,
-    FeatureRows,
-    find_features,
-    find_rates,
-    open_npy,
-    read_csv,
-    read_header,
-)
+from data_prep.imports.files import Reading, find_features, find_rates
 from data_prep.imports.grid import Grid, read_grids
+from data_prep.imports.job import FeatureImport
+from data_prep.imports.labels import LabelOptions, label_grids
 from maven_jax.errors import UserError, listing
-from maven_jax.media.problems import (
-    NOTE,
-    REPAIRED,
-    UNUSABLE,
-    InputError,
-    Problem,
-    from_error,
-    printable,
-    relative,
-)
-from maven_jax.progress import console, meter, say
+from maven_jax.media.problems import relative
+from maven_jax.progress import Meter, meter, say
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import Frames, ModalitySpec
+from maven_jax.store.schema import Frames
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 BLOCK_FRAMES = 2000
-# Rows of the table, in this order.
-RULES = (
-    "row = frame",
-    "rows too many",
-    "rows too few",
-    "interpolated",
-    "none: masked",
-    "unusable",
-    "without annotation",
-)
+_AT_ONCE = 4
 
 
-@dataclass
-class _Import:
-    """An import, first checked, then stored.
+def _store(job: FeatureImport, grid: Grid, writer: StoreWriter) -> None:
+    """Writes one video."""
+    rows = {m: job.rows(m, grid.video) for m in job.files}
+    notes = [str(p) for p in job.problems if p.video == grid.video]
+    for modality, source in rows.items():
+        path = job.files[modality].get(grid.video)
+        if source is not None and path is not None:
+            odd = source.compare_extent(path, grid.time_s)
+            if odd:
+                notes.append(f"{relative(path, job.features)}: {odd}")
+                say(notes[-1])
+    with writer.video(grid.video, grid.fps, grid.duration_s, mask_nonfinite=True) as out:
+        out.notes += notes
+        for start in range(0, len(grid.time_s), BLOCK_FRAMES):
+            frames = slice(start, min(start + BLOCK_FRAMES, len(grid.time_s)))
+            time_s = grid.time_s[frames]
+            features, masks = {}, {}
+            for modality, source in rows.items():
+                if source is None:
+                    features[modality] = np.zeros(
+                        (len(time_s), job.dims[modality]), job.dtypes[modality]
+                    )
+                    masks[modality] = np.zeros(len(time_s), bool)
+                else:
+                    features[modality], masks[modality] = source.at(frames, time_s)
+            out.append(
+                Frames(
+                    time_s=time_s,
+                    targets=grid.targets[frames],
+                    target_mask=grid.target_mask[frames],
+                    segment_id=np.full(len(time_s), -1, np.int32),
+                    features=features,
+                    masks=masks,
+                )
+            )
 
-    Attributes:
-        features: the folder of features.
-        root: the folder of annotations.
-        files: modality -> video -> file.
-        rates: modality -> rows per second of its .npy files.
-        grids: all videos by name.
-        dims: modality -> channels.
-        columns: modality -> names of the channels, where .csv files tell them.
-        problems: of all files.
-        kinds: modality -> rule of `RULES` -> how many videos it applies to.
+
+def _store_all(
+    job: FeatureImport, grids: Sequence[Grid], writer: StoreWriter, progress: Meter
+) -> None:
+    """Writes videos, some at a time: short ones mostly wait for the disk.
+
+    Raises:
+        UserError: the store cannot be written.
     """
 
-    features: Path
-    root: Path
-    files: dict[str, dict[str, Path]]
-    rates: dict[str, float]
-    grids: dict[str, Grid] = field(default_factory=dict)
-    dims: dict[str, int] = field(default_factory=dict)
-    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    kinds: dict[str, Counter[str]] = field(default_factory=dict)
+    def try_to_store(grid: Grid) -> str | None:
+        try:
+            _store(job, grid, writer)
+        except UserError as error:
+            return str(error)
+        return None
 
-    def note(self, severity: str, path: Path, video: str, message: str) -> None:
-        file = relative(path, self.features)
-        self.problems.append(Problem(severity, file, "", message, video))
-
-    def unusable(self) -> dict[str, str]:
-        """Video (or file, if it belongs to no video) -> the first reason."""
-        reasons: dict[str, str] = {}
-        for p in self.problems:
-            if p.severity == UNUSABLE:
-                reasons.setdefault(p.video or p.file, str(p))
-        return reasons
-
-    def check(self) -> None:
-        """Looks at all files' headers; fills `dims`, `columns`, `problems` and `kinds`."""
-        widths: dict[str, dict[str, int]] = {}
-        rows: dict[tuple[str, str], int] = {}
-        for modality, files in self.files.items():
-            widths[modality] = {}
-            headers: dict[str, CsvHeader] = {}
-            self.kinds[modality] = Counter()
-            for video, path in files.items():
-                if video not in self.grids:
-                    self.note(NOTE, path, "", "no annotation and in no list of test videos: unused")
-                    self.kinds[modality]["without annotation"] += 1
-                    continue
-                try:
-                    if path.suffix.lower() == ".npy":
-                        rows[modality, video], widths[modality][video] = open_npy(path).shape
-                    else:
-                        headers[video] = read_header(path)
-                        widths[modality][video] = len(headers[video].features)
-                except InputError as error:
-                    self.problems.append(from_error(error, self.features, video))
-                    self.kinds[modality]["unusable"] += 1
-            if not widths[modality]:
-                raise UserError(
-                    f"{self.features / modality}: not one file belongs to a video with annotation"
-                    if not self.unusable()
-                    else f"{self.features / modality}: not one usable file: "
-                    + next(iter(self.unusable().values()))
-                )
-            # The most frequent width, the smaller one of two that are equally frequent.
-            self.dims[modality] = max(
-                sorted(Counter(widths[modality].values()).items()), key=lambda item: item[1]
-            )[0]
-            self._compare_headers(modality, headers)
-        for video, grid in self.grids.items():
-            self.problems += grid.problems
-            if len(grid.time_s):
-                self._check_video(video, len(grid.time_s), widths, rows)
-
-    def _compare_headers(self, modality: str, headers: dict[str, CsvHeader]) -> None:
-        """Sets `columns` to the most frequent ones, which all files must have, in any order."""
-        files, width = self.files[modality], self.dims[modality]
-        alike = {v: h for v, h in headers.items() if len(h.features) == width}
-        if not alike:
-            return
-        counts = Counter(h.features for h in alike.values())
-        columns = self.columns[modality] = max(sorted(counts.items()), key=lambda kv: kv[1])[0]
-        ordered = [video for video, header in alike.items() if header.fits(columns)]
-        for video in alike.keys() - set(ordered):
-            missing = [printable(n) for n in columns if n not in alike[video].features]
-            message = f"its columns are not those of most files: {listing(missing, 3)} missing"
-            message = message if missing else "columns that share a name, in another order"
-            self.note(UNUSABLE, files[video], video, message)
-            self.kinds[modality]["unusable"] += 1
-        for videos, what in (
-            (
-                [v for v in ordered if alike[v].features != columns],
-                "columns in another order than most: sorted by their names",
-            ),
-            (
-                [v for v in ordered if len(alike[v].names) > width + 1],
-                f"columns are no features ({', '.join(BOOKKEEPING)}): left out, and rows of "
-                "success 0 count as not observed",
-            ),
-        ):
-            if videos:
-                others = f" (and {len(videos) - 1} more files)" if len(videos) > 1 else ""
-                self.note(REPAIRED, files[videos[0]], "", f"{what}{others}")
-
-    def _check_video(
-        self,
-        video: str,
-        num_frames: int,
-        widths: dict[str, dict[str, int]],
-        rows: dict[tuple[str, str], int],
-    ) -> None:
-        if not any(video in files for files in self.files.values()):
-            self.note(UNUSABLE, self.features, video, f"no features of video {video!r}")
-            return
-        for modality, files in self.files.items():
-            path = files.get(video)
-            kinds = self.kinds[modality]
-            if path is None:
-                message = f"no {modality} features of {video!r}: masked in the whole video"
-                self.note(REPAIRED, self.features / modality, video, message)
-                kinds["none: masked"] += 1
-                continue
-            width = widths[modality].get(video)
-            if width is not None and width != self.dims[modality]:
-                expected = f"{width} features a row, the others have {self.dims[modality]}"
-                self.note(UNUSABLE, path, video, expected)
-                kinds["unusable"] += 1
-            elif modality in self.rates or path.suffix.lower() == ".csv":
-                kinds["interpolated"] += 1
-            elif (modality, video) in rows:
-                kinds[self._check_length(path, video, rows[modality, video], num_frames)] += 1
-
-    def _check_length(self, path: Path, video: str, rows: int, num_frames: int) -> str:
-        """Applies the rules for .npy files without a rate; returns the one that fits."""
-        if rows == num_frames:
-            return "row = frame"
-        what = f"{rows} rows for {num_frames} frames"
-        if abs(rows - num_frames) > max(TOLERATED_FRAMES, TOLERATED_SHARE * num_frames):
-            rate_file = Path(path.parent.name) / "rate.txt"
-            message = f"{what}: needs --rate {path.parent.name}=HZ (or {rate_file})"
-            self.note(UNUSABLE, path, video, message)
-            return "unusable"
-        if rows > num_frames:
-            self.note(REPAIRED, path, video, f"{what}: the last {rows - num_frames} are unused")
-            return "rows too many"
-        self.note(REPAIRED, path, video, f"{what}: the last {num_frames - rows} frames are masked")
-        return "rows too few"
-
-    def show(self) -> None:
-        """Prints the table and the problems."""
-        table = Table("", *self.kinds)
-        table.add_row("features", *(str(dim) for dim in self.dims.values()))
-        table.add_row("files", *(str(len(files)) for files in self.files.values()))
-        for rule in RULES:
-            table.add_row(rule, *(str(kinds[rule]) for kinds in self.kinds.values()))
-        console.print(table)
-        for severity in (UNUSABLE, REPAIRED, NOTE):
-            problems = [p for p in self.problems if p.severity == severity]
-            if problems:
-                say(f"{severity} ({len(problems):,}):")
-            for problem in problems[: None if severity == UNUSABLE else 200]:
-                say(f"  {problem}")
-            if severity != UNUSABLE and len(problems) > 200:
-                say(f"  … and {len(problems) - 200:,} more")
-
-    def rows(self, modality: str, video: str) -> FeatureRows | None:
-        """The features of one video, None without a file; reads .csv files whole."""
-        path = self.files[modality].get(video)
-        if path is None:
-            return None
-        if path.suffix.lower() == ".csv":
-            return read_csv(path, self.columns[modality])
-        values = open_npy(path)
-        rate = self.rates.get(modality)
-        return FeatureRows(values, None if rate is None else np.arange(len(values)) / rate)
-
-    def store(self, grid: Grid, writer: StoreWriter) -> None:
-        """Writes one video."""
-        rows = {m: self.rows(m, grid.video) for m in self.files}
-        notes = [str(p) for p in self.problems if p.video == grid.video]
-        for modality, source in rows.items():
-            path = self.files[modality].get(grid.video)
-            if source is not None and path is not None:
-                odd = source.compare_extent(path, grid.time_s)
-                if odd:
-                    notes.append(f"{relative(path, self.features)}: {odd}")
-                    say(notes[-1])
-        with writer.video(grid.video, grid.fps, grid.duration_s, mask_nonfinite=True) as out:
-            out.notes += notes
-            for start in range(0, len(grid.time_s), BLOCK_FRAMES):
-                frames = slice(start, min(start + BLOCK_FRAMES, len(grid.time_s)))
-                time_s = grid.time_s[frames]
-                features, masks = {}, {}
-                for modality, source in rows.items():
-                    if source is None:
-                        features[modality] = np.zeros(
-                            (len(time_s), self.dims[modality]), np.float16
-                        )
-                        masks[modality] = np.zeros(len(time_s), bool)
-                    else:
-                        features[modality], masks[modality] = source.at(frames, time_s)
-                out.append(
-                    Frames(
-                        time_s=time_s,
-                        targets=grid.targets[frames],
-                        target_mask=grid.target_mask[frames],
-                        segment_id=np.full(len(time_s), -1, np.int32),
-                        features=features,
-                        masks=masks,
-                    )
-                )
-
-    def specs(self) -> dict[str, ModalitySpec]:
-        """Describes the features for the store."""
-        specs = {}
-        for modality, files in self.files.items():
-            spec = {
-                "encoder": "imported",
-                "untrained": False,
-                "files": len(files),
-                "rate_hz": self.rates.get(modality),
-                "preprocessing": "rows of .npy files by index, or linear interpolation in time "
-                "where a rate or times are given",
-            }
-            if modality in self.columns:
-                spec["columns"] = list(self.columns[modality])
-            specs[modality] = ModalitySpec(modality, self.dims[modality], spec)
-        return specs
+    with ThreadPoolExecutor(_AT_ONCE, "import") as pool:
+        videos = {pool.submit(try_to_store, grid): grid.video for grid in grids}
+        try:
+            for future in as_completed(videos):
+                reason = future.result()
+                if reason is not None:
+                    writer.drop(videos[future], reason)
+                    say(f"not stored: {videos[future]}: {reason}")
+                progress.advance()
+        except OSError as error:
+            # Reading raises UserErrors: this one is about the store's disk.
+            raise UserError(f"{error}; the same command continues") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run(
     features: Path,
-    root: Path,
+    root: Path | None,
     out: Path,
     *,
+    labels: tuple[Path, LabelOptions] | None = None,
     rates: dict[str, float] | None = None,
+    readings: Mapping[str, Reading] | None = None,
     fps: float | int | None = None,
     allow_missing: int = 0,
     chunk_frames: int = 100,
@@ -320,9 +135,12 @@ def run(
 
     Args:
         features: folder of `<modality>/<video>.npy` or `.csv`.
-        root: folder with the annotations (and videos, for the times of their frames).
+        root: folder with the annotations (and videos, for the times of their frames); None with
+            `labels`.
+        labels: ratings of another form, and how they are read.
         out: the store's folder.
-        rates: modality -> rows per second of its .npy files; they override `rate.txt`.
+        rates: modality -> rows per second of its files without times; they override `rate.txt`.
+        readings: modality -> how its files are read else (their `rate` is not looked at).
         fps: frame rate of annotations without times and without a video file.
         allow_missing: how many videos may be unusable.
         chunk_frames: frames per record of the store.
@@ -331,12 +149,16 @@ def run(
         UserError: more than `allow_missing` videos cannot be imported (all are named), or there is
             nothing to import.
     """
-    features, root = Path(features), Path(root)
+    features = Path(features)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise UserError(f"--fps {fps:g}: not a frame rate")
     files = find_features(features)
-    job = _Import(features, root, files, find_rates(features, list(files), rates or {}))
-    grids, job.problems = read_grids(root, fps)
+    job = FeatureImport(features, files, _readings(features, list(files), rates, readings), fps)
+    if labels is not None:
+        grids, job.problems = label_grids(*labels)
+    else:
+        assert root is not None
+        grids, job.problems = read_grids(Path(root), fps)
     job.grids = {grid.video: grid for grid in grids}
     job.check()
     job.show()
@@ -348,33 +170,46 @@ def run(
         )
     usable = [g for g in grids if g.video not in unusable]
     if not usable:
-        raise UserError(f"{root}: not one video can be imported")
+        raise UserError(f"{features}: not one video can be imported")
     writer = StoreWriter(
         Path(out),
         videos=[PlannedVideo(g.video, g.split, len(g.time_s), g.stem) for g in usable],
         modalities=job.specs(),
         chunk_frames=chunk_frames,
-        provenance={"made_by": f"maven_jax {version('maven_jax')}, import of features", "fps": fps},
+        provenance={
+            "made_by": f"maven_jax {version('maven_jax')}, import of features",
+            "fps": fps,
+            **({} if labels is None else {"labels": labels[1].record()}),
+        },
     )
     for video, reason in unusable.items():
         writer.drop(video, reason)
-    done = [g for g in usable if writer.is_done(g.video)]
-    with meter("import", float(len(usable)), "videos", initial=float(len(done))) as progress:
-        for grid in usable:
-            if writer.is_done(grid.video):
-                continue
-            try:
-                job.store(grid, writer)
-            except UserError as error:
-                writer.drop(grid.video, str(error))
-                say(f"not stored: {grid.video}: {error}")
-            except OSError as error:
-                # Reading raises UserErrors: this one is about the store's disk.
-                raise UserError(f"{error}; the same command continues") from error
-            progress.advance()
+    waiting = [g for g in usable if not writer.is_done(g.video)]
+    done = float(len(usable) - len(waiting))
+    with meter("import", float(len(usable)), "videos", initial=done) as progress:
+        _store_all(job, waiting, writer, progress)
     store = writer.finish(allow_missing)
     _show_masked(store)
     return store
+
+
+def _readings(
+    features: Path,
+    modalities: list[str],
+    rates: dict[str, float] | None,
+    readings: Mapping[str, Reading] | None,
+) -> dict[str, Reading]:
+    """How each modality is read.
+
+    Raises:
+        UserError: `rates` or `readings` are of a modality that is not there.
+    """
+    rates_hz = find_rates(features, modalities, rates or {})
+    for name in readings or {}:
+        if name not in modalities:
+            raise UserError(f"no modality {name!r}; {features} has {', '.join(modalities)}")
+    plain = Reading()
+    return {m: replace((readings or {}).get(m, plain), rate=rates_hz.get(m)) for m in modalities}
 
 
 def _show_masked(store: Store) -> None:

@@ -55,6 +55,7 @@ class Grid:
         targets: (n, 2) valence and arousal, 0 where `target_mask` is False.
         target_mask: (n,) False where not annotated.
         problems: of its files.
+        whole_clip: one rating holds for the whole clip, whose frames are not known yet.
     """
 
     video: str
@@ -64,6 +65,13 @@ class Grid:
     targets: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     target_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     problems: list[Problem] = field(default_factory=list)
+    whole_clip: bool = False
+
+    def repeat(self, count: int, fps: float | int) -> None:
+        """Repeats the rating of a clip on evenly spaced frames."""
+        self.time_s = np.arange(count) / float(fps)
+        self.targets = np.repeat(self.targets, count, axis=0)
+        self.target_mask = np.repeat(self.target_mask, count)
 
     @property
     def fps(self) -> float:

@@ -17,10 +17,25 @@ import av.stream
 from maven_jax.errors import listing
 from maven_jax.media.problems import InputError, check_file, printable
 
-MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
-# The demuxers allowed: a playlist or a concatenation script that is named like a video could open
-# other files.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,wav,mpegts,mp3,flac,ogg,aac"
+# fmt: off
+MEDIA_SUFFIXES = (
+    ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".wmv", ".asf", ".flv", ".f4v", ".mpg",
+    ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".3gp", ".3g2", ".ogv", ".dv", ".gxf",
+    ".nut", ".rm", ".rmvb", ".wtv", ".divx", ".qt",
+)
+# The first one counts when a recording has several.
+SOUND_SUFFIXES = (
+    ".wav", ".w64", ".flac", ".aiff", ".aif", ".aifc", ".caf", ".au", ".m4a", ".aac", ".mp3",
+    ".ogg", ".oga", ".opus", ".wma", ".ac3", ".amr", ".mka", ".wv", ".ape",
+)
+# fmt: on
+# The demuxers allowed: all containers of pictures and sound that are in use. A playlist or a
+# concatenation script that is named like a video could open other files.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,asf,asf_o,flv,live_flv,mpeg,mpegts,mxf,ogg,dv,gxf,"
+    "nut,rm,wtv,ivf,"
+    "wav,w64,aiff,caf,au,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,tak,dts,truehd,voc"
+)
 # Limits of what a file may claim: the pixels of 8K, more frames a second than cameras take,
 # 37 hours at 30 frames a second, four days.
 MAX_PIXELS = 1 << 25

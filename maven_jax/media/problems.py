@@ -135,8 +135,49 @@ def read_bytes(path: Path, max_bytes: int, what: str) -> bytes:
         raise InputError(path, "", f"cannot be read: {error.strerror or error}") from None
 
 
+# Encodings that begin with a mark of their own; UTF-32 first, whose mark begins as UTF-16's does.
+_MARKED = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+
+
+def _decoded(path: Path, data: bytes) -> tuple[str, list[Fix]]:
+    """The text by the encoding that its first bytes tell, else UTF-8; a note on such bytes."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+        fixes = [Fix(NOTE, "line 1", "byte order mark (BOM) ignored")]
+    else:
+        encoding = next((name for mark, name in _MARKED if data.startswith(mark)), None)
+        if encoding is not None:
+            try:
+                text = data.decode(encoding)
+            except UnicodeDecodeError as error:
+                raise InputError(path, "", f"damaged {encoding.upper()}: {error.reason}") from None
+            return text, [Fix(NOTE, "line 1", f"read as {encoding.upper()}, by its BOM")]
+        fixes = []
+    wide = next((e for e, zero in (("utf-16le", 1), ("utf-16be", 0)) if _is_wide(data, zero)), "")
+    if wide:
+        cure = f"iconv -f {wide} -t utf-8 OLD > NEW"
+        raise InputError(path, "", f"not UTF-8 text but {wide.upper()}; convert it: {cure}")
+    try:
+        return data.decode("utf-8"), fixes
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        value = f"byte 0x{data[error.start]:02x} is not UTF-8 text"
+        cure = "iconv -f cp1252 -t utf-8 OLD > NEW, if it is Western European"
+        raise InputError(path, f"line {line}", f"{value}; convert it ({cure})") from None
+
+
+def _is_wide(data: bytes, zero: int) -> bool:
+    """Whether every other one of the first bytes is 0, as in UTF-16 of Latin letters."""
+    return len(data) >= 8 and data[zero:8:2] == bytes(4) and 0 not in data[1 - zero : 8 : 2]
+
+
 def read_text(path: Path, max_bytes: int, what: str) -> tuple[str, list[Fix]]:
-    r"""A small UTF-8 text file with `\n` line ends and no byte order mark.
+    r"""A small text file with `\n` line ends: UTF-8, or what its byte order mark tells.
 
     Args:
         path: the file.
@@ -144,24 +185,17 @@ def read_text(path: Path, max_bytes: int, what: str) -> tuple[str, list[Fix]]:
         what: what the file should be, for the messages.
 
     Returns:
-        The text, and what was mended (byte order mark, Windows line ends).
+        The text, and what was mended (byte order mark, Windows or old Macintosh line ends).
 
     Raises:
         InputError: the file cannot be read, is too large or is not UTF-8 (names the line).
     """
-    data = read_bytes(path, max_bytes, what)
-    fixes = []
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-        fixes.append(Fix(NOTE, "line 1", "byte order mark (BOM) ignored"))
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        value = f"byte 0x{data[error.start]:02x} is not UTF-8 text"
-        raise InputError(path, f"line {line}", value) from None
+    text, fixes = _decoded(path, read_bytes(path, max_bytes, what))
     if "\r\n" in text:
         line = text.count("\n", 0, text.index("\r\n")) + 1
         fixes.append(Fix(NOTE, f"line {line}", "Windows line ends (CRLF) ignored"))
         text = text.replace("\r\n", "\n")
+    elif "\r" in text and "\n" not in text:
+        fixes.append(Fix(NOTE, "line 1", "Macintosh line ends (CR) ignored"))
+        text = text.replace("\r", "\n")
     return text, fixes

@@ -64,6 +64,22 @@ class RecordSerializer:
         return example.SerializeToString(deterministic=True)
 
 
+class RecordForm:
+    """What the records of a store are like.
+
+    Attributes:
+        chunk_frames: frames per record.
+        modalities: name -> spec.
+        serialize: a record to its bytes.
+        arrays: field -> dtype and shape.
+    """
+
+    def __init__(self, chunk_frames: int, modalities: Mapping[str, ModalitySpec]):
+        self.chunk_frames, self.modalities = chunk_frames, modalities
+        self.serialize = RecordSerializer(record_features(chunk_frames, modalities))
+        self.arrays = record_arrays(chunk_frames, modalities)
+
+
 class RecordFile:
     """An ArrayRecord file while it is written; the block's end completes it.
 
@@ -129,20 +145,15 @@ class VideoWriter:
         self,
         video: PlannedVideo,
         file: RecordFile,
-        chunk_frames: int,
-        modalities: Mapping[str, ModalitySpec],
+        form: RecordForm,
         mask_nonfinite: bool,
     ):
         self._video, self._file = video, file
-        self._chunk_frames, self._modalities = chunk_frames, modalities
+        self._chunk_frames, self._modalities = form.chunk_frames, form.modalities
+        modalities = form.modalities
         self._mask_nonfinite = mask_nonfinite
-        features = record_features(chunk_frames, modalities)
-        self._serialize = RecordSerializer(features)
-        self._chunk: dict[str, np.ndarray] = {
-            name: np.zeros(tuple(f.shape), np.dtype(f.np_dtype))  # type: ignore[arg-type]
-            for name, f in features.items()
-            if f.shape
-        }
+        self._serialize = form.serialize
+        self._chunk = {name: np.zeros(shape, dtype) for name, (dtype, shape) in form.arrays.items()}
         self._filled = 0  # rows of the chunk
         self._last_time_s = -np.inf
         self._last_segment: int | None = None
@@ -302,13 +313,15 @@ class VideoWriter:
             values = np.where(mask[:, None], values, values.dtype.type(0))
         if values.dtype == np.uint8:
             return values, mask
-        nonzero = values != 0
-        self._sizes[modality] += (
-            np.count_nonzero(nonzero),
-            np.count_nonzero(nonzero & (np.abs(values) < SMALLEST_VALUE)),
-        )
+        dtype = np.dtype(self._modalities[modality].dtype)
+        if dtype == np.float16:
+            nonzero = values != 0
+            self._sizes[modality] += (
+                np.count_nonzero(nonzero),
+                np.count_nonzero(nonzero & (np.abs(values) < SMALLEST_VALUE)),
+            )
         with np.errstate(over="ignore"):
-            stored = values.astype(np.float16)
+            stored = values.astype(dtype)
         if np.isfinite(stored).all():
             return stored, mask
         bad = ~np.isfinite(values).all(axis=1)
@@ -322,7 +335,7 @@ class VideoWriter:
         if over.any():
             i, j = (int(k[0]) for k in np.nonzero(over))
             raise UserError(
-                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} exceeds what "
-                "float16 can hold (65504); scale this modality"
+                f"{self._place(modality, i)}, feature {j}: {values[i, j]:g} exceeds what {dtype} "
+                f"can hold ({np.finfo(dtype).max:g}); scale this modality"
             )
         return stored, mask

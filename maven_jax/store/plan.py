@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,16 @@ class Plan:
 
     def shard_of(self, video: str) -> tuple[str, int]:
         """Split and index of the shard that holds the video."""
-        split = self.videos[video].split
-        return split, next(i for i, v in enumerate(self.shards[split]) if video in v)
+        return self._places[video]
+
+    @functools.cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        return {
+            video: (split, i)
+            for split, shards in self.shards.items()
+            for i, videos in enumerate(shards)
+            for video in videos
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {

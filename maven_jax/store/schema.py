@@ -29,8 +29,9 @@ TARGETS = "targets"
 # Record fields that are not modalities; the first hold a value for every frame.
 FRAME_FIELDS = ("time_s", TARGETS, "target_mask", "segment_id")
 RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
-# What a modality's values are stored as: float16 for features of encoders, uint8 for pixels.
-STORED_DTYPES = ("float16", "uint8")
+# What a modality's values are stored as: float16 for features of encoders, float32 where that does
+# not hold them, uint8 for pixels.
+STORED_DTYPES = ("float16", "float32", "uint8")
 
 
 def file_key(video: str) -> str:
@@ -124,8 +125,8 @@ class Frames:
         targets: (n, 2) valence and arousal; 0 where `target_mask` is False.
         target_mask: (n,) False for frames without annotation.
         segment_id: (n,) transcript segment, -1 for none.
-        features: modality -> (n, c). The reader gives the stored dtype, float16 or uint8; the
-            writer takes any float for float16.
+        features: modality -> (n, c). The reader gives the stored dtype; the writer takes any
+            float for one of float.
         masks: modality -> (n,), False where nothing was observed (features are 0 there).
     """
 

@@ -18,8 +18,8 @@ On disk, while it is written:
     store.json              written last: the store is complete
 
 Every file appears whole, and every step can be repeated: a process may be killed anywhere, and the
-same calls then lead to the same bytes. Different processes may write different videos of one store
-at the same time.
+same calls then lead to the same bytes. Different processes, and threads, may write different videos
+of one store at the same time.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ from maven_jax.store.parts import (
     PART_OPTIONS,
     SHARD_OPTIONS,
     RecordFile,
+    RecordForm,
     VideoWriter,
     record_features,
 )
@@ -110,6 +112,11 @@ class StoreWriter:
         self._parts, self._index = self._out / "parts", self._out / INDEX_FOLDER
         self._provenance = json.loads(json.dumps(provenance))
         self._unplanned: dict[str, str] = {}
+        # Of each shard, the videos that were not done when it was last looked at, the first last;
+        # and its index as it was last read.
+        self._waiting: dict[tuple[str, int], list[str]] = {}
+        self._looking = threading.Lock()
+        self._shards: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
         self.plan: Plan = make_plan(self._out, videos, modalities, chunk_frames, shard_bytes)
         if (self._out / PLAN_FILE).exists():
             check_same_plan(self._out, self.plan)
@@ -119,6 +126,7 @@ class StoreWriter:
             # First of all: an empty folder with a plan is a store, one without is not.
             write_file(self._out / PLAN_FILE, _json_bytes(self.plan.to_json()))
         self._index.mkdir(exist_ok=True)
+        self._recording = RecordForm(chunk_frames, self.plan.modalities)
 
     def scratch(self) -> Path:
         """A folder in the store for the caller's own files; `finish` removes it."""
@@ -158,21 +166,24 @@ class StoreWriter:
             whole_file(self._part(video)) as temporary,
             RecordFile(temporary, PART_OPTIONS) as file,
         ):
-            writer = VideoWriter(
-                self.plan.videos[video],
-                file,
-                self.plan.chunk_frames,
-                self.plan.modalities,
-                mask_nonfinite,
-            )
+            writer = VideoWriter(self.plan.videos[video], file, self._recording, mask_nonfinite)
             yield writer
             facts = writer.finish() | {"fps": float(fps), "duration_s": float(duration_s)}
         split, index = self.plan.shard_of(video)
         self._unpack(split, index)
         write_file(self._video_file(video), _json_bytes(facts))
         self._dropped_file(video).unlink(missing_ok=True)
-        if all(self.is_done(v) for v in self.plan.shards[split][index]):
+        if self._all_done(split, index):
             self._assemble(split, index)
+
+    def _all_done(self, split: str, index: int) -> bool:
+        """Whether every video of a shard is done; none that was is looked at again."""
+        videos = self.plan.shards[split][index]
+        with self._looking:
+            waiting = self._waiting.setdefault((split, index), [*reversed(videos)])
+            while waiting and self.is_done(waiting[-1]):
+                waiting.pop()
+            return not waiting
 
     def drop(self, video: str, reason: str) -> None:
         """Notes that a video cannot be stored; `finish` lists it in the store.
@@ -247,7 +258,13 @@ class StoreWriter:
         index_file, path = self._shard_index(split, index), self._shard_path(split, index)
         if not (index_file.exists() and path.exists()):
             return None
-        shard = read_json(index_file, _INDEX, {"bytes": int, "videos": [str]})
+        status = index_file.stat()
+        version = (status.st_mtime_ns, status.st_ino)
+        before, shard = self._shards.get(index_file, (None, {}))
+        if before != version:
+            shard = read_json(index_file, _INDEX, {"bytes": int, "videos": [str]})
+            shard["videos"] = dict.fromkeys(shard["videos"])  # in order, and quick to look up
+            self._shards[index_file] = version, shard
         return shard if path.stat().st_size == shard["bytes"] else None
 
     @contextmanager

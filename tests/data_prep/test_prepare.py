@@ -28,6 +28,7 @@ from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
 from maven_jax.features.reader import BLOCK_FRAMES, KINDS, MODALITIES, Encoders, open_encoders
+from maven_jax.features.visual import RawCrops
 from maven_jax.store.reader import Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests.support import corpora
@@ -109,6 +110,19 @@ def test_a_second_run_encodes_nothing_and_changes_nothing(root, store, capsys):
     assert main(argv) == 0
     assert "160 of 160 frames are in the store already" in capsys.readouterr().out
     assert files(store.path) == before
+
+
+def test_how_long_it_will_take_is_said_before_it_begins(root, store, tmp_path, capsys, monkeypatch):
+    encoders = Encoders(RawCrops(resize=8, workers=1), None, None)
+    checks = check(scan(root)).checks
+    plan = [PlannedVideo(c.video.name, c.video.split, c.num_frames, c.video.stem) for c in checks]
+    writer = StoreWriter(tmp_path, videos=plan, modalities=encoders.specs(), provenance={})
+    assert encode_module.trial_rate(checks, encoders, writer) is None
+    monkeypatch.setattr(encode_module, "_TRIAL_FRAMES", 3)
+    rate = encode_module.trial_rate(checks, encoders, writer)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"encode: about {rate:,.1f} frames/s in a trial of 3 frames: ")
+    assert said.endswith("for the 160 frames of 4 videos")
 
 
 def test_what_ends_the_writing_ends_the_reading_ahead(root, monkeypatch):

@@ -36,6 +36,8 @@ def test_values_and_not_annotated_frames(write):
     ("data", "said"),
     [
         (b"\xef\xbb\xbf" + HEADER + b"0.1,0.2\n", ["BOM"]),
+        ("valence,arousal\n0.1,0.2\n".encode("utf-16"), ["BOM"]),
+        (HEADER.replace(b"\n", b"\r") + b"0.1,0.2\r", ["CR"]),
         (b"valence,arousal\r\n0.1,0.2\r\n", ["CRLF"]),
         (HEADER + b" 0.1 , 0.2 \n", ["spaces"]),
         (b"Valence, Arousal\n0.1,0.2\n\n  \n", []),
@@ -75,7 +77,8 @@ def test_harmless_differences_are_read_and_stated(write, data, said):
         (b"arousal,valence\n0.3,0.4\n", "line 1", "swapped"),
         (b"v,a\n0.3,0.4\n", "line 1", "expected the header"),
         (HEADER + b"0.1,0.2\n\xff\xfe\n", "line 3", "0xff is not UTF-8"),
-        ("valence,arousal\n0,0\n".encode("utf-16"), "line 1", "not UTF-8"),
+        ("valence,arousal\n0,0\n".encode("utf-16-le"), "", "iconv -f utf-16le -t utf-8"),
+        (HEADER.decode().encode("utf-16")[:-1], "", "damaged UTF-16"),
     ],
 )
 def test_faults_are_named_by_line(write, data, place, message):

@@ -161,3 +161,67 @@ def test_missing_streams(tmp_path):
     assert not has_audio(tmp_path / "silent.mp4")
     assert has_audio(tmp_path / "a.wav")
     assert probe(tmp_path / "silent.mp4").audio_end_s is None
+
+
+def write_flash(path, video_codec, sound_codec):
+    """A video of 20 frames, dark up to the tenth, and a tone that begins with that one."""
+    rate = 48_000
+    tone_s = np.where(np.arange(rate * 4 // 5) < rate * 2 // 5, 0, 0.5)
+    samples = tone_s * np.sin(2 * np.pi * 440 * np.arange(rate * 4 // 5) / rate)
+    with av.open(str(path), "w") as out:
+        video = None
+        if video_codec:
+            video = out.add_stream(video_codec, rate=25)
+            video.width, video.height, video.pix_fmt = 192, 144, "yuv420p"
+        sound = out.add_stream(sound_codec, rate=rate, layout="stereo")
+        sound.bit_rate = 128_000
+        sound.open()
+        for i in range(20 if video else 0):
+            pixels = np.full((144, 192, 3), 220 if i >= 10 else 20, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode() if video else [])
+        frame = av.AudioFrame.from_ndarray(
+            np.repeat((samples * 32767).astype(np.int16), 2)[None], "s16", "stereo"
+        )
+        frame.sample_rate, frame.pts = rate, 0
+        context = sound.codec_context
+        resampler = av.AudioResampler(context.format, "stereo", rate, context.frame_size or 1024)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            out.mux(sound.encode(part))
+        out.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "sound"),
+    [
+        ("a.wmv", "wmv2", "wmav2"),
+        ("a.asf", "msmpeg4", "wmav2"),
+        ("a.flv", "flv", "aac"),
+        ("a.mpg", "mpeg2video", "mp2"),
+        ("a.vob", "mpeg2video", "ac3"),
+        ("a.ts", "libx264", "aac"),
+        ("a.mxf", "mpeg2video", "pcm_s16le"),
+        ("a.3gp", "mpeg4", "aac"),
+        ("a.wma", None, "wmav2"),
+        ("a.aiff", None, "pcm_s16be"),
+        ("a.caf", None, "pcm_s16le"),
+        ("a.w64", None, "pcm_s16le"),
+        ("a.au", None, "pcm_s16be"),
+    ],
+)
+def test_pictures_and_sound_of_all_containers_stay_together(tmp_path, name, video, sound):
+    path = write_flash(tmp_path / name, video, sound)
+    source = open_audio(path)
+    loud = np.abs(np.concatenate(list(source.blocks(16_000)))) > 0.1
+    tone_s = source.start_s + int(loud.argmax()) / 16_000
+    flash_s = 0.4
+    if video:
+        info = probe(path)
+        assert len(info.times_s) == 20
+        np.testing.assert_allclose(np.diff(info.times_s), 0.04, atol=2e-3)
+        flash_s = info.times_s[10]
+    # Where nothing is said of an encoder's delay, it is part of the sound.
+    assert tone_s == pytest.approx(flash_s, abs=0.05)

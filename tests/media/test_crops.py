@@ -23,10 +23,11 @@ def test_index_is_zero_based_and_sorted(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "00009.jpg").mkdir()
     crops = Crops(tmp_path)
-    np.testing.assert_array_equal(crops.existing, [0, 2, 4, 99_999, 100_000])
-    names = "00000.jpg 000004.jpg 00001.png 00008.JPG 00009.jpg 1.jpg Thumbs.db"
+    np.testing.assert_array_equal(crops.existing, [0, 2, 3, 4, 7, 99_999, 100_000])
+    names = "00000.jpg 00001.png 00009.jpg 1.jpg Thumbs.db"
     assert crops.others == names.split()
     assert crops.path_of(2) == tmp_path / "00003.jpg"
+    assert crops.path_of(3) == tmp_path / "000004.jpg"
 
 
 def test_load_gives_rgb_of_one_size(tmp_path):
@@ -121,7 +122,8 @@ def test_a_picture_that_a_camera_turned_is_upright(tmp_path):
     ("data", "message"),
     [
         (b"", "zero bytes"),
-        (b"\x89PNG\r\n", "not a JPEG"),
+        (b"\x89PNG\r\n", "not a JPEG, PNG"),
+        (b"\x89PNG\r\n\x1a\n" + b"a" * 50, "damaged picture"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
         (b"\xff\xd8" + b"\xff" * 50, "damaged JPEG"),
         (b"\xff\xd8\x00\x01" + b"a" * 50, "damaged JPEG"),
@@ -163,10 +165,11 @@ def test_what_is_no_file_does_not_hang(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["frame_00001.jpg", "frame_00002.jpg"], "no crop is named like 00001.jpg"),
-        (["1.jpg", "2.jpg"], "but 1.jpg, 2.jpg"),
-        (["00001.png"], "but 00001.png"),
+        (["a_00001.jpg", "b_00002.jpg"], "named like 00001.jpg .* but a_00001.jpg, b_00002.jpg"),
+        (["face.jpg"], "but face.jpg"),
         (["00000.jpg", "00001.jpg"], "00000.jpg: expected 00001.jpg for the first frame"),
+        (["frame_0.png"], "frame_0.png: expected 00001.jpg for the first frame"),
+        (["1.jpg", "01.png"], "01.png, 1.jpg: of the same frame"),
     ],
 )
 @pytest.mark.parametrize("beside_a_video", [False, True])
@@ -181,6 +184,31 @@ def test_other_names_are_refused(tmp_path, names, message, beside_a_video):
     media, crops = (tmp_path / "v.mp4", folder) if beside_a_video else (folder, None)
     with pytest.raises(InputError, match=message):
         open_recording(media, crops=crops, fps=25)
+
+
+@pytest.mark.parametrize(
+    "name", ["{}.jpg", "{:05d}.JPG", "{:05d}.png", "frame_{:06d}.jpeg", "12-24_det_00_{:04d}.bmp"]
+)
+def test_crops_of_other_names_and_formats_are_read_by_their_number(tmp_path, name):
+    for number in (2, 10):
+        image = np.full((112, 112, 3), 20 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / name.format(number)), image)
+    (tmp_path / "notes.txt").write_text("")
+    crops = Crops(tmp_path)
+    crops.check_names()
+    assert crops.existing.tolist() == [1, 9]
+    assert [abs(crops.load(f).mean() - 20 * (f + 1)) < 1 for f in (1, 9)] == [True, True]
+    assert crops.others == ["notes.txt"]
+
+
+def test_what_a_file_holds_counts_more_than_its_name(tmp_path):
+    PIL.Image.fromarray(picture(5)).save(tmp_path / "00001.jpg", format="PNG")
+    np.testing.assert_array_equal(Crops(tmp_path).load(0), picture(5))
+    data = (tmp_path / "00001.jpg").read_bytes()
+    (tmp_path / "00001.jpg").write_bytes(data[: len(data) // 2])
+    crops = Crops(tmp_path)
+    assert crops.load(0) is None
+    assert "damaged picture" in crops.broken[0]
 
 
 def test_a_stray_crop_far_behind_costs_nothing(tmp_path):

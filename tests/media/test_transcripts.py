@@ -43,6 +43,22 @@ def write(tmp_path):
             '[{"start": 0, "end": 2.5, "text": " hello there"},'
             ' {"start": 62.0, "end": 3723.25, "text": "and bye"}]',
         ),
+        (".tsv", "start\tend\ttext\n0\t2500\thello there\n62000\t3723250\tand bye\n"),
+        (
+            ".srt",  # no empty lines, a style of Aegisub, cells of one line
+            "1\n00:00:00,000 --> 00:00:02,500\n{\\an8}hello\nthere\n"
+            "2\n00:01:02,000 --> 01:02:03,250\nand bye",
+        ),
+        (
+            ".json",  # whisper.cpp
+            '{"transcription": [{"offsets": {"from": 0, "to": 2500}, "text": " hello there"},'
+            ' {"offsets": {"from": 62000, "to": 3723250}, "text": " and bye"}]}',
+        ),
+        (
+            ".json",  # a Hugging Face pipeline
+            '{"text": "", "chunks": [{"timestamp": [0.0, 2.5], "text": " hello there"},'
+            ' {"timestamp": [62.0, 3723.25], "text": " and bye"}]}',
+        ),
     ],
 )
 def test_formats(write, suffix, text):
@@ -96,9 +112,10 @@ def test_empty_transcript_has_no_segments(write):
 @pytest.mark.parametrize(
     ("suffix", "text", "place", "message"),
     [
-        (".txt", "[0s - 1s] a\n[3.0s - 2.0s] b\n", "line 2", "reversed times: ends at 2 s"),
+        (".txt", "[3.0s - 2.0s] b\n", "line 1", "reversed times: ends at 2 s"),
         (".txt", "hello\n", "line 1", "expected `[0.00s - 2.50s] words`"),
-        (".txt", "[0s - 1s] a\n[x - 2s] b\n", "line 2", "expected"),
+        (".txt", "[0s - 1s] a\n[x - 2s] b\nc\n", "line 2", "(and 1 more)"),
+        (".tsv", "start,end,text\n0,1,a\n", "line 1", "Whisper's start, end, text"),
         (".txt", "[0s - 1500000s] a\n", "line 1", "milliseconds?"),
         (".txt", f"[0s - 1s] {'a' * 100_001}", "line 1", "too many for a segment"),
         (".srt", "1\n00:00:03,0 --> 00:00:01,0\nx\n", "line 2", "reversed"),
@@ -156,9 +173,145 @@ def test_hostile_sizes_end_soon(write, monkeypatch):
         vtt = f"WEBVTT\n\n00:00.000 --> 00:01.000\n{text}\n"
         with pytest.raises(InputError, match="too many for a segment"):
             read_transcript(write(".vtt", vtt))
-    monkeypatch.setattr("maven_jax.media.transcripts.MAX_SEGMENTS", 2)
+    monkeypatch.setattr("maven_jax.media.segments.MAX_SEGMENTS", 2)
     with pytest.raises(InputError, match="3 segments are too many"):
         read_transcript(write(".txt", "[0s - 1s] a\n" * 3))
     monkeypatch.setattr("maven_jax.media.transcripts.MAX_BYTES", 10)
     with pytest.raises(InputError, match="too many for a transcript"):
         read_transcript(write(".txt", "[0s - 1s] a\n" * 3))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "place"),
+    [
+        (".srt", "1\n-00:00:01,0 --> 00:00:01,0\nx\n\n2\n00:00:01,0 --> 00:00:02,0\na\n", "line 2"),
+        (".vtt", "WEBVTT\n\n00:00.0 --> 00:01.0\na\n\nno cue\n\n", "line 6"),
+        (".txt", "[0s - 1s] a\n[3.0s - 2.0s] b\n", "line 2"),
+        (".json", '[{"start": 0, "end": 1, "text": "a"}, {"start": 2, "text": "b"}]', "segment 2"),
+    ],
+)
+def test_a_faulty_cue_costs_itself_and_is_counted(write, suffix, text, place):
+    transcript = parse_transcript(write(suffix, text))
+    assert [segment.text for segment in transcript.segments] == ["a"]
+    (fix,) = transcript.fixes
+    assert (fix.severity, fix.place) == ("repaired", place)
+    assert fix.message.startswith("1 segments left out: ")
+
+
+ROLLING = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:01.750 align:start position:0%
+ 
+hello<00:00:00.480><c> all</c><00:00:00.800><c> of you</c>
+
+00:00:01.750 --> 00:00:01.760 align:start position:0%
+hello all of you
+ 
+
+00:00:01.760 --> 00:00:03.000 align:start position:0%
+hello all of you
+we<00:00:02.000><c> are</c><00:00:02.500><c> here</c>
+
+00:00:03.000 --> 00:00:03.010 align:start position:0%
+we are here
+ 
+"""  # noqa: W293
+
+
+def test_rolling_captions_count_once_with_the_times_of_their_words(write):
+    first, second = parse_transcript(write(".vtt", ROLLING)).segments
+    assert (first.start_s, first.end_s, first.text) == (0.16, 1.75, "hello all of you")
+    assert second.text == "we are here"
+    assert second.words == (Word(1.76, 2.0, "we"), Word(2.0, 2.5, "are"), Word(2.5, 3.0, "here"))
+
+
+@pytest.mark.parametrize("blink", [True, False])
+def test_rolling_captions_as_subrip_count_once(write, blink):
+    lines, cues, at = ["one two", "three four", "five six", "seven"], [], 0.0
+    for before, line in zip(["", *lines], lines):
+        cues.append((at, at + 2, [before, line] if before else [line]))
+        if blink:
+            cues.append((at + 2, at + 2.01, [line]))
+        at += 2.01 if blink else 1.5
+    text = "".join(
+        f"{i}\n00:00:{a:06.3f} --> 00:00:{b:06.3f}\n".replace(".", ",") + "\n".join(body) + "\n\n"
+        for i, (a, b, body) in enumerate(cues, 1)
+    )
+    transcript = parse_transcript(write(".srt", text))
+    assert [segment.text for segment in transcript.segments] == lines
+    assert "lines of rolling captions" in transcript.fixes[0].message
+
+
+def test_what_people_say_twice_stays(write):
+    text = "1\n00:00:00,0 --> 00:00:01,0\nNo.\n\n2\n00:00:01,0 --> 00:00:02,0\nNo.\n\n"
+    text += "3\n00:00:02,0 --> 00:00:03,0\nNo.\nWhy?\n\n4\n00:00:05,0 --> 00:00:06,0\nGo.\n"
+    text += "\n5\n00:00:07,0 --> 00:00:08,0\nI do.\n\n6\n00:00:08,0 --> 00:00:09,0\nWell.\n"
+    assert len(parse_transcript(write(".srt", text)).segments) == 6
+
+
+def test_the_last_chunk_of_a_pipeline_may_have_no_end(write):
+    chunks = [{"timestamp": [0.0, 2.0], "text": " a b"}, {"timestamp": [2.0, None], "text": " c d"}]
+    transcript = parse_transcript(write(".json", json.dumps({"chunks": chunks})))
+    assert transcript.segments[1] == Segment(2.0, 2.2, "c d")
+    assert transcript.fixes[0].message == "no end: 2.20 s by its length"
+    told = parse_transcript(write(".json", json.dumps({"chunks": chunks, "duration": 3.5})))
+    assert told.segments[1].end_s == 3.5
+
+
+HELLO = (Word(0.0, 0.5, "Hello."), Word(0.5, 1.0, "You"), Word(1.0, 1.5, "there"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"words": [{"word": w.text, "start": w.start_s, "end": w.end_s} for w in HELLO]},
+        [{"word": w.text, "start": w.start_s, "end": w.end_s} for w in HELLO],
+        {"result": [{"word": w.text, "start": w.start_s, "end": w.end_s} for w in HELLO]},
+        {"chunks": [{"text": " " + w.text, "timestamp": [w.start_s, w.end_s]} for w in HELLO]},
+        {
+            "segments": [
+                {"start": 0, "end": 0.5, "text": "Hello."},
+                {"start": 0.5, "end": 1.5, "text": "You there"},
+            ],
+            "words": [{"word": w.text, "start": w.start_s, "end": w.end_s} for w in HELLO],
+        },
+        {
+            "segments": [
+                {"start": a[0].start_s, "end": a[-1].end_s, "text": "", "words": [
+                    {"text": w.text, "start": w.start_s, "end": w.end_s, "confidence": 1} for w in a
+                ]}
+                for a in (HELLO[:1], HELLO[1:])
+            ]
+        },
+        {
+            "transcription": [
+                {
+                    "offsets": {"from": 1000 * a[0].start_s, "to": 1000 * a[-1].end_s},
+                    "text": " ".join(w.text for w in a),
+                    "tokens": [{"text": "[_BEG_]", "offsets": {"from": 0, "to": 0}}] + [
+                        {"text": p, "offsets": {"from": 1000 * w.start_s, "to": 1000 * w.end_s}}
+                        for w in a for p in (" " + w.text[:2], w.text[2:])
+                    ],
+                }
+                for a in (HELLO[:1], HELLO[1:])
+            ]
+        },
+    ],
+)  # fmt: skip
+def test_words_in_whatever_form_become_sentences(write, data):
+    first, second = read_transcript(write(".json", json.dumps(data)))
+    assert (first.text, first.words) == ("Hello.", HELLO[:1])
+    assert (second.text, second.words) == ("You there", HELLO[1:])
+    assert (second.start_s, second.end_s) == (0.5, 1.5)
+
+
+def test_subtitles_of_another_encoding_are_read_by_their_mark_or_named(write, tmp_path):
+    text = "1\n00:00:00,0 --> 00:00:01,0\nça va\n"
+    path = tmp_path / "a.srt"
+    path.write_bytes(text.encode("utf-16"))
+    assert read_transcript(path)[0].text == "ça va"
+    path.write_bytes(text.encode("cp1252"))
+    with pytest.raises(InputError, match=r"line 3: byte 0xe7 .*iconv -f cp1252 -t utf-8"):
+        read_transcript(path)

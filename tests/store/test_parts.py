@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from maven_jax.errors import UserError
+from maven_jax.store.schema import ModalitySpec
+from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests.store.test_writer import frames_of, open_writer
 
 
@@ -39,3 +41,20 @@ def test_some_tiny_values_among_others_pass(tmp_path):
 
 def test_zeros_alone_pass(tmp_path):
     assert store(tmp_path, np.zeros((30, 3))).is_done("one")
+
+
+def test_of_many_videos_none_is_looked_at_more_than_a_few_times(tmp_path, monkeypatch):
+    names = [f"v{i}" for i in range(40)]
+    writer = StoreWriter(
+        tmp_path,
+        videos=[PlannedVideo(name, "train", 1, name) for name in names],
+        modalities={"m": ModalitySpec("m", 3, {})},
+        provenance={},
+    )
+    looks, plain = [], StoreWriter.is_done
+    monkeypatch.setattr(StoreWriter, "is_done", lambda s, v: looks.append(v) or plain(s, v))
+    for name in names:
+        with writer.video(name, 1.0, 1.0) as video:
+            video.append(frames_of(1, features={"m": np.ones((1, 3))}))
+    assert len(writer.finish().videos("train")) == len(names)
+    assert len(looks) < 5 * len(names)

@@ -474,7 +474,7 @@ def test_stores_and_plans_from_before_there_were_pixels_are_read_and_continued(t
 
 
 def test_an_unknown_kind_of_values_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="float16, uint8"):
+    with pytest.raises(ValueError, match="float16, float32, uint8"):
         ModalitySpec("x", 3, {}, "int8")
     write_pixels(tmp_path / "s").finish()
     file = tmp_path / "s" / "store.json"

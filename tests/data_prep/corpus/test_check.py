@@ -120,7 +120,7 @@ def faulty(tmp_path_factory):
     os.symlink(base / "secret.mp4", root / "videos" / "secret.mp4")
 
     (root / "transcripts" / "reversed.txt").write_text(
-        "[0.00s - 0.50s] fine\n[0.90s - 0.60s] backwards\n"
+        "[0.00s - 0.50s] fine\n[0.90s - 0.60s] backwards\n[9s - 8s] too\n"
     )
     (root / "transcripts" / "orphan_words.srt").write_text("")
     write_wav(root / "audio" / "long_wav.wav", 3.0)
@@ -168,7 +168,7 @@ PLANTED = [
     (UNUSABLE, "videos/secret.mp4", "", "symbolic link that leaves"),
     (UNUSABLE, f"{TRAIN}/both.txt", "", f"{VALIDATION}/both.txt"),
     (UNUSABLE, f"{VALIDATION}/both.txt", "", f"{TRAIN}/both.txt"),
-    (UNUSABLE, "transcripts/reversed.txt", "line 2", "reversed times"),
+    (UNUSABLE, "transcripts/reversed.txt", "line 2", "(and 1 more)"),
     (NOTE, "transcripts/orphan_words.srt", "", "no annotated video"),
     (REPAIRED, "audio/long_wav.wav", "", "the sound ends at 3.00 s, the video at 1.00 s"),
     (UNUSABLE, "audio/zero_wav.wav", "", "zero bytes"),

@@ -256,7 +256,7 @@ def test_a_bad_file_costs_one_video_and_can_be_mended(folders):
     annotate(root, "train", "b", np.arange(3) / 10)
     save(features / "m" / "a.npy", np.ones((40, 1)))
     file = save_text(features / "m" / "b.csv", "time_s,v\n0,1\n0.1,x\n0.2,3\n")
-    with pytest.raises(UserError, match=r"1 videos could not.*b \(.*b.csv: line 3: not numbers"):
+    with pytest.raises(UserError, match=r"1 unusable.*b.csv: line 3: not numbers"):
         import_features.run(features, root, out)
     save_text(file, "time_s,v\n0,1\n0.1,\n0.2,3\n")
     store = import_features.run(features, root, out)
@@ -283,7 +283,8 @@ def write_pickle(path: Path) -> None:
             lambda p: save(p, np.ones((40, 3))).write_bytes(p.read_bytes()[:200]),
             "a.npy: not a NumPy array of numbers",
         ),
-        (lambda p: save_text(p.with_suffix(".csv"), "frame,v\n1,2\n"), "no column time_s"),
+        (lambda p: save_text(p.with_suffix(".csv"), "0.1,2\n1,2\n"), "line 1: no header"),
+        (lambda p: save_text(p.with_suffix(".csv"), "frame,v\n7,2\n"), "from 0 or from 1"),
         (lambda p: save_text(p.with_suffix(".csv"), "time_s\n1\n"), "no feature beside the time"),
     ],
 )
@@ -390,13 +391,25 @@ def test_folders_that_are_not_as_expected(folders, tmp_path):
     assert not out.exists()
 
 
-def test_values_beyond_float16_are_named(folders):
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.full((40, 2), 1e9), "float32"),
+        (np.linspace(1e-8, 3e-8, 80).reshape(40, 2), "float32"),
+        (1000 + np.linspace(0, 1, 80).reshape(40, 2), "float32"),
+        (np.linspace(-3, 3, 80).reshape(40, 2), "float16"),
+        (np.full((40, 2), 500.0), "float16"),
+    ],
+)
+def test_values_are_stored_as_float32_where_float16_does_not_hold_them(
+    folders, capsys, values, dtype
+):
     features, root, out = folders
-    values = np.zeros((40, 2))
-    values[3, 1] = 1e9
     save(features / "m" / "a.npy", values)
-    with pytest.raises(UserError, match=r"m, frame 3, feature 1: 1e\+09 exceeds"):
-        import_features.run(features, root, out)
+    store = import_features.run(features, root, out)
+    assert store.modalities["m"].dtype == dtype
+    assert read_all(store, "a").features["m"].tolist() == values.astype(dtype).tolist()
+    assert ("float16 does not hold" in capsys.readouterr().out) == (dtype == "float32")
 
 
 def test_columns_are_told_by_their_names(folders, capsys):
@@ -427,7 +440,8 @@ def test_what_a_tracker_says_about_a_row_is_no_feature(folders, capsys):
     frames = read_all(store, "a")
     assert (~frames.masks["m"]).nonzero()[0].tolist() == [4]
     assert frames.features["m"][:, 0].tolist() == [i if i != 4 else 0 for i in range(40)]
-    assert "are no features (frame, face_id, confidence, success)" in capsys.readouterr().out
+    said = "columns of OpenFace are no features (confidence, face_id, frame, success): left out"
+    assert said in capsys.readouterr().out
 
 
 def test_several_rows_of_a_time_are_refused(folders):
