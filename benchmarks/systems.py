@@ -46,6 +46,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "grjca": ("systems:grjca",),
     "hgrjca": ("systems:hgrjca",),
     "tagf": ("systems:tagf",),
+    "lfan_abaw3": ("systems:lfan_abaw3",),
+    "transformer": ("systems:transformer",),
+    "mamba": ("systems:mamba",),
+    "ras_reliability": ("systems:ras_reliability",),
+    "ras_experts": ("systems:ras_experts",),
 }
 
 

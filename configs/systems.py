@@ -4,9 +4,10 @@
     python -m benchmarks.systems --out runs/systems
 
 Variants: `:mean`, `:ridge`, `:concat`, `:early_fusion`, `:late_fusion`, `:lfan`, `:maven`, `:rjca`,
-`:rjcma`, `:grjca`, `:hgrjca`, `:tagf`. All but ridge have the quickstart's inputs, loss, optimiser
-and number of passes; their widths suit a few dozen synthetic people. The second command runs all
-with three seeds and prints the table of docs/systems.md.
+`:rjcma`, `:grjca`, `:hgrjca`, `:tagf`, `:lfan_abaw3`, `:transformer`, `:mamba`, `:ras_reliability`,
+`:ras_experts`. All but ridge have the quickstart's inputs, loss and optimiser; their widths suit a
+few dozen synthetic people. The second command runs all with three seeds and prints the table of
+docs/systems.md.
 Hardware: 2 CPU cores, two to four minutes each.
 """
 
@@ -38,6 +39,44 @@ def rjcma(name: str, **changes: Any) -> dict[str, Any]:
         dimensions=("valence", "arousal"),
         dtype="float32",
         **changes,
+    )
+
+
+def temporal(kind: str) -> dict[str, Any]:
+    """The modalities side by side and one network over time."""
+    return dict(
+        name="early_fusion",
+        temporal=kind,
+        embed_dim=WIDTH,
+        width=2 * WIDTH,
+        num_layers=2,
+        kernel_size=4,
+        num_heads=4,
+        dropout_rate=0.3,
+        head_dims=(),
+        head_dropout_rate=0.0,
+        head="va",
+        dtype="float32",
+    )
+
+
+def ras(experts: bool) -> dict[str, Any]:
+    """The parts of RAS that work on any features."""
+    return dict(
+        name="ras",
+        temporal={"*": "transformer"},
+        num_layers={"*": 2},
+        embed_dim=WIDTH,
+        num_heads=4,
+        kernel_size=4,
+        dropout_rate=0.3,
+        gated_by={},
+        experts=experts,
+        expert_dim=WIDTH,
+        head_dims=(64,),
+        head_dropout_rate=0.2,
+        head="va",
+        dtype="float32",
     )
 
 
@@ -85,7 +124,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "grjca": rjcma("grjca", gate_temperature=0.1, unit_length=True),
     "hgrjca": rjcma("hgrjca", gate_temperature=0.1, unit_length=True),
     "tagf": rjcma("tagf", gate_dim=WIDTH),
+    "lfan_abaw3": dict(
+        name="lfan_abaw3",
+        **TCN,
+        leader="visual",
+        attention_dim=WIDTH,
+        num_heads=2,
+        dropout_rate=0.1,
+        dtype="float32",
+    ),
+    "transformer": temporal("transformer"),
+    "mamba": temporal("mamba"),
+    "ras_reliability": ras(experts=False),
+    "ras_experts": ras(experts=True),
 }
+TIED = ("rjca", "rjcma", "grjca", "hgrjca", "tagf")
 
 
 def get_config(arg: str = "rjcma") -> ConfigDict:
@@ -117,6 +170,6 @@ def get_config(arg: str = "rjcma") -> ConfigDict:
         c.eval.hop = 1
         # As many frames per step as 8 windows of 100, which the others have.
         c.train.batch_size = 50
-    if variant not in ("lfan", "late_fusion"):
+    if variant in TIED:
         c.model.window_length = c.data.window.get_ref("length")
     return c
