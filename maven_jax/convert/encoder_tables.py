@@ -18,6 +18,7 @@ from maven_jax.convert.conversions import (
     CONV_2D,
     HEADS_IN,
     HEADS_OUT,
+    PER_HEAD,
     POSITIONS,
     SAME,
     Conversion,
@@ -79,6 +80,14 @@ def _hubert(c: HubertConfig) -> list[Line]:
         lines += [
             (f"{positional}.batch_norm.folded_scale", "positional_conv/batch_norm_scale", SAME),
             (f"{positional}.batch_norm.folded_bias", "positional_conv/batch_norm_bias", SAME),
+        ]
+    if c.num_buckets:
+        first = source.format(0)
+        gate = f"{source}.attention.gru_rel_pos"
+        lines += [
+            (f"{first}.attention.rel_attn_embed.weight", "relative_position_bias", SAME),
+            *linear(f"{gate}_linear", f"{target}/gate/projection"),
+            (f"{gate}_const", f"{target}/gate/reset_scale", PER_HEAD),
         ]
     return [
         *lines,
@@ -205,23 +214,24 @@ TABLES: dict[str, Table] = {
             ),
         ),
     ),
-    "hubert": Table(
-        _hubert,
-        lambda c, source: (
-            len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
-        ),
-    ),
-    "roberta": Table(
-        _roberta,
-        lambda c, source: c.num_hidden_layers,
-        optional=("embeddings.token_type_embeddings.weight",),
-    ),
-    # The same names as RoBERTa's, which took them over.
-    "bert": Table(
-        _roberta,
-        lambda c, source: c.num_hidden_layers,
-        optional=("embeddings.token_type_embeddings.weight",),
-    ),
+    **{
+        kind: Table(
+            _hubert,
+            lambda c, source: (
+                len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
+            ),
+        )
+        for kind in ("hubert", "wav2vec2", "wavlm")
+    },
+    # RoBERTa took over BERT's names.
+    **{
+        kind: Table(
+            _roberta,
+            lambda c, source: c.num_hidden_layers,
+            optional=("embeddings.token_type_embeddings.weight",),
+        )
+        for kind in ("roberta", "xlm-roberta", "bert")
+    },
     "beit": Table(
         _beit,
         lambda c, source: c.num_layers,

@@ -18,8 +18,9 @@ from jax.typing import DTypeLike
 
 from maven_jax.convert import hub, native
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
+from maven_jax.convert.heads import read_head
 from maven_jax.convert.loaded import LoadedEncoder, nested, variable_shapes
-from maven_jax.convert.tensor_files import Tensors, read_tensors
+from maven_jax.convert.tensor_files import WEIGHT_FILES, Tensors, read_tensors
 from maven_jax.encoders.registry import KINDS, make_encoder
 from maven_jax.errors import UserError, listing
 from maven_jax.inputs import read_json
@@ -83,14 +84,19 @@ def _folded(stem: str, sources: dict[str, _Source]) -> dict[str, _Source]:
     return {}
 
 
-def _present(kind: str, tensors: Tensors, anchor: str) -> dict[str, _Source]:
-    """The tensors under the names that the tables use: no prefix, no old names, norms folded."""
+def _renamed(kind: str, tensors: Tensors) -> dict[str, _Source]:
+    """All tensors, under their present names."""
     sources: dict[str, _Source] = {}
     for name, shape in tensors.shapes.items():
         new = name
         for pattern, replacement in (*_OLD_NAMES, *TABLES[kind].renames):
             new = re.sub(pattern, replacement, new)
         sources[new] = _Source(shape, lambda name=name: tensors.read(name), (name,))
+    return sources
+
+
+def _inside(kind: str, sources: dict[str, _Source], anchor: str) -> dict[str, _Source]:
+    """The encoder's tensors under the names that the tables use: no prefix, norms folded."""
     prefixes = [
         name[: -len(anchor)] for name in sources if name == anchor or name.endswith("." + anchor)
     ]
@@ -149,8 +155,59 @@ def _assemble(
     return nested({path: jnp.asarray(value) for path, value in flat.items()})
 
 
+def _folder_of(path: Path) -> Path:
+    """The folder of an encoder that is given by its weights or its config.
+
+    Raises:
+        UserError: a file without the rest of an encoder beside it.
+    """
+    if not path.is_file():
+        return path
+    if path.name in (*WEIGHT_FILES, "config.json") and (path.parent / "config.json").is_file():
+        return path.parent
+    if path.name == native.RECORD_FILE:
+        return path.parent
+    raise UserError(
+        f"{path}: a file; expected the folder of an encoder, with config.json and weights, or what "
+        "`maven-jax convert` makes of the file"
+    )
+
+
+def check_kind(path: Path, kind: str) -> None:
+    """Looks whether a folder (or a file in it) holds an encoder of that kind; reads no weights.
+
+    Raises:
+        UserError: it holds another one, or none.
+    """
+    folder = _folder_of(path)
+    if native.is_encoder_folder(folder):
+        native.read_record(folder, kind)
+        return
+    _read_config(folder, kind)
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def _read_config(folder: Path, kind: str | None) -> tuple[str, dict[str, Any]]:
+    """The kind of the encoder in a folder, `kind` if that is not None, and its config.json."""
+    path = folder / "config.json"
+    config = read_json(path, "the config of an encoder")
+    is_kind = config.get("model_type")
+    published = [name for name, kind in KINDS.items() if kind.published]
+    if kind is not None and is_kind != kind:
+        other = f"; the kind to take is {is_kind}" if is_kind in published else ""
+        raise UserError(f"{path}: model_type is {is_kind!r}, not {kind!r}{other}")
+    if is_kind not in published:
+        raise UserError(f"{path}: model_type {is_kind!r} is not one of {', '.join(published)}")
+    return is_kind, config
+
+
 def load_encoder(
-    source: str | Path, *, kind: str | None = None, dtype: DTypeLike = jnp.float32
+    source: str | Path,
+    *,
+    kind: str | None = None,
+    dtype: DTypeLike = jnp.float32,
+    head: bool = False,
 ) -> LoadedEncoder:
     """An encoder from a local folder or a hub id, optionally "owner/name@revision".
 
@@ -159,24 +216,20 @@ def load_encoder(
             weights (`tensor_files.WEIGHT_FILES`), or hub id.
         kind: what it must be; None takes what the folder says.
         dtype: of the computation.
+        head: read what it was trained to tell, too.
 
     Raises:
-        UserError: it cannot be found, is damaged or unsafe, is of another kind, or lacks tensors.
+        UserError: it cannot be found, is damaged or unsafe, is of another kind, or lacks tensors
+            or the head.
     """
-    folder, revision = Path(source).expanduser(), None
+    folder, revision = _folder_of(Path(source).expanduser()), None
     if not folder.is_dir():
         folder, revision = hub.download(str(source))
     elif native.is_encoder_folder(folder):
+        if head:
+            raise UserError(f"{folder}: holds no trained head; take output=embedding")
         return native.load_encoder_folder(folder, kind=kind, dtype=dtype)
-    config = read_json(folder / "config.json", "the config of an encoder")
-    is_kind = config.get("model_type")
-    if kind is not None and is_kind != kind:
-        raise UserError(f"{folder / 'config.json'}: model_type is {is_kind!r}, not {kind!r}")
-    published = [name for name, kind in KINDS.items() if kind.published]
-    if is_kind not in published:
-        raise UserError(
-            f"{folder / 'config.json'}: model_type {is_kind!r} is not one of {', '.join(published)}"
-        )
+    is_kind, config = _read_config(folder, kind)
     try:
         module = make_encoder(is_kind, config, dtype=dtype)
         shapes = variable_shapes(is_kind, config)
@@ -184,15 +237,24 @@ def load_encoder(
         raise UserError(f"{folder}/{error}") from None
     tensors = read_tensors(folder)
     table = list(entries(is_kind, _about(module)))
-    sources = _present(is_kind, tensors, table[0].source)
+    renamed = _renamed(is_kind, tensors)
+    sources = _inside(is_kind, renamed, table[0].source)
     missing = _check(is_kind, folder, table, sources, shapes)
+    used = {name for e in table if e.source in sources for name in sources[e.source].names}
+    told = None
     try:
         params, state = _assemble(table, sources, shapes)
+        if head:
+            everything = {name: source.shape for name, source in renamed.items()}
+            layers, values, names = read_head(
+                is_kind, config, everything, lambda n: renamed[n].read()
+            )
+            told = (layers, values)
+            used.update(name for n in names for name in renamed[n].names)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: the weights cannot be read ({error})") from None
-    used = {name for e in table if e.source in sources for name in sources[e.source].names}
     return LoadedEncoder(
         kind=is_kind,
         config=config,
@@ -205,6 +267,7 @@ def load_encoder(
         unused=sorted(set(tensors.shapes) - used),
         missing=missing,
         state=state,
+        head=told,
     )
 
 

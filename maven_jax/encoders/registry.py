@@ -15,7 +15,7 @@ from maven_jax.encoders import hf_config
 from maven_jax.encoders.audio_resnet import AudioResnet18, AudioResnetConfig
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.bert import Bert, BertConfig
-from maven_jax.encoders.hubert import Hubert, HubertConfig
+from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
@@ -84,6 +84,10 @@ def _tokens(c: RobertaConfig) -> Shapes:
     return jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1, 2), jnp.bool_)
 
 
+def _wave(c: HubertConfig) -> Shapes:
+    return _floats(c.receptive_field_samples + c.hop_samples)
+
+
 KINDS: dict[str, Kind] = {
     "swin": Kind(
         SwinConfig.from_hf,
@@ -91,13 +95,11 @@ KINDS: dict[str, Kind] = {
         lambda c: _floats(c.image_size, c.image_size, c.num_channels),
         True,
     ),
-    "hubert": Kind(
-        HubertConfig.from_hf,
-        Hubert,
-        lambda c: _floats(c.receptive_field_samples + c.hop_samples),
-        True,
-    ),
+    "hubert": Kind(HubertConfig.from_hf, Hubert, _wave, True),
+    "wav2vec2": Kind(HubertConfig.from_hf, Hubert, _wave, True),
+    "wavlm": Kind(WavlmConfig.from_hf, Hubert, _wave, True),
     "roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
+    "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),
     "beit": Kind(_BeitConfig.from_hf, _beit, lambda c: _floats(2, c.hidden_size), True),
     "iresnet50": Kind(
