@@ -31,6 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
             # Crops per call over all local devices, and the number of smaller sizes compiled for.
             "batch_size": 64,
             "batch_buckets": 3,
+            # "logits": what a trained head says of a crop.
+            "output": "embedding",
         }
     )
     config.audio = ConfigDict(

@@ -39,7 +39,7 @@ def find_here(source: str, encoder: str, option: str) -> str:
         UserError: it is not on this machine.
     """
     folder = Path(source).expanduser()
-    if not folder.is_dir():
+    if not folder.exists():
         folder = _cached(source)
     if folder is None:
         agree = f", or {option}={source} to download it" if _HUB_ID.fullmatch(source) else ""
@@ -93,10 +93,15 @@ def check(source: str) -> None:
         raise _out_of_reach(source)
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether a source may be a hub id: "name", "owner/name", "owner/name@revision"."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
 def _ask(source: str, about: Callable[[str, str, str | None], T]) -> T | None:
     """What `about` gets of the hub; None where that cannot be reached, or may not be asked."""
     match = _HUB_ID.fullmatch(source)
-    if not match:
+    if match is None:
         raise UserError(f"{source}: no such folder, and not a hub id like owner/name")
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError

@@ -13,14 +13,10 @@ import jax.numpy as jnp
 import tokenizers
 
 from maven_jax.convert import hub
-from maven_jax.convert.huggingface import (
-    LoadedEncoder,
-    check_kind,
-    load_encoder,
-    random_encoder,
-)
+from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_encoder
+from maven_jax.convert.sources import FILE_SUFFIXES, check_kind
 from maven_jax.encoders.registry import kind_of
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.inputs import read_json
 from maven_jax.progress import say
 
@@ -99,7 +95,9 @@ def check_source(kind: str, source: str) -> None:
         return
     if path.exists():
         check_kind(path, kind)
-    elif not kind_of(kind).published:
+    elif path.suffix in FILE_SUFFIXES:
+        raise UserError(f"{source}: no such file")
+    elif not kind_of(kind).published and not (kind == "efficientnet" and hub.is_hub_id(source)):
         raise UserError(f"{source}: no such folder; `maven-jax convert` makes {kind} encoders")
     else:
         hub.check(source)
@@ -120,7 +118,7 @@ def open_encoder(
         source: folder, file, hub id, or "random".
         dtype: of the computation.
         seed: of a random encoder.
-        model: config of a random encoder.
+        model: config of a random encoder, or the sizes that a file of weights does not tell.
         output: "embedding", or "logits" for what its trained head says.
 
     Raises:
@@ -137,10 +135,12 @@ def open_encoder(
             raise UserError(f"a random {kind} encoder has no trained head; take output=embedding")
         return random_encoder(kind, dict(model), seed, DTYPES[dtype])
     check_source(kind, source)
-    loaded = load_encoder(source, kind=kind, dtype=DTYPES[dtype], head=output == LOGITS)
+    loaded = load_encoder(
+        source, kind=kind, dtype=DTYPES[dtype], head=output == LOGITS, sizes=model
+    )
     for what, names in (("not used", loaded.unused), ("missing (zeros)", loaded.missing)):
         if names:
-            say(f"{source}: {len(names)} tensors {what}: {', '.join(names)}")
+            say(f"{source}: {len(names)} tensors {what}: {listing(names, 12)}")
     return loaded
 
 

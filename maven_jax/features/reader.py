@@ -35,6 +35,13 @@ BLOCK_FRAMES = 512
 KINDS: dict[str, dict[str, type]] = {
     "visual": {
         "swin": VisualEncoder,
+        "vit": VisualEncoder,
+        "vit_mae": VisualEncoder,
+        "clip": VisualEncoder,
+        "clip_vision_model": VisualEncoder,
+        "dinov2": VisualEncoder,
+        "dinov2_with_registers": VisualEncoder,
+        "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
         "r2plus1d": ClipEncoder,
         "crops": RawCrops,

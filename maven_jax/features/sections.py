@@ -76,7 +76,7 @@ def published(
 
 
 def _take(encoders: ConfigDict, modality: str, name: str) -> None:
-    old = encoders[modality]
+    old: Any = encoders[modality]
     if old.get("kind") == name:
         return
     size = ":tiny" if old.get("source") == _RANDOM and "/" not in name else ""

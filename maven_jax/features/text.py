@@ -204,7 +204,7 @@ class TextEncoder:
 
         def hidden(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
             encoder, head = params
-            out = loaded.module.apply({"params": encoder}, ids, mask, **options)
+            out: Any = loaded.module.apply({"params": encoder}, ids, mask, **options)
             if loaded.head is not None:  # over the first token, the whole sequence's
                 told = loaded.head[0](head, out[:, :1])
                 return jnp.broadcast_to(told, (*ids.shape, told.shape[-1]))

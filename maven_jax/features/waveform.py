@@ -200,7 +200,7 @@ class AudioEncoder:
 
         def hidden(params: Any, samples: jax.Array, mask: jax.Array, *norm: jax.Array) -> jax.Array:
             encoder, head = params
-            out = loaded.module.apply({"params": encoder}, samples, mask, norm or None)
+            out: Any = loaded.module.apply({"params": encoder}, samples, mask, norm or None)
             if loaded.head is not None:
                 # Frames that saw padding do not count.
                 seen = config.frame_mask(mask)

@@ -73,6 +73,7 @@ class EncoderLayer(nn.Module):
         dtype: of the computation.
         emit: hand the output to a scan's stack too.
         gated_bias: scale the position bias by a `PositionGate` of this layer's own.
+        layer_scale: a learned factor for each channel of what the two parts add.
     """
 
     num_heads: int
@@ -83,6 +84,13 @@ class EncoderLayer(nn.Module):
     dtype: DTypeLike = jnp.float32
     emit: bool = False
     gated_bias: bool = False
+    layer_scale: bool = False
+
+    def _scaled(self, y: Array, name: str) -> Array:
+        if not self.layer_scale:
+            return y
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        return y * jnp.asarray(self.param(name, ones, y.shape[-1:]), y.dtype)
 
     @nn.compact
     def __call__(
@@ -96,12 +104,13 @@ class EncoderLayer(nn.Module):
         feed_forward = FeedForward(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         attention_norm, mlp_norm = norm(name="attention_norm"), norm(name="mlp_norm")
         bias = position_bias
-        if self.gated_bias:
+        if self.gated_bias and position_bias is not None:
             y = attention_norm(x) if self.pre_norm else x
             bias = PositionGate(self.num_heads, self.dtype, name="gate")(y) * position_bias
         if self.pre_norm:
-            x = x + attention(attention_norm(x), mask, bias, valid_first=True)
-            x = x + feed_forward(mlp_norm(x))
+            y = attention(attention_norm(x), mask, bias, valid_first=True)
+            x = x + self._scaled(y, "attention_scale")
+            x = x + self._scaled(feed_forward(mlp_norm(x)), "mlp_scale")
         else:
             x = attention_norm(x + attention(x, mask, bias, valid_first=True))
             x = mlp_norm(x + feed_forward(x))
@@ -123,6 +132,7 @@ class EncoderStack(nn.Module):
     pre_norm: bool = False
     dtype: DTypeLike = jnp.float32
     gated_bias: bool = False
+    layer_scale: bool = False
 
     @nn.compact
     def __call__(
@@ -159,6 +169,7 @@ class EncoderStack(nn.Module):
             self.dtype,
             every_layer,
             self.gated_bias,
+            self.layer_scale,
             name="layers",
         )(x.astype(self.dtype), mask, position_bias)
         return last if every is None else every
