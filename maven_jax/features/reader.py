@@ -20,6 +20,7 @@ from maven_jax.features.per_frame import FeatureStream, on_frames
 from maven_jax.features.text import BertEncoder, HeldWordStream, TextEncoder, WordStream
 from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.features.waveform import AudioEncoder
+from maven_jax.features.whisper import WhisperEncoder
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
 from maven_jax.media.recording import Recording
@@ -44,12 +45,14 @@ KINDS: dict[str, dict[str, type]] = {
         "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
         "r2plus1d": ClipEncoder,
+        "videomae": ClipEncoder,
         "crops": RawCrops,
     },
     "audio": {
         "hubert": AudioEncoder,
         "wav2vec2": AudioEncoder,
         "wavlm": AudioEncoder,
+        "whisper": WhisperEncoder,
         "vggish": VggishEncoder,
         "tsav_resnet18": TsavAudioEncoder,
         "log_mel": RawMel,
