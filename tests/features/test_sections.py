@@ -1,5 +1,7 @@
 """Sections of encoders by kind and by published name, from the command line."""
 
+import importlib.util
+
 import pytest
 
 from data_prep import prepare
@@ -27,7 +29,7 @@ def test_a_kind_brings_its_own_keys():
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", KINDS)
 def test_small_ones_of_every_kind_open(modality):
-    for kind in KINDS[modality]:
+    for kind in KINDS[modality].keys() - {"opensmile"}:  # an extra
         encoders = overridden("tiny", f"--encoders.{modality}.kind={kind}")
         (encoder,) = open_encoders(encoders, (modality,), 1).present().values()
         assert encoder.dim > 1
@@ -67,6 +69,13 @@ def test_all_sources_are_looked_at_before_any_is_loaded(argument, message, tmp_p
     with pytest.raises(UserError, match=message):
         open_encoders(overridden("tiny", argument), ("visual", "audio", "text"), 1)
     assert "per frame" not in capsys.readouterr().err
+
+
+def test_opensmile_is_an_extra():
+    if importlib.util.find_spec("opensmile") is not None:
+        pytest.skip("it is installed")
+    with pytest.raises(UserError, match="needs the package of that name: pip install opensmile"):
+        open_encoders(overridden("tiny", "--encoders.audio.kind=opensmile"), ("audio",), 1)
 
 
 def test_prepare_takes_them(tmp_path):

@@ -49,9 +49,12 @@ def get_config(arg: str = "") -> ConfigDict:
     """The section of a kind, of a kind's small variant (`KIND:tiny`), or of published weights."""
     name, _, size = arg.partition(":")
     recipes.check_arg(size, ("", "tiny"))
-    kind, changes = published(name, (*WAVEFORMS, "whisper", *ELSEWHERE), NAMED)
+    kind, changes = published(name, (*WAVEFORMS, "whisper", *ELSEWHERE, "opensmile"), NAMED)
     if kind in ELSEWHERE:
         return recipes.load(ELSEWHERE[kind][size == "tiny"], group="encoders").audio
+    if kind == "opensmile":
+        # 25 channels at 100 Hz; an extra with a licence of its own (docs/encoders.md).
+        return ConfigDict({"kind": "opensmile", "feature_set": "eGeMAPSv02"})
     if kind == "whisper":
         return whisper(size == "tiny", changes)
     section = recipes.load("tiny" if size else "base", group="encoders").audio
