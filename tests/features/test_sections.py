@@ -23,6 +23,7 @@ def test_a_kind_brings_its_own_keys():
     assert text.source == "bert-base-uncased"
     audio = overridden("tiny", "--encoders.audio.kind", "wavlm", "--encoders.audio.seed=3").audio
     assert (audio.source, audio.seed, audio.model.num_buckets) == ("random", 3, 32)
+    assert overridden("rjca", "--encoders.text=roberta").text.source == "roberta-base"
     assert "summed_layers" not in overridden("rjcma", "--encoders.text.kind=roberta").text
 
 
