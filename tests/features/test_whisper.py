@@ -1,5 +1,6 @@
 """Whisper's encoder against transformers' pipeline: windows, and where their frames lie in time."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_parity_large(tmp_path):
     mel = np.random.default_rng(0).normal(size=(1, 80, 3000)).astype(np.float32)
     with torch.no_grad():
         expected = model(torch.tensor(mel)).last_hidden_state.numpy()
-    found = encoder.module.apply(encoder.variables, mel.transpose(0, 2, 1))
+    found = encoder.module.apply(encoder.variables, jnp.asarray(mel.transpose(0, 2, 1)))
     difference = np.abs(np.asarray(found) - expected).max()
     print(f"Whisper medium: {difference:.1e}")
     assert difference < 1e-4
