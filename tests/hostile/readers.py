@@ -197,6 +197,12 @@ def read_packed(folder: Path) -> None:
         assert all(np.isfinite(tensors.read(name)).all() for name in tensors.shapes)
 
 
+def read_faces_network(folder: Path) -> None:
+    for path in (folder / "network.pt", folder / "network.onnx"):
+        loaded = load_encoder(path, kind="efficientnet", head=True)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(loaded.variables))
+
+
 # Runs
 
 
