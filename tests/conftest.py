@@ -10,6 +10,12 @@ import tempfile
 import jax
 import pytest
 
+# Most of the suite's time is compiling, and LLVM's optimiser half of that; what XLA does to a
+# program is the same without it. `XLA_FLAGS= pytest` runs what users run.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
 # The first process makes the folder; xdist's workers and the commands that tests start inherit it.
 _OWNED = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if _OWNED:

@@ -21,6 +21,7 @@ from maven_jax.features.device import Clock, DeviceFunction, DeviceTime, bucket_
 from maven_jax.features.image_preprocessor import ImagePreprocessor
 from maven_jax.features.visual import FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.media.crops import Crops
+from tests.support.processes import xla_flags
 
 
 def picture(seed):
@@ -284,7 +285,7 @@ np.save(sys.argv[2], np.concatenate([f for f, _ in blocks]))
 @pytest.mark.multiprocess
 def test_four_devices_give_what_one_gives(crops, tmp_path):
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": xla_flags(4),
         "JAX_PLATFORMS": "cpu",
     }
     out = tmp_path / "features.npy"
