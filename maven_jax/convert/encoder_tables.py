@@ -18,18 +18,22 @@ from maven_jax.convert.conversions import (
     CONV_2D,
     HEADS_IN,
     HEADS_OUT,
+    PER_HEAD,
     POSITIONS,
     SAME,
+    TOKEN,
     Conversion,
     Line,
     Shape,
     linear,
     norm,
 )
+from maven_jax.convert.efficientnet import efficientnet
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
+from maven_jax.encoders.vit import VitConfig
 
 
 def _attention(
@@ -79,6 +83,14 @@ def _hubert(c: HubertConfig) -> list[Line]:
         lines += [
             (f"{positional}.batch_norm.folded_scale", "positional_conv/batch_norm_scale", SAME),
             (f"{positional}.batch_norm.folded_bias", "positional_conv/batch_norm_bias", SAME),
+        ]
+    if c.num_buckets:
+        first = source.format(0)
+        gate = f"{source}.attention.gru_rel_pos"
+        lines += [
+            (f"{first}.attention.rel_attn_embed.weight", "relative_position_bias", SAME),
+            *linear(f"{gate}_linear", f"{target}/gate/projection"),
+            (f"{gate}_const", f"{target}/gate/reset_scale", PER_HEAD),
         ]
     return [
         *lines,
@@ -156,6 +168,46 @@ def _beit(c: BeitStack) -> list[Line]:
     ]
 
 
+def _vit(c: VitConfig) -> list[Line]:
+    source, target = "encoder.layer.{}", "encoder/layers"
+    lines = linear(
+        "embeddings.patch_embeddings.projection", "patch_embedding", CONV_2D, c.patch_bias
+    )
+    # CLIP's token has one axis, its positions are an embedding.
+    if c.norm_first:
+        lines += [
+            ("embeddings.cls_token", "cls_token", TOKEN),
+            ("embeddings.position_embeddings", "position_embedding", SAME),
+            *norm("first_norm", "first_norm"),
+        ]
+    else:
+        lines += [
+            ("embeddings.cls_token", "cls_token", POSITIONS),
+            ("embeddings.position_embeddings", "position_embedding", POSITIONS),
+        ]
+    if c.num_register_tokens:
+        lines += [("embeddings.register_tokens", "register_tokens", POSITIONS)]
+    if c.layer_scale:
+        lines += [
+            (f"{source}.layer_scale1.lambda1", f"{target}/attention_scale", SAME),
+            (f"{source}.layer_scale2.lambda1", f"{target}/mlp_scale", SAME),
+        ]
+    return [
+        *lines,
+        *norm("layernorm", "norm"),
+        *_attention(
+            f"{source}.attention.attention",
+            _BERT_NAMES,
+            f"{source}.attention.output.dense",
+            f"{target}/attention",
+        ),
+        *norm(f"{source}.layernorm_before", f"{target}/attention_norm"),
+        *norm(f"{source}.layernorm_after", f"{target}/mlp_norm"),
+        *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
+        *linear(f"{source}.output.dense", f"{target}/mlp/down"),
+    ]
+
+
 @dataclass(frozen=True)
 class Table:
     """How the checkpoints of a kind of encoder are read.
@@ -189,6 +241,32 @@ def _vision_renames(inner: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+# CLIP's and DINOv2's names for what ViT has.
+_CLIP_RENAMES = (
+    (r"^vision_model\.", ""),
+    (r"^embeddings\.class_embedding$", "embeddings.cls_token"),
+    (r"^embeddings\.patch_embedding\.", "embeddings.patch_embeddings.projection."),
+    (r"^embeddings\.position_embedding\.weight$", "embeddings.position_embeddings"),
+    (r"^pre_layrnorm\.", "first_norm."),
+    (r"^post_layernorm\.", "layernorm."),
+    (r"^encoder\.layers\.", "encoder.layer."),
+    (r"\.self_attn\.out_proj\.", ".attention.output.dense."),
+    *(
+        (rf"\.self_attn\.{theirs}_proj\.", f".attention.attention.{ours}.")
+        for theirs, ours in zip("qkv", ("query", "key", "value"))
+    ),
+    (r"\.layer_norm1\.", ".layernorm_before."),
+    (r"\.layer_norm2\.", ".layernorm_after."),
+    *_VISION_RENAMES[:2],
+)
+_VIT_RENAMES = (
+    *_vision_renames("attention"),
+    (r"^((?:\w+\.)?)layers\.", r"\1encoder.layer."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+)
+
+
 def _no_layers(config: Any, source: str) -> int:
     raise AssertionError(f"{source} counts layers")
 
@@ -205,29 +283,46 @@ TABLES: dict[str, Table] = {
             ),
         ),
     ),
-    "hubert": Table(
-        _hubert,
-        lambda c, source: (
-            len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
-        ),
-    ),
-    "roberta": Table(
-        _roberta,
-        lambda c, source: c.num_hidden_layers,
-        optional=("embeddings.token_type_embeddings.weight",),
-    ),
-    # The same names as RoBERTa's, which took them over.
-    "bert": Table(
-        _roberta,
-        lambda c, source: c.num_hidden_layers,
-        optional=("embeddings.token_type_embeddings.weight",),
-    ),
+    **{
+        kind: Table(
+            _hubert,
+            lambda c, source: (
+                len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
+            ),
+        )
+        for kind in ("hubert", "wav2vec2", "wavlm")
+    },
+    **{
+        kind: Table(
+            _vit,
+            lambda c, source: c.num_hidden_layers,
+            renames=_CLIP_RENAMES if kind.startswith("clip") else _VIT_RENAMES,
+        )
+        for kind in (
+            "vit",
+            "vit_mae",
+            "clip",
+            "clip_vision_model",
+            "dinov2",
+            "dinov2_with_registers",
+        )
+    },
+    # RoBERTa took over BERT's names.
+    **{
+        kind: Table(
+            _roberta,
+            lambda c, source: c.num_hidden_layers,
+            optional=("embeddings.token_type_embeddings.weight",),
+        )
+        for kind in ("roberta", "xlm-roberta", "bert")
+    },
     "beit": Table(
         _beit,
         lambda c, source: c.num_layers,
         renames=(*_vision_renames("attention"), (r"^((?:beit\.)?)layers\.", r"\1encoder.layer.")),
     ),
     "iresnet50": Table(iresnet50, _no_layers),
+    "efficientnet": Table(efficientnet, _no_layers),
     "vggish": Table(vggish, _no_layers),
     "r2plus1d": Table(r2plus1d, _no_layers),
     "audio_resnet18": Table(audio_resnet18, _no_layers),
