@@ -251,7 +251,7 @@ def test_two_people_are_followed_and_chosen(tmp_path):
     assert [(face.name, face.found.sum()) for face in everyone] == [("1", 29), ("2", 50)]
     with pytest.raises(UserError, match="there are 1 to 2"):
         choose(people, "3", 50)
-    with pytest.raises(UserError, match="largest, longest, all or a face's number"):
+    with pytest.raises(UserError, match="largest, longest, left, right, all or a face's number"):
         choose(people, "widest", 50)
 
 

@@ -71,7 +71,7 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "facebook/dinov2-large": ("dinov2", {}),
     "facebook/dinov2-with-registers-base": ("dinov2_with_registers", {}),
 }
-KINDS = ("swin", *VITS, "efficientnet", "iresnet50", "r2plus1d", "crops")
+KINDS = ("swin", *VITS, "efficientnet", "mini_xception", "iresnet50", "r2plus1d", "crops")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -83,6 +83,8 @@ def get_config(arg: str = "") -> ConfigDict:
         section = recipes.load(ELSEWHERE[kind][size == "tiny"], group="encoders").visual
     elif kind == "efficientnet":
         section = efficientnet(size == "tiny")
+    elif kind == "mini_xception":
+        section = mini_xception(size == "tiny")
     else:
         section = vit(kind, size == "tiny")
     # None of the files but state dicts leaves out a size.
@@ -111,6 +113,25 @@ def efficientnet(tiny: bool) -> ConfigDict:
             "head_dim": 64,
         }
     )
+    return section
+
+
+def mini_xception(tiny: bool) -> ConfigDict:
+    """Grey crops; the file is that of `maven-jax weights mini_xception`."""
+    section = ConfigDict(
+        {
+            "kind": "mini_xception",
+            "source": "random" if tiny else "weights/emotion_model.hdf5",
+            "dtype": "float32",
+            "batch_size": 64,
+            "batch_buckets": 3,
+            "resize": 64,
+            "crop": 64,
+            "output": "embedding",
+        }
+    )
+    if tiny:
+        section.update({"seed": 0, "model": {"stem_dims": (4, 4), "widths": (8, 16)}})
     return section
 
 
