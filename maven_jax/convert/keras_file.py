@@ -43,7 +43,9 @@ def read_keras(path: Path) -> Tensors:
     arrays: dict[str, np.ndarray] = {}
     try:
         with h5py.File(path, "r") as file:
-            for layer, leaf, dataset in _datasets(h5py, file.get("model_weights", file)):
+            is_inside = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
+            root = file["model_weights"] if is_inside else file
+            for layer, leaf, dataset in _datasets(h5py, root):
                 name, axes = _NAMES.get(leaf, (leaf, None))
                 if sum(a.size for a in arrays.values()) + dataset.size > _MOST_VALUES:
                     raise UserError(f"{path}: too large")

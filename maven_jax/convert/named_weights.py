@@ -107,13 +107,20 @@ def names() -> list[str]:
 def named(name: str) -> NamedWeights:
     """The weights of a recipe.
 
+    Args:
+        name: of a recipe in configs/affect, or a recipe of the user's own by its path.
+
     Raises:
         UserError: no such recipe, or one without weights.
     """
-    config = recipes.load(name, GROUP) if name in recipes.names(GROUP) else {}
+    try:
+        file, _ = recipes.find(name, GROUP)
+    except UserError:
+        raise UserError(f"no weights {name!r}{did_you_mean(name, names())}") from None
+    config = recipes.load(name, GROUP)
     if "weights" not in config:
-        raise UserError(f"no weights {name!r}{did_you_mean(name, names())}")
-    return _from_section(name, recipes.plain(config.weights))
+        raise UserError(f"{name}: has no weights of its own; known: {', '.join(names())}")
+    return _from_section(file.stem, recipes.plain(config.weights))
 
 
 def _from_section(name: str, section: Mapping[str, Any]) -> NamedWeights:
@@ -243,6 +250,8 @@ def take(weights: NamedWeights, path: Path) -> Path:
     Raises:
         UserError: a file is missing, or is another one than the recipe names.
     """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
     home = folder() / weights.name
     if not weights.files:
         return _take_hub_folder(weights, path, home)

@@ -33,8 +33,8 @@ class FaceSearch:
     """
 
     model: Path | None = None
-    smallest: float = SMALLEST_FACE
-    threshold: float | None = None
+    smallest: float | int = SMALLEST_FACE
+    threshold: float | int | None = None
     most: int = MOST_FACES
     every: int = 1
 

@@ -37,7 +37,7 @@ _MOST_PROPOSALS = 400
 # The third network needs so much around an earlier face to find it again after it has moved.
 _GROWN = 1.2
 
-Boxes = Float[np.ndarray, "n 4"]  # left, top, right, bottom
+Boxes = Float[np.ndarray, "_ 4"]  # left, top, right, bottom
 
 
 class MtcnnDetector:
@@ -76,7 +76,7 @@ class MtcnnDetector:
             faces = self._placed(pixels, np.concatenate([squares, others]))
         return by_size([_scaled(face, scale) for face in faces])
 
-    def _proposals(self, small: UInt8[np.ndarray, "h w 3"]) -> Boxes:
+    def _proposals(self, small: UInt8[np.ndarray, "_ _ 3"]) -> Boxes:
         """Squares that may hold a face, most likely first."""
         net, boxes, scores = self._nets[0], [], []
         least = max(self._smallest * len(small), _WINDOW)
@@ -100,7 +100,7 @@ class MtcnnDetector:
         best = _distinct(every, score, _SAME_FACE)[:_MOST_PROPOSALS]
         return _square(every[best])
 
-    def _refined(self, pixels: Float[np.ndarray, "w h 3"], boxes: Boxes) -> Boxes:
+    def _refined(self, pixels: Float[np.ndarray, "_ _ 3"], boxes: Boxes) -> Boxes:
         if not len(boxes):
             return boxes
         shift, share = self._run(1, pixels, boxes, ["dense_2", "softmax_1"])
@@ -108,7 +108,7 @@ class MtcnnDetector:
         moved = _moved(boxes[likely], shift[likely])
         return _square(moved[_distinct(moved, share[likely, 1], _SAME_FACE)])
 
-    def _placed(self, pixels: Float[np.ndarray, "w h 3"], boxes: Boxes) -> list[Face]:
+    def _placed(self, pixels: Float[np.ndarray, "_ _ 3"], boxes: Boxes) -> list[Face]:
         """The faces in some squares, with landmarks."""
         if not len(boxes):
             return []
@@ -128,7 +128,7 @@ class MtcnnDetector:
         return faces
 
     def _run(
-        self, stage: int, pixels: Float[np.ndarray, "w h 3"], boxes: Boxes, outputs: list[str]
+        self, stage: int, pixels: Float[np.ndarray, "_ _ 3"], boxes: Boxes, outputs: list[str]
     ) -> list[np.ndarray]:
         side = _SIDES[stage - 1]
         parts = np.stack([_part(pixels, box, side) for box in boxes])
@@ -137,7 +137,7 @@ class MtcnnDetector:
 
 
 def _part(
-    pixels: Float[np.ndarray, "w h 3"], box: Float[np.ndarray, "4"], side: int
+    pixels: Float[np.ndarray, "_ _ 3"], box: Float[np.ndarray, "4"], side: int
 ) -> Float[np.ndarray, "side side 3"]:
     """The pixels of a box, grey (0) beyond the picture, scaled to a square."""
     left, top, right, bottom = np.rint(box).astype(int)
@@ -153,7 +153,7 @@ def _part(
     return cv2.resize(inside, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def _moved(boxes: Boxes, shift: Float[np.ndarray, "n 4"]) -> Boxes:
+def _moved(boxes: Boxes, shift: Boxes) -> Boxes:
     sides = boxes[:, 2:] - boxes[:, :2]
     return boxes + shift * np.concatenate([sides, sides], 1)
 
@@ -165,7 +165,7 @@ def _square(boxes: Boxes, factor: float | int = 1.0) -> Boxes:
     return np.concatenate([middle - half, middle + half], 1)
 
 
-def _distinct(boxes: Boxes, scores: Float[np.ndarray, "n"], share: float | int) -> np.ndarray:
+def _distinct(boxes: Boxes, scores: Float[np.ndarray, "_"], share: float | int) -> np.ndarray:
     """Indices of the boxes that no better one covers, best first."""
     sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
     if not len(sizes):

@@ -74,7 +74,7 @@ class Tracker:
         times_s: of all pictures of the video.
     """
 
-    def __init__(self, times_s: Sequence[float] | np.ndarray = ()) -> None:
+    def __init__(self, times_s: Sequence[float | int] | np.ndarray = ()) -> None:
         self._times = np.asarray(times_s, np.float64)
         gaps = np.diff(self._times)
         self._interval_s = float(np.median(gaps)) if len(gaps) else 0.0

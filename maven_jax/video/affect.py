@@ -50,7 +50,7 @@ class AffectModel:
 
     weights: NamedWeights
     to_va: ClassMap | DimensionMap
-    reliability: tuple[float, float]
+    reliability: tuple[float | int, float | int]
 
 
 class AffectModels:
@@ -64,7 +64,9 @@ class AffectModels:
 
     label = LABEL
 
-    def __init__(self, source: str, models: Mapping[str, AffectModel], smooth_s: Sequence[float]):
+    def __init__(
+        self, source: str, models: Mapping[str, AffectModel], smooth_s: Sequence[float | int]
+    ):
         self.source, self.models, self._smooth_s = source, dict(models), tuple(smooth_s)
 
     @property
@@ -158,17 +160,20 @@ def load_affect(
         first = named_weights.named(config.fetch)
         say("no network of affect is on this machine:")
         say("\n".join(first.about()))
-        chosen = {_modality(config, first.name): (first, named_weights.fetch(first))}
+        modality = _modality(config, config.fetch)
+        chosen = {modality: (config.fetch, first, named_weights.fetch(first))}
     sections, models = ConfigDict(), dict[str, AffectModel]()
     for modality in MODALITIES:
         if modality in chosen:
-            weights, place = chosen[modality]
-            recipe = recipes.load(weights.name, _GROUP)
+            recipe_name, weights, place = chosen[modality]
+            recipe = recipes.load(recipe_name, _GROUP)
             sections[modality] = recipe.encoder
             sections[modality].source = str(named_weights.file_of(weights, place))
             models[modality] = AffectModel(
                 weights,
-                make_map(recipes.plain(recipe.map), config.places, f"{weights.name}.map"),
+                make_map(
+                    recipes.plain(recipe.map), recipes.plain(config.places), f"{weights.name}.map"
+                ),
                 _reliability(config, modality),
             )
         else:
@@ -185,8 +190,8 @@ def load_affect(
     return VideoPredictor(AffectModels(name, models, config.smooth_s), encoders)
 
 
-def _chosen(config: Any) -> dict[str, tuple[NamedWeights, Path]]:
-    """Of each modality, the first network whose weights are here, and where."""
+def _chosen(config: Any) -> dict[str, tuple[str, NamedWeights, Path]]:
+    """Of each modality, the first recipe whose weights are here, the weights, and where."""
     chosen = {}
     for modality, candidates in recipes.plain(config.models).items():
         if modality not in MODALITIES:
@@ -194,7 +199,7 @@ def _chosen(config: Any) -> dict[str, tuple[NamedWeights, Path]]:
         for name in candidates:
             weights = named_weights.named(name)
             if place := named_weights.find(weights):
-                chosen[modality] = (weights, place)
+                chosen[modality] = (name, weights, place)
                 break
     return chosen
 
@@ -206,7 +211,7 @@ def _modality(config: Any, name: str) -> str:
     raise UserError(f"affect.fetch {name!r}: none of affect.models")
 
 
-def _reliability(config: Any, modality: str) -> tuple[float, float]:
+def _reliability(config: Any, modality: str) -> tuple[float | int, float | int]:
     given = tuple(config.reliability.get(modality, ()))
     if len(given) != 2 or not all(0 < r <= 1 for r in given):
         raise UserError(

@@ -31,7 +31,9 @@ class ClassMap:
         UserError: a label without place, or a place outside of [-1, 1].
     """
 
-    def __init__(self, labels: Sequence[str], places: Mapping[str, Sequence[float]], recipe: str):
+    def __init__(
+        self, labels: Sequence[str], places: Mapping[str, Sequence[float | int]], recipe: str
+    ):
         for label in labels:
             place = places.get(label)
             if place is None:
@@ -59,7 +61,10 @@ class DimensionMap:
     """
 
     def __init__(
-        self, num_outputs: int, valence: Mapping[str, float], arousal: Mapping[str, float]
+        self,
+        num_outputs: int,
+        valence: Mapping[str, float | int],
+        arousal: Mapping[str, float | int],
     ):
         self.num_outputs = num_outputs
         given = (valence, arousal)
@@ -74,7 +79,7 @@ class DimensionMap:
 
 
 def make_map(
-    section: Mapping[str, Any], places: Mapping[str, Sequence[float]], where: str
+    section: Mapping[str, Any], places: Mapping[str, Sequence[float | int]], where: str
 ) -> ClassMap | DimensionMap:
     """The map of a recipe's section.
 

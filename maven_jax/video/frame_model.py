@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,6 +12,7 @@ from maven_jax.store.schema import VideoEntry
 from maven_jax.video.live_frames import LiveFrames
 
 
+@runtime_checkable
 class FrameModel(Protocol):
     """A trained model, or published ones side by side."""
 

@@ -1,0 +1,157 @@
+"""Published networks without a checkpoint: their maps, their sum, and a whole prediction."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from data_prep.synth.plan import plan_corpus
+from data_prep.synth.scene import direct, draw_frame
+from maven_jax import recipes
+from maven_jax.__main__ import main
+from maven_jax.convert.named_weights import named, take
+from maven_jax.encoders.mini_xception import MiniXceptionConfig
+from maven_jax.errors import UserError
+from maven_jax.video.affect import LABEL, load_affect
+from maven_jax.video.affect_maps import ClassMap, DimensionMap, combined
+from tests.encoders.test_mini_xception import write_keras
+from tests.support import corpora
+
+PLACES = {"happy": (0.8, 0.5), "sad": (-0.6, -0.3), "neutral": (0.0, 0.0)}
+
+
+def test_classes_lie_between_their_places_by_their_probabilities():
+    to_va = ClassMap(("sad", "neutral", "happy"), PLACES, "net")
+    logits = np.log(np.array([[1.0, 1e-9, 1e-9], [0.25, 0.25, 0.5]], np.float32)) + 7
+    expected = [[-0.6, -0.3], [-0.25 * 0.6 + 0.4, -0.25 * 0.3 + 0.25]]
+    np.testing.assert_allclose(to_va(logits), expected, atol=1e-6)
+    with pytest.raises(UserError, match="'angry' has no place"):
+        ClassMap(("angry",), PLACES, "net")
+    with pytest.raises(UserError, match=r"places\.sad"):
+        ClassMap(("sad",), {"sad": (-2.0, 0.0)}, "net")
+
+
+def test_dimensions_are_scaled_and_stay_in_the_square():
+    ours = {"output": 2, "scale": 2.0, "offset": -1.0}
+    to_va = DimensionMap(3, ours, ours | {"output": 0})
+    outputs = np.array([[0.5, 9.0, 0.75], [1.2, 9.0, 0.0]], np.float32)
+    np.testing.assert_allclose(to_va(outputs), [[0.5, 0.0], [-1.0, 1.0]], atol=1e-6)
+
+
+def test_what_is_observed_counts_by_its_reliability_for_each_dimension():
+    values = np.array([[[0.8, 0.0]] * 3, [[0.0, 0.6]] * 3], np.float32)
+    masks = np.array([[True, True, False], [True, False, False]])
+    reliability = np.array([[0.6, 0.2], [0.2, 0.6]], np.float32)
+    expected = [[0.6, 0.45], [0.8, 0.0], [0.0, 0.0]]
+    np.testing.assert_allclose(combined(values, masks, reliability), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", recipes.names("affect"))
+def test_every_recipe_names_places_or_outputs_that_there_are(name):
+    recipe = recipes.load(name, "affect")
+    if "map" in recipe and recipe.map.kind == "classes":
+        assert set(recipe.map.labels) <= set(recipes.load("default", "affect").places)
+    for models in recipe.get("models", {}).values():
+        assert all("weights" in recipes.load(model, "affect") for model in models)
+
+
+@pytest.fixture(scope="module")
+def own_recipes(tmp_path_factory):
+    """A set whose first network is a small one with random weights, in a Keras file."""
+    folder = tmp_path_factory.mktemp("recipes")
+    sizes = {"image_size": 20, "stem_dims": (4, 4), "widths": (8,)}
+    write_keras(folder / "net.hdf5", MiniXceptionConfig(**sizes), seed=3)
+    (folder / "net.py").write_text(
+        "from maven_jax import recipes\n"
+        "def get_config(arg=''):\n"
+        "    c = recipes.load('mini_xception', 'affect')\n"
+        f"    c.encoder.update({{'resize': 20, 'crop': 20, 'batch_buckets': 1, 'batch_size': 8}})\n"
+        f"    with c.unlocked(): c.encoder.model = {sizes!r}\n"
+        "    c.weights.files.hdf5.sha256 = ''\n"
+        "    c.weights.files.hdf5.bytes = 0\n"
+        "    c.weights.package = ''\n"
+        "    return c\n"
+    )
+    (folder / "set.py").write_text(
+        "from maven_jax import recipes\n"
+        "def get_config(arg=''):\n"
+        "    c = recipes.load('default', 'affect')\n"
+        f"    c.models.visual = ({str(folder / 'net.py')!r}, 'mini_xception')\n"
+        "    return c\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def taken(own_recipes, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAVEN_JAX_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+    take(named(str(own_recipes / "net.py")), own_recipes / "net.hdf5")
+    return own_recipes / "set.py"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Twelve pictures of a drawn face."""
+    media = next(m for m in plan_corpus(8, 0) if len(m.cast) == 1)
+    scene = direct(media, 1.0, 0)
+    shots = scene.shots(np.arange(12) / 25)
+    images = [draw_frame(scene, shots, i, np.zeros(1, bool))[:, :, ::-1] for i in range(12)]
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    corpora.write_video(path, frames=12, fps=25, images=[np.ascontiguousarray(i) for i in images])
+    return path
+
+
+def test_a_clip_is_predicted_without_checkpoint_and_every_output_says_how(
+    taken, clip, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(clip), "--affect", str(taken), "--html", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert LABEL in said
+    assert "FER-2013" in said
+    assert "`maven-jax weights audeering`" in said
+    with open("predicted/clip.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert {row["label"] for row in rows} == {LABEL}
+    assert all(-1 <= float(row[d]) <= 1 for row in rows for d in ("valence", "arousal"))
+    record = json.loads((tmp_path / "predicted" / "clip.json").read_text())
+    (published,) = record["published"]
+    assert (published["modality"], published["licence"]) == ("visual", "MIT")
+    assert record["label"] == LABEL
+    page = (tmp_path / "predicted" / "clip.html").read_text()
+    assert LABEL.capitalize() in page
+    assert "FER-2013" in page
+    assert "mean nothing" not in page
+
+
+def test_the_table_of_places_is_the_users_to_change(taken, clip):
+    rows = {}
+    for arousal in (-0.5, 0.5):
+        places = [
+            f"--affect.places.{name}=0.1,{arousal}" for name in recipes.load(str(taken)).places
+        ]
+        found = load_affect(str(taken), overrides=places, workers=1).predict(clip)
+        seen = found.observed["visual"]
+        rows[arousal] = found.va[seen]
+        np.testing.assert_allclose(found.va[seen, 0], 0.1, atol=1e-3)
+    np.testing.assert_allclose(rows[0.5][:, 1], -rows[-0.5][:, 1], atol=1e-3)
+    with pytest.raises(UserError, match="expected two numbers above 0"):
+        load_affect(str(taken), overrides=["--affect.reliability.visual=0,1"])
+
+
+def test_without_any_weights_the_smallest_are_asked_for_unless_that_is_forbidden(
+    own_recipes, tmp_path, monkeypatch, capsys
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("MAVEN_JAX_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
+        load_affect(str(own_recipes / "set.py"))
+    assert "licence: MIT" in capsys.readouterr().out
