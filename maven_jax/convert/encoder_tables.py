@@ -22,6 +22,7 @@ from maven_jax.convert.backbone_tables import (
 from maven_jax.convert.conversions import (
     CONV_1D,
     CONV_2D,
+    CONV_3D,
     HEADS_IN,
     HEADS_OUT,
     PER_HEAD,
@@ -39,7 +40,9 @@ from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
+from maven_jax.encoders.videomae import VideoMaeConfig
 from maven_jax.encoders.vit import VitConfig
+from maven_jax.encoders.whisper import WhisperConfig
 
 
 def _attention(
@@ -116,6 +119,27 @@ def _hubert(c: HubertConfig) -> list[Line]:
     ]
 
 
+def _whisper(c: WhisperConfig) -> list[Line]:
+    source, target = "layers.{}", "encoder/layers"
+    return [
+        *linear("conv1", "conv1", CONV_1D),
+        *linear("conv2", "conv2", CONV_1D),
+        ("embed_positions.weight", "position_embedding", SAME),
+        *_attention(
+            f"{source}.self_attn",
+            ("q_proj", "k_proj", "v_proj"),
+            f"{source}.self_attn.out_proj",
+            f"{target}/attention",
+            (True, False, True),
+        ),
+        *norm(f"{source}.self_attn_layer_norm", f"{target}/attention_norm"),
+        *linear(f"{source}.fc1", f"{target}/mlp/up"),
+        *linear(f"{source}.fc2", f"{target}/mlp/down"),
+        *norm(f"{source}.final_layer_norm", f"{target}/mlp_norm"),
+        *norm("layer_norm", "norm"),
+    ]
+
+
 def _swin(c: SwinConfig) -> list[Line]:
     lines = [
         *linear("embeddings.patch_embeddings.projection", "patch_embedding", CONV_2D),
@@ -158,20 +182,7 @@ def _beit(c: BeitStack) -> list[Line]:
             (f"{source}.lambda_1", f"{target}/attention_scale", SAME),
             (f"{source}.lambda_2", f"{target}/mlp_scale", SAME),
         ]
-    return [
-        *lines,
-        *_attention(
-            f"{source}.attention.attention",
-            _BERT_NAMES,
-            f"{source}.attention.output.dense",
-            f"{target}/attention",
-            (True, False, True),
-        ),
-        *norm(f"{source}.layernorm_before", f"{target}/attention_norm"),
-        *norm(f"{source}.layernorm_after", f"{target}/mlp_norm"),
-        *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
-        *linear(f"{source}.output.dense", f"{target}/mlp/down"),
-    ]
+    return [*lines, *_vit_layers(source, target, key_bias=False)]
 
 
 def _vit(c: VitConfig) -> list[Line]:
@@ -198,14 +209,23 @@ def _vit(c: VitConfig) -> list[Line]:
             (f"{source}.layer_scale1.lambda1", f"{target}/attention_scale", SAME),
             (f"{source}.layer_scale2.lambda1", f"{target}/mlp_scale", SAME),
         ]
+    return [*lines, *norm("layernorm", "norm"), *_vit_layers(source, target)]
+
+
+def _videomae(c: VideoMaeConfig) -> list[Line]:
+    lines = linear("embeddings.patch_embeddings.projection", "patch_embedding", CONV_3D)
+    lines += [] if c.use_mean_pooling else norm("layernorm", "norm")
+    return [*lines, *_vit_layers("encoder.layer.{}", "encoder/layers", key_bias=False)]
+
+
+def _vit_layers(source: str, target: str, key_bias: bool = True) -> list[Line]:
     return [
-        *lines,
-        *norm("layernorm", "norm"),
         *_attention(
             f"{source}.attention.attention",
             _BERT_NAMES,
             f"{source}.attention.output.dense",
             f"{target}/attention",
+            (True, key_bias, True),
         ),
         *norm(f"{source}.layernorm_before", f"{target}/attention_norm"),
         *norm(f"{source}.layernorm_after", f"{target}/mlp_norm"),
@@ -313,6 +333,16 @@ TABLES: dict[str, Table] = {
             "dinov2_with_registers",
         )
     },
+    "videomae": Table(
+        _videomae,
+        lambda c, source: c.num_hidden_layers,
+        renames=(
+            *_VIT_RENAMES,
+            (r"\.attention\.q_bias$", ".attention.query.bias"),
+            (r"\.attention\.v_bias$", ".attention.value.bias"),
+        ),
+    ),
+    "whisper": Table(_whisper, lambda c, source: c.encoder_layers),
     # RoBERTa took over BERT's names.
     **{
         kind: Table(

@@ -23,6 +23,7 @@ from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
 from maven_jax.encoders.swin import Swin, SwinConfig
 from maven_jax.encoders.vggish import Vggish, VggishConfig
+from maven_jax.encoders.videomae import VideoMae, VideoMaeConfig
 from maven_jax.encoders.vit import (
     ClipConfig,
     Dinov2Config,
@@ -30,6 +31,7 @@ from maven_jax.encoders.vit import (
     Vit,
     VitConfig,
 )
+from maven_jax.encoders.whisper import Whisper, WhisperConfig
 from maven_jax.errors import UserError
 
 # The largest encoders that features were ever made with have a tenth of it.
@@ -109,9 +111,16 @@ KINDS: dict[str, Kind] = {
     "clip_vision_model": Kind(ClipConfig.from_hf, Vit, _image, True),
     "dinov2": Kind(Dinov2Config.from_hf, Vit, _image, True),
     "dinov2_with_registers": Kind(Dinov2RegistersConfig.from_hf, Vit, _image, True),
+    "videomae": Kind(
+        VideoMaeConfig.from_hf,
+        VideoMae,
+        lambda c: _floats(c.num_frames, c.image_size, c.image_size, c.num_channels),
+        True,
+    ),
     "hubert": Kind(HubertConfig.from_hf, Hubert, _wave, True),
     "wav2vec2": Kind(HubertConfig.from_hf, Hubert, _wave, True),
     "wavlm": Kind(WavlmConfig.from_hf, Hubert, _wave, True),
+    "whisper": Kind(WhisperConfig.from_hf, Whisper, lambda c: _floats(2, c.num_mel_bins), True),
     "roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),

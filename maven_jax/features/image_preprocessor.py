@@ -105,6 +105,7 @@ def _edge(size: Any, crop: tuple[int, int] | None) -> int | None:
     edge = size["shortest_edge"]
     if crop is None or not isinstance(edge, int) or not max(crop) <= edge <= _MOST_PIXELS:
         raise UserError(
-            f"image processor resizes to {dict(size)} and crops {crop}: expected a crop within it"
+            f"image processor resizes to {dict(size)} and crops {crop}: expected height and width, "
+            "or a crop within"
         )
     return edge

@@ -39,15 +39,18 @@ def _folder(loaded: LoadedEncoder, missing_key: str) -> Path:
 def read_preprocessor(
     loaded: LoadedEncoder, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The settings of an encoder's pre-processing: `given`, or the file beside its weights.
+    """The settings of an encoder's pre-processing: the file beside its weights, or `given`.
+
+    A random encoder has no files, and published weights that have one are never fed otherwise.
 
     Raises:
-        UserError: there is no such file, or it is damaged.
+        UserError: there is neither, or the file is damaged.
     """
-    if given is not None:
+    name = "preprocessor_config.json"
+    has_file = loaded.folder is not None and (loaded.folder / name).is_file()
+    if given is not None and not has_file:
         return dict(given)
-    path = _folder(loaded, "a preprocessor") / "preprocessor_config.json"
-    return read_json(path, "how inputs are pre-processed")
+    return read_json(_folder(loaded, "a preprocessor") / name, "how inputs are pre-processed")
 
 
 def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:

@@ -17,10 +17,12 @@ from maven_jax.features.device import Clock
 from maven_jax.features.grey_faces import GreyFaceEncoder
 from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
 from maven_jax.features.model_files import check_source
+from maven_jax.features.opensmile import OpenSmile
 from maven_jax.features.per_frame import FeatureStream, on_frames
 from maven_jax.features.text import BertEncoder, HeldWordStream, TextEncoder, WordStream
 from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.features.waveform import AudioEncoder
+from maven_jax.features.whisper import WhisperEncoder
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
 from maven_jax.media.recording import Recording
@@ -46,15 +48,18 @@ KINDS: dict[str, dict[str, type]] = {
         "iresnet50": FaceEncoder,
         "mini_xception": GreyFaceEncoder,
         "r2plus1d": ClipEncoder,
+        "videomae": ClipEncoder,
         "crops": RawCrops,
     },
     "audio": {
         "hubert": AudioEncoder,
         "wav2vec2": AudioEncoder,
         "wavlm": AudioEncoder,
+        "whisper": WhisperEncoder,
         "vggish": VggishEncoder,
         "tsav_resnet18": TsavAudioEncoder,
         "log_mel": RawMel,
+        "opensmile": OpenSmile,
     },
     "text": {"roberta": TextEncoder, "xlm-roberta": TextEncoder, "bert": BertEncoder},
 }
@@ -65,7 +70,7 @@ class Encoders:
     """An encoder for each modality to encode, None for the others."""
 
     visual: CropEncoder | ClipEncoder | RawCrops | None
-    audio: AudioEncoder | MelEncoder | RawMel | None
+    audio: AudioEncoder | MelEncoder | RawMel | OpenSmile | None
     text: TextEncoder | None
 
     def present(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def override(encoders: ConfigDict, arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: an unknown name, kind or key, a value of the wrong type.
     """
+    modalities = recipes.names(f"{_GROUP}/sections")
     taken, rest = [], []
     words = list(arguments)
     while words:
@@ -37,9 +38,7 @@ def override(encoders: ConfigDict, arguments: Sequence[str]) -> list[str]:
             value = words.pop(0)
             equals = "="
         parts = key.removeprefix(f"--{_GROUP}.").split(".")
-        is_section = key.startswith(f"--{_GROUP}.") and isinstance(
-            encoders.get(parts[0]), ConfigDict
-        )
+        is_section = key.startswith(f"--{_GROUP}.") and parts[0] in modalities
         if is_section and value and parts[1:] in ([], ["kind"]):
             _take(encoders, parts[0], value)
             taken.append(f"{'.'.join(parts)}={value}")
@@ -76,11 +75,12 @@ def published(
 
 
 def _take(encoders: ConfigDict, modality: str, name: str) -> None:
-    old: Any = encoders[modality]
+    old: Any = encoders.get(modality, {})
     if old.get("kind") == name:
         return
     size = ":tiny" if old.get("source") == _RANDOM and "/" not in name else ""
     new = recipes.load(f"sections/{modality}:{name}{size}", group=_GROUP)
     if "dtype" in old and "dtype" in new:
         new.dtype = old.dtype
-    encoders[modality] = new
+    with encoders.unlocked():
+        encoders[modality] = new

@@ -184,9 +184,9 @@ class TextEncoder:
         """
         loaded = open_encoder(kind, source, dtype, seed, model, output)
         self._tokenizer = (
-            read_tokenizer(loaded)
-            if tokenizer_words is None
-            else lexicon_tokenizer(tokenizer_words)
+            lexicon_tokenizer(tokenizer_words)
+            if loaded.untrained and tokenizer_words is not None
+            else read_tokenizer(loaded)
         )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -74,6 +74,7 @@ class EncoderLayer(nn.Module):
         emit: hand the output to a scan's stack too.
         gated_bias: scale the position bias by a `PositionGate` of this layer's own.
         layer_scale: a learned factor for each channel of what the two parts add.
+        key_bias: whether the key projection has a bias.
     """
 
     num_heads: int
@@ -85,6 +86,7 @@ class EncoderLayer(nn.Module):
     emit: bool = False
     gated_bias: bool = False
     layer_scale: bool = False
+    key_bias: bool = True
 
     def _scaled(self, y: Array, name: str) -> Array:
         if not self.layer_scale:
@@ -100,7 +102,7 @@ class EncoderLayer(nn.Module):
         position_bias: Float[Array, "h t t"] | None = None,
     ):
         norm = partial(LayerNorm, self.norm_eps, self.dtype)
-        attention = SelfAttention(self.num_heads, dtype=self.dtype, name="attention")
+        attention = SelfAttention(self.num_heads, self.key_bias, dtype=self.dtype, name="attention")
         feed_forward = FeedForward(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         attention_norm, mlp_norm = norm(name="attention_norm"), norm(name="mlp_norm")
         bias = position_bias
@@ -133,6 +135,7 @@ class EncoderStack(nn.Module):
     dtype: DTypeLike = jnp.float32
     gated_bias: bool = False
     layer_scale: bool = False
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -170,6 +173,7 @@ class EncoderStack(nn.Module):
             every_layer,
             self.gated_bias,
             self.layer_scale,
+            self.key_bias,
             name="layers",
         )(x.astype(self.dtype), mask, position_bias)
         return last if every is None else every

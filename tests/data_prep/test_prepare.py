@@ -385,7 +385,9 @@ def test_a_kind_that_does_not_exist_is_named(root, tmp_path):
     with pytest.raises(UserError, match="did you mean 'iresnet50'"):
         prepare.prepare(root, tmp_path / "a", encoders, modalities=("visual",), workers=1)
     del encoders.text.kind
-    with pytest.raises(UserError, match=r"encoders\.text lacks kind, one of roberta, bert"):
+    with pytest.raises(
+        UserError, match=r"encoders\.text lacks kind, one of roberta, xlm-roberta, bert"
+    ):
         prepare.prepare(root, tmp_path / "a", encoders, modalities=("text",), workers=1)
 
 

@@ -18,7 +18,8 @@ from transformers import ViTImageProcessorPil
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock, DeviceFunction, DeviceTime, bucket_of, buckets
-from maven_jax.features.visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
+from maven_jax.features.image_preprocessor import ImagePreprocessor
+from maven_jax.features.visual import FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.media.crops import Crops
 
 
@@ -52,7 +53,7 @@ def test_preprocessing_equals_the_hugging_face_processor_bit_for_bit(resample, s
 
 def test_preprocessing_that_is_not_understood_is_refused():
     with pytest.raises(UserError, match="crop"):
-        ImagePreprocessor({"size": 56, "do_center_crop": True, "crop_size": 48})
+        ImagePreprocessor({"size": 48, "do_center_crop": True, "crop_size": 56})
     with pytest.raises(UserError, match="expected height and width"):
         ImagePreprocessor({"size": {"shortest_edge": 56}})
 
@@ -269,6 +270,7 @@ DEVICES = """
 import json, sys, numpy as np, jax
 from pathlib import Path
 from maven_jax.features.device import Clock
+from maven_jax.features.image_preprocessor import ImagePreprocessor
 from maven_jax.features.visual import VisualEncoder
 from maven_jax.media.crops import Crops
 assert len(jax.local_devices()) == 4

@@ -23,6 +23,7 @@ from maven_jax.runs.export import export
 from maven_jax.training.train import train
 from tests.support import corpora
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.reference_efficientnet import EfficientNet, onnx_bytes
 from tests.support.reference_maven import ReleasedMlp
 from tests.support.released import light, with_random_weights
 from tests.support.stores import write_small_store
@@ -154,6 +155,14 @@ def make_state(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     state = light(with_random_weights(ReleasedMlp()).state_dict())
     torch.save({"state_dict": state, "epoch": 3}, folder / "network.pth")
+
+
+def make_faces_network(folder: Path) -> None:
+    """A whole pickled module, and an export of it."""
+    folder.mkdir(exist_ok=True)
+    model = with_random_weights(EfficientNet((8, 12, 16, 20, 24, 28, 32), (1,) * 7, 8, True)).eval()
+    torch.save(model, folder / "network.pt")
+    (folder / "network.onnx").write_bytes(onnx_bytes(model))
 
 
 def _train(folder: Path) -> None:

@@ -55,6 +55,7 @@ KINDS: dict[str, Kind] = {
     "published_encoder": Kind(examples.make_published, "*", readers.read_published),
     "converted_encoder": Kind(examples.make_converted, "**/*", readers.read_converted),
     "state_dict": Kind(examples.make_state, "*", readers.read_state),
+    "faces_network": Kind(examples.make_faces_network, "*", readers.read_faces_network),
     "bundle": Kind(examples.make_bundle, "*", readers.read_model),
     "forged_bundle": Kind(examples.make_bundle, "*", readers.read_forged, readers.reseal),
     "checkpoint": Kind(examples.make_run, "checkpoints/**/*", readers.read_model),

@@ -191,6 +191,12 @@ def read_state(folder: Path) -> None:
     command("convert", "--model", "maven-mlp", "--input", path, "--out", folder / "out")
 
 
+def read_faces_network(folder: Path) -> None:
+    for path in (folder / "network.pt", folder / "network.onnx"):
+        loaded = load_encoder(path, kind="efficientnet", head=True)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(loaded.variables))
+
+
 # Runs
 
 

@@ -38,6 +38,10 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "microsoft/wavlm-base": ("wavlm", {}),
     "microsoft/wavlm-base-plus": ("wavlm", {}),
     "microsoft/wavlm-large": ("wavlm", {}),
+    "openai/whisper-base": ("whisper", {}),
+    "openai/whisper-small": ("whisper", {}),
+    "openai/whisper-medium": ("whisper", {}),
+    "openai/whisper-large-v3": ("whisper", {}),
 }
 
 
@@ -45,9 +49,14 @@ def get_config(arg: str = "") -> ConfigDict:
     """The section of a kind, of a kind's small variant (`KIND:tiny`), or of published weights."""
     name, _, size = arg.partition(":")
     recipes.check_arg(size, ("", "tiny"))
-    kind, changes = published(name, (*WAVEFORMS, *ELSEWHERE), NAMED)
+    kind, changes = published(name, (*WAVEFORMS, "whisper", *ELSEWHERE, "opensmile"), NAMED)
     if kind in ELSEWHERE:
         return recipes.load(ELSEWHERE[kind][size == "tiny"], group="encoders").audio
+    if kind == "opensmile":
+        # 25 channels at 100 Hz; an extra with a licence of its own (docs/encoders.md).
+        return ConfigDict({"kind": "opensmile", "feature_set": "eGeMAPSv02"})
+    if kind == "whisper":
+        return whisper(size == "tiny", changes)
     section = recipes.load("tiny" if size else "base", group="encoders").audio
     section.kind = kind
     if not size:
@@ -55,4 +64,31 @@ def get_config(arg: str = "") -> ConfigDict:
         section.update(changes)
     elif kind == "wavlm":
         section.model.update({"num_buckets": 32, "max_bucket_distance": 80})
+    return section
+
+
+def whisper(tiny: bool, changes: dict[str, Any]) -> ConfigDict:
+    """The encoder of Whisper, in its windows of 30 s."""
+    section = ConfigDict(
+        {
+            "kind": "whisper",
+            "source": "openai/whisper-base",
+            "dtype": "float32",
+            # Windows per call over all local devices.
+            "batch_size": 2,
+            "batch_buckets": 2,
+            "overlap_s": 5.0,
+        }
+    )
+    if tiny:
+        sizes = {
+            "d_model": 64,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 128,
+            "max_source_positions": 500,
+        }
+        section.update({"source": "random", "seed": 0, "model": sizes, "overlap_s": 2.0})
+        section.preprocessor = ConfigDict({"sampling_rate": 16000, "feature_size": 80})
+    section.update(changes)
     return section

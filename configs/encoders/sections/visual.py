@@ -70,8 +70,19 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "facebook/dinov2-base": ("dinov2", {}),
     "facebook/dinov2-large": ("dinov2", {}),
     "facebook/dinov2-with-registers-base": ("dinov2_with_registers", {}),
+    "MCG-NJU/videomae-base": ("videomae", {}),
+    "MCG-NJU/videomae-base-finetuned-kinetics": ("videomae", {}),
 }
-KINDS = ("swin", *VITS, "efficientnet", "mini_xception", "iresnet50", "r2plus1d", "crops")
+KINDS = (
+    "swin",
+    *VITS,
+    "efficientnet",
+    "mini_xception",
+    "iresnet50",
+    "r2plus1d",
+    "videomae",
+    "crops",
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -81,6 +92,8 @@ def get_config(arg: str = "") -> ConfigDict:
     kind, changes = published(name, KINDS, FILES | HUB)
     if kind in ELSEWHERE:
         section = recipes.load(ELSEWHERE[kind][size == "tiny"], group="encoders").visual
+    elif kind == "videomae":
+        section = videomae(size == "tiny")
     elif kind == "efficientnet":
         section = efficientnet(size == "tiny")
     elif kind == "mini_xception":
@@ -132,6 +145,26 @@ def mini_xception(tiny: bool) -> ConfigDict:
     )
     if tiny:
         section.update({"seed": 0, "model": {"stem_dims": (4, 4), "widths": (8, 16)}})
+    return section
+
+
+def videomae(tiny: bool) -> ConfigDict:
+    """A clip of 16 crops for each frame: eight times the tokens of a ViT's crop."""
+    section = recipes.load("rjca:tiny" if tiny else "rjca", group="encoders").visual
+    section.update({"kind": "videomae", **IMAGENET})
+    if tiny:
+        sizes = {
+            "image_size": 32,
+            "patch_size": 16,
+            "num_frames": 4,
+            "hidden_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+        }
+        section.model = ConfigDict(sizes)
+    else:
+        section.update({"source": "MCG-NJU/videomae-base", "batch_size": 4})
     return section
 
 
