@@ -17,8 +17,8 @@ from maven_jax.encoders.mini_xception import MiniXceptionConfig
 from maven_jax.errors import UserError
 from maven_jax.video.affect import LABEL, load_affect
 from maven_jax.video.affect_maps import ClassMap, DimensionMap, combined
-from tests.encoders.test_mini_xception import write_keras
 from tests.support import corpora
+from tests.support.reference_mini_xception import write_keras
 
 PLACES = {"happy": (0.8, 0.5), "sad": (-0.6, -0.3), "neutral": (0.0, 0.0)}
 
