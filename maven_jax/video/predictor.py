@@ -189,9 +189,11 @@ class VideoPredictor:
         }
         if not any(present.get(name) for name in self.modalities):
             has = ", ".join(name for name in present if present[name]) or "nothing"
+            hint = "; `maven-jax weights` lists networks for the rest"
+            hint = hint if self._frames.published else ""
             raise UserError(
                 f"{recording.source}: has {has}, and the model of {self._frames.source} takes "
-                f"{', '.join(self.modalities)}"
+                f"{', '.join(self.modalities)}{hint}"
             )
 
     def _predict_face(

@@ -7,18 +7,28 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from data_prep.synth.plan import plan_corpus
 from data_prep.synth.scene import direct, draw_frame
+from data_prep.synth.words import LEXICON
 from maven_jax import recipes
 from maven_jax.__main__ import main
 from maven_jax.convert.named_weights import named, take
 from maven_jax.encoders.mini_xception import MiniXceptionConfig
 from maven_jax.errors import UserError
+from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
+from maven_jax.media.frame_times import probe
+from maven_jax.media.pictures import pictures
 from maven_jax.video.affect import LABEL, load_affect
 from maven_jax.video.affect_maps import ClassMap, DimensionMap, combined
+from tests.features.test_heads import WAVE, Regression
+from tests.features.test_parity import save
 from tests.support import corpora
+from tests.support.reference_efficientnet import EfficientNet
 from tests.support.reference_mini_xception import write_keras
+from tests.support.released import with_random_weights
 
 PLACES = {"happy": (0.8, 0.5), "sad": (-0.6, -0.3), "neutral": (0.0, 0.0)}
 
@@ -155,3 +165,48 @@ def test_without_any_weights_the_smallest_are_asked_for_unless_that_is_forbidden
     with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
         load_affect(str(own_recipes / "set.py"))
     assert "licence: MIT" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_face_voice_and_words_together_by_the_recipes_of_published_networks(
+    clip, tmp_path, monkeypatch
+):
+    """Small networks with random weights in the files that the published ones come in."""
+    monkeypatch.setenv("MAVEN_JAX_WEIGHTS", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    face = EfficientNet((8, 12, 16, 20, 24, 28, 32), (1,) * 7, 10, True)
+    torch.save(with_random_weights(face).eval(), tmp_path / "face.pt")
+    take(named("emotieffnet"), tmp_path / "face.pt")
+    save(Regression(transformers.Wav2Vec2Config(**WAVE)), tmp_path / "voice")
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path / "voice")
+    take(named("audeering"), tmp_path / "voice")
+    tokenizer = lexicon_tokenizer(LEXICON)
+    config = transformers.RobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        num_labels=7,
+    )
+    save(transformers.RobertaForSequenceClassification(config), tmp_path / "words")
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    ).save_pretrained(tmp_path / "words")
+    take(named("distilroberta"), tmp_path / "words")
+    images = [image for _, image in pictures(clip, probe(clip))]
+    corpora.write_video(tmp_path / "c.mp4", frames=12, fps=25, sound_s=0.48, images=images)
+    (tmp_path / "words.txt").write_text("[0.10s - 0.40s] good day\n")
+    predictor = load_affect(workers=1)
+    assert predictor.modalities == ("visual", "audio", "text")
+    found = predictor.predict(
+        tmp_path / "c.mp4", transcript=tmp_path / "words.txt", contributions=True
+    )
+    assert [p["licence"] for p in found.published][1] == "CC BY-NC-SA 4.0"
+    assert all(mask.any() for mask in found.observed.values())
+    shown = np.any(list(found.observed.values()), axis=0)
+    assert shown.sum() > 8
+    assert (np.abs(found.va[shown]) <= 1).all()
+    assert set(found.contributions) == {"visual", "audio", "text"}
