@@ -19,6 +19,7 @@ from maven_jax.convert.named_weights import named, take
 from maven_jax.encoders.mini_xception import MiniXceptionConfig
 from maven_jax.errors import UserError
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
+from maven_jax.features.reader import open_encoders
 from maven_jax.media.frame_times import probe
 from maven_jax.media.pictures import pictures
 from maven_jax.video.affect import LABEL, load_affect
@@ -210,3 +211,13 @@ def test_face_voice_and_words_together_by_the_recipes_of_published_networks(
     assert shown.sum() > 8
     assert (np.abs(found.va[shown]) <= 1).all()
     assert set(found.contributions) == {"visual", "audio", "text"}
+
+
+def test_the_same_networks_are_a_recipe_of_encoders(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAVEN_JAX_WEIGHTS", str(tmp_path))
+    config = recipes.load("affect:mini_xception", group="encoders")
+    assert {s.output for s in config.values()} == {"embedding"}
+    assert config.visual.source == str(tmp_path / "mini_xception" / "emotion_model.hdf5")
+    write_keras(tmp_path / "net.hdf5", MiniXceptionConfig())
+    config.visual.source = str(tmp_path / "net.hdf5")
+    assert open_encoders(config, ("visual",), 1).visual.dim == 128
