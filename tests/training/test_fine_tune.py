@@ -11,6 +11,7 @@ import pytest
 
 from maven_jax import recipes
 from maven_jax.__main__ import main
+from maven_jax.convert import face_detectors
 from maven_jax.errors import UserError
 from maven_jax.files import write_json
 from maven_jax.media import find_faces
