@@ -146,11 +146,11 @@ def find(weights: NamedWeights) -> Path | None:
     """
     home = folder() / weights.name
     if not weights.files:
-        if any((home / name).is_file() for name in WEIGHT_FILES):
-            return home
+        places = [home]
         with contextlib.suppress(UserError):
-            return Path(hub.find_here(weights.hub, weights.name, "--from"))
-        return None
+            places.append(Path(hub.find_here(weights.hub, weights.name, "--from")))
+        # The hub's cache may have the config alone.
+        return next((p for p in places if any((p / n).is_file() for n in WEIGHT_FILES)), None)
     for place in (home, _of_package(weights)):
         if place is not None and all(_is_whole(place / f.name, f) for f in weights.files.values()):
             return place
