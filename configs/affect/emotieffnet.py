@@ -21,6 +21,8 @@ def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict(
         {
             "encoder": encoder,
+            # It was trained on boxes of faces, which are not aligned.
+            "face_margin": 0.0,
             "map": {
                 "kind": "dimensions",
                 "num_outputs": 10,

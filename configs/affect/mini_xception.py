@@ -23,6 +23,8 @@ def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict(
         {
             "encoder": encoder,
+            # None: aligned by five points; a number: a square around the box, with such a margin.
+            "face_margin": None,
             "map": {
                 "kind": "classes",
                 "labels": ("angry", "disgusted", "afraid", "happy", "sad", "surprised", "neutral"),

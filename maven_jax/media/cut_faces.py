@@ -36,6 +36,7 @@ def cut_faces(
     choice: str,
     most: int = 8,
     every: int = 1,
+    margin: float | int | None = None,
     advance: Callable[[int], None] = lambda frames: None,
     note: Callable[[str], None] = say,
 ) -> list[tuple[ChosenFace, Path]]:
@@ -50,6 +51,7 @@ def cut_faces(
         most: of a crowd, only the largest faces of a picture.
         every: a picture of so many is searched; in those between, the faces of the picture before
             are followed.
+        margin: None for aligned crops, or what they show around the box (`find_faces.framing`).
         advance: called with the number of frames done since its last call.
         note: called with a sentence about pictures that are damaged.
 
@@ -76,7 +78,7 @@ def cut_faces(
         for face, track in zip(faces, tracks):
             track_folder = folder / f"track-{track.key}"
             track_folder.mkdir(parents=True, exist_ok=True)
-            bgr = cv2.cvtColor(cut(image, face), cv2.COLOR_RGB2BGR)
+            bgr = cv2.cvtColor(cut(image, face, margin), cv2.COLOR_RGB2BGR)
             _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             (track_folder / crop_name(number)).write_bytes(data.tobytes())
         advance(number + 1 - done)

@@ -265,9 +265,27 @@ def _similarity(
     )
 
 
-def cut(image: Picture, face: Face) -> UInt8[np.ndarray, "112 112 3"]:
-    """The aligned crop of a face; beyond the picture's edge its last pixels are repeated."""
-    matrix = alignment(face)
+def framing(face: Face, margin: float | int) -> Float[np.ndarray, "2 3"]:
+    """As `alignment`, but the crop is a square around the box and a tilted head stays tilted.
+
+    Args:
+        face: any.
+        margin: what is added on each side, as a share of the box's longer side.
+    """
+    x, y, w, h = face.box
+    scale = CROP_SIZE / (max(w, h, 1e-9) * (1 + 2 * margin))
+    middle = np.array([x + w / 2, y + h / 2])
+    return np.column_stack([np.eye(2) * scale, CROP_SIZE / 2 - scale * middle])
+
+
+def cut(
+    image: Picture, face: Face, margin: float | int | None = None
+) -> UInt8[np.ndarray, "112 112 3"]:
+    """The crop of a face, aligned, or with a margin around its box (`framing`).
+
+    Beyond the picture's edge its last pixels are repeated.
+    """
+    matrix = alignment(face) if margin is None else framing(face, margin)
     corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
     seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     size = np.array([image.shape[1], image.shape[0]])

@@ -60,14 +60,20 @@ class AffectModels:
         source: the recipe that names them.
         models: modality -> network, in the fixed order of modalities.
         smooth_s: widths of the box filters over valence and arousal, in seconds.
+        face_margin: around the boxes of faces, if the network for them was trained on boxes.
     """
 
     label = LABEL
 
     def __init__(
-        self, source: str, models: Mapping[str, AffectModel], smooth_s: Sequence[float | int]
+        self,
+        source: str,
+        models: Mapping[str, AffectModel],
+        smooth_s: Sequence[float | int],
+        face_margin: float | int | None = None,
     ):
         self.source, self.models, self._smooth_s = source, dict(models), tuple(smooth_s)
+        self.face_margin = face_margin
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -162,12 +168,13 @@ def load_affect(
         say("\n".join(first.about()))
         modality = _modality(config, config.fetch)
         chosen = {modality: (config.fetch, first, named_weights.fetch(first))}
-    sections, models = ConfigDict(), dict[str, AffectModel]()
+    sections, models, margin = ConfigDict(), dict[str, AffectModel](), None
     for modality in MODALITIES:
         if modality in chosen:
             recipe_name, weights, place = chosen[modality]
             recipe = recipes.load(recipe_name, _GROUP)
             sections[modality] = recipe.encoder
+            margin = recipe.get("face_margin", margin)
             sections[modality].source = str(named_weights.file_of(weights, place))
             models[modality] = AffectModel(
                 weights,
@@ -187,7 +194,7 @@ def load_affect(
                 f"{models[modality].weights.name}: its network has {spec.dim} outputs, its map "
                 f"takes {expected}"
             )
-    return VideoPredictor(AffectModels(name, models, config.smooth_s), encoders)
+    return VideoPredictor(AffectModels(name, models, config.smooth_s, margin), encoders)
 
 
 def _chosen(config: Any) -> dict[str, tuple[str, NamedWeights, Path]]:

@@ -33,6 +33,7 @@ def open_faces(
     choice: str,
     search: FaceSearch | None,
     scratch: Path,
+    margin: float | int | None = None,
 ) -> list[FaceCrops]:
     """The faces to predict: those of given crops, or those chosen of the faces in the video.
 
@@ -41,6 +42,7 @@ def open_faces(
         choice: which faces, see `track_faces.choose`.
         search: how to look for faces in a video without crops; None for not at all.
         scratch: folder for the crops of faces that are found here.
+        margin: of these, see `cut_faces`.
 
     Returns:
         At least one; the only one has no crops if nobody was looked for.
@@ -64,6 +66,7 @@ def open_faces(
             choice=choice,
             most=search.most,
             every=search.every,
+            margin=margin,
             advance=m.advance,
             note=notes.append,
         )

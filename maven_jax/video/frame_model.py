@@ -36,6 +36,11 @@ class FrameModel(Protocol):
         """Title, training data and licence of published models that were not trained for this."""
         ...
 
+    @property
+    def face_margin(self) -> float | int | None:
+        """What crops of faces show around the box; None for aligned ones (`cut_faces`)."""
+        ...
+
     def smooth_frames(self, fps: float | int) -> tuple[int, int] | None:
         """Widths of the box filters that belong to it; None for none."""
         ...

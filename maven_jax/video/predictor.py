@@ -134,7 +134,7 @@ class VideoPredictor:
             )
             self._check_usable(recording)
             needed = search if "visual" in self.modalities else None
-            faces = open_faces(recording, choice, needed, Path(scratch))
+            faces = open_faces(recording, choice, needed, Path(scratch), self._frames.face_margin)
             shared = None
             if len(faces) > 1 and self.modalities != ("visual",):
                 shared = SharedFeatures(recording, self.encoders, Path(scratch))

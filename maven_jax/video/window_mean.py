@@ -52,6 +52,11 @@ class WindowedModel:
         """None: it was trained for this."""
         return ()
 
+    @property
+    def face_margin(self) -> None:
+        """Crops are aligned, as those of its training."""
+        return
+
     def smooth_frames(self, fps: float | int) -> tuple[int, int] | None:
         """The box filters that its recipe evaluates with."""
         valence, arousal = self._model.config.eval.smooth_frames

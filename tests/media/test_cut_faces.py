@@ -153,6 +153,17 @@ def test_landmarks_come_to_lie_where_aff_wild2_has_them():
     np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-9)
 
 
+def test_a_crop_that_is_not_aligned_is_a_square_around_the_box():
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[40:140, 90:170] = 200  # 80 wide, 100 high
+    face = Face((90, 40, 80, 100), 1.0, TEMPLATE @ [[0.7, 0.7], [-0.7, 0.7]] + 100)
+    crop = cut(image, face, 0.06)[..., 0]
+    bright = crop > 100
+    assert abs(bright.any(axis=1).sum() - 100) <= 2
+    assert abs(bright.any(axis=0).sum() - 80) <= 2
+    np.testing.assert_allclose(np.argwhere(bright).mean(axis=0), 55.5, atol=1)
+
+
 @pytest.mark.parametrize("side", [60, 400])
 def test_a_crop_shows_the_box_upright_and_unsheared(side):
     image = np.zeros((600, 600, 3), np.uint8)
