@@ -35,7 +35,7 @@ _SAME_SIZE, _SAME_FACE = 0.5, 0.7
 # At most so many boxes go on to the second network: a picture of leaves proposes thousands.
 _MOST_PROPOSALS = 400
 # Least score of a face where there was one in the picture before.
-_KNOWN = 0.4
+_KNOWN = 0.3
 # The third network needs so much around an earlier face to find it again after it has moved.
 _GROWN = 1.2
 

