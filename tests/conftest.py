@@ -1,4 +1,7 @@
-"""What all tests share: one compilation cache, which goes when the session ends; a small disk."""
+"""What all tests share: one compilation cache, which goes when the session ends; a small disk.
+
+Weights that this machine's user has fetched are not seen: faces would be found by another detector.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ os.environ.setdefault(
 _OWNED = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if _OWNED:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maven_jax-compiled-")
+os.environ["MAVEN_JAX_WEIGHTS"] = os.environ["JAX_COMPILATION_CACHE_DIR"] + "-weights"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 

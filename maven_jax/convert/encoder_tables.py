@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maven_jax.convert.backbone_tables import audio_resnet18, iresnet50, r2plus1d, vggish
+from maven_jax.convert.backbone_tables import (
+    audio_resnet18,
+    iresnet50,
+    mini_xception,
+    r2plus1d,
+    vggish,
+)
 from maven_jax.convert.conversions import (
     CONV_1D,
     CONV_2D,
@@ -353,6 +359,7 @@ TABLES: dict[str, Table] = {
     ),
     "iresnet50": Table(iresnet50, _no_layers),
     "efficientnet": Table(efficientnet, _no_layers),
+    "mini_xception": Table(mini_xception, _no_layers),
     "vggish": Table(vggish, _no_layers),
     "r2plus1d": Table(r2plus1d, _no_layers),
     "audio_resnet18": Table(audio_resnet18, _no_layers),

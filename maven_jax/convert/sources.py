@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maven_jax.convert import efficientnet, hub, native
+from maven_jax.convert import efficientnet, hub, keras_file, native
 from maven_jax.convert.tensor_files import WEIGHT_FILES, Tensors, read_file, read_tensors
 from maven_jax.encoders.registry import KINDS
 from maven_jax.errors import UserError
@@ -18,8 +18,8 @@ from maven_jax.inputs import read_json
 
 CONFIG_FILE = "config.json"
 # Kinds whose weights come as files of tensors, without a config.
-FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".onnx", ".safetensors")
-FILE_KINDS = ("efficientnet", "iresnet50", "vggish", "r2plus1d", "audio_resnet18")
+FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".onnx", ".safetensors", *keras_file.SUFFIXES)
+FILE_KINDS = ("efficientnet", "iresnet50", "vggish", "r2plus1d", "audio_resnet18", "mini_xception")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,9 @@ def _find_file(path: Path, kind: str | None, sizes: Mapping[str, Any]) -> Found:
     if kind == "efficientnet":
         file = efficientnet.read_efficientnet(path)
         return Found(kind, {**sizes, **file.config}, path, lambda: file.tensors, {})
-    tensors, config = read_file(path), dict(sizes)
+    is_keras = path.suffix in keras_file.SUFFIXES
+    tensors = keras_file.read_keras(path) if is_keras else read_file(path)
+    config = dict(sizes)
     if kind == "r2plus1d":
         # TSAV's has a fourth channel.
         for name, shape in tensors.shapes.items():

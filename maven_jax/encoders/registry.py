@@ -18,6 +18,7 @@ from maven_jax.encoders.bert import Bert, BertConfig
 from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
+from maven_jax.encoders.mini_xception import MiniXception, MiniXceptionConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
 from maven_jax.encoders.swin import Swin, SwinConfig
@@ -136,6 +137,7 @@ KINDS: dict[str, Kind] = {
         _image,
         False,
     ),
+    "mini_xception": Kind(MiniXceptionConfig.from_config, MiniXception, _image, False),
     "vggish": Kind(
         VggishConfig.from_config, Vggish, lambda c: _floats(c.num_frames, c.num_bands), False
     ),

@@ -14,6 +14,7 @@ from maven_jax import recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.features.clips import ClipEncoder
 from maven_jax.features.device import Clock
+from maven_jax.features.grey_faces import GreyFaceEncoder
 from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
 from maven_jax.features.model_files import check_source
 from maven_jax.features.opensmile import OpenSmile
@@ -45,6 +46,7 @@ KINDS: dict[str, dict[str, type]] = {
         "dinov2_with_registers": VisualEncoder,
         "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
+        "mini_xception": GreyFaceEncoder,
         "r2plus1d": ClipEncoder,
         "videomae": ClipEncoder,
         "crops": RawCrops,

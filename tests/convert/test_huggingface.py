@@ -113,6 +113,7 @@ CONFIGS = {
     "videomae": VIT | {"num_frames": 4},
     "beit": BEIT,
     "iresnet50": IRESNET,
+    "mini_xception": {"image_size": 20, "stem_dims": (4, 4), "widths": (8, 8)},
     "vggish": VGGISH,
     "r2plus1d": R2PLUS1D,
     "audio_resnet18": AUDIO_RESNET,

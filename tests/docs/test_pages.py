@@ -65,7 +65,7 @@ def options(command: str) -> frozenset[str]:
         with pytest.raises(_Built) as caught:
             main([command])
     parser, takes_more = caught.value.args
-    more = ("--config.", "--encoders.") if takes_more else ()
+    more = ("--config.", "--encoders.", "--affect.") if takes_more else ()
     return frozenset([*parser._option_string_actions, *more])
 
 

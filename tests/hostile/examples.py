@@ -23,6 +23,7 @@ from maven_jax import recipes
 from maven_jax.challenge.calibrate import Tried, calibrate
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
+from maven_jax.encoders.mini_xception import MiniXceptionConfig
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.export import export
 from maven_jax.training.train import train
@@ -30,6 +31,7 @@ from tests.support import corpora
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.reference_efficientnet import EfficientNet, onnx_bytes
 from tests.support.reference_maven import ReleasedMlp
+from tests.support.reference_mini_xception import SIZES, write_keras
 from tests.support.released import light, with_random_weights
 from tests.support.stores import write_small_store
 
@@ -174,6 +176,12 @@ def make_packed(folder: Path) -> None:
     (folder / "network.pth.gz").write_bytes(gzip.compress(file.getvalue()))
     with zipfile.ZipFile(folder / "network.zip", "w") as archive:
         archive.writestr("inner/network.pth", file.getvalue())
+
+
+def make_keras(folder: Path) -> None:
+    """The HDF5 file of a small mini-Xception."""
+    folder.mkdir(exist_ok=True)
+    write_keras(folder / "network.hdf5", MiniXceptionConfig(**SIZES))
 
 
 def make_faces_network(folder: Path) -> None:

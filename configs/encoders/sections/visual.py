@@ -73,7 +73,16 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "MCG-NJU/videomae-base": ("videomae", {}),
     "MCG-NJU/videomae-base-finetuned-kinetics": ("videomae", {}),
 }
-KINDS = ("swin", *VITS, "efficientnet", "iresnet50", "r2plus1d", "videomae", "crops")
+KINDS = (
+    "swin",
+    *VITS,
+    "efficientnet",
+    "mini_xception",
+    "iresnet50",
+    "r2plus1d",
+    "videomae",
+    "crops",
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -87,6 +96,8 @@ def get_config(arg: str = "") -> ConfigDict:
         section = videomae(size == "tiny")
     elif kind == "efficientnet":
         section = efficientnet(size == "tiny")
+    elif kind == "mini_xception":
+        section = mini_xception(size == "tiny")
     else:
         section = vit(kind, size == "tiny")
     # None of the files but state dicts leaves out a size.
@@ -115,6 +126,25 @@ def efficientnet(tiny: bool) -> ConfigDict:
             "head_dim": 64,
         }
     )
+    return section
+
+
+def mini_xception(tiny: bool) -> ConfigDict:
+    """Grey crops; the file is that of `maven-jax weights mini_xception`."""
+    section = ConfigDict(
+        {
+            "kind": "mini_xception",
+            "source": "random" if tiny else "weights/emotion_model.hdf5",
+            "dtype": "float32",
+            "batch_size": 64,
+            "batch_buckets": 3,
+            "resize": 64,
+            "crop": 64,
+            "output": "embedding",
+        }
+    )
+    if tiny:
+        section.update({"seed": 0, "model": {"stem_dims": (4, 4), "widths": (8, 16)}})
     return section
 
 
