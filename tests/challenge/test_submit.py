@@ -75,6 +75,7 @@ def evaluated(workdir: Path, video: str) -> np.ndarray:
     return np.stack([table["valence"], table["arousal"]], 1)
 
 
+@pytest.mark.slow
 def test_rows_are_the_predictions_of_evaluate(runs, store, template, tmp_path, capsys):
     out = tmp_path / "submission.csv"
     words = ["--workdir", str(runs[0]), "--template", str(template), "--out", str(out), "--check"]

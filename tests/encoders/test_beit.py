@@ -67,6 +67,7 @@ def test_parity_tiny(saved, difference, x, changes):
     assert not any("attention.query" in name or "lambda" in name for name in encoder.unused)
 
 
+@pytest.mark.slow
 def test_parity_base(saved, difference, rng):
     config = transformers.BeitConfig(use_relative_position_bias=True)
     model = transformers.BeitModel(config, add_pooling_layer=False)

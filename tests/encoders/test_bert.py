@@ -55,6 +55,7 @@ def test_parity_tiny(saved, difference, rng, summed_layers):
     assert encoder.unused == []
 
 
+@pytest.mark.slow
 def test_parity_base(saved, difference, rng):
     model = transformers.BertForMaskedLM(transformers.BertConfig())
     encoder = saved(model, 0.02)

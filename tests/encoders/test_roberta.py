@@ -55,6 +55,7 @@ def test_parity_tiny(saved, difference, rng, changes):
     assert encoder.unused == []
 
 
+@pytest.mark.slow
 def test_parity_base(saved, difference, rng):
     config = transformers.RobertaConfig(max_position_embeddings=514, layer_norm_eps=1e-5)
     model = transformers.RobertaModel(config)

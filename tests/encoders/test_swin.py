@@ -47,6 +47,7 @@ def test_parity_tiny(saved, difference, rng, changes, side):
     assert encoder.missing == []
 
 
+@pytest.mark.slow
 def test_parity_base(saved, difference, rng):
     config = transformers.SwinConfig(
         embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=7

@@ -49,6 +49,7 @@ def train(corpus: Path, name: str, *more: str) -> dict:
     return json.loads((workdir / "eval/validation.json").read_text())
 
 
+@pytest.mark.slow
 def test_imported_features_train_and_score(corpus, capsys):
     rates = [f"--rate={name}={hz:g}" for name, hz in RATES_HZ.items()]
     where = ["--features", str(corpus / "features"), "--root", str(corpus)]
