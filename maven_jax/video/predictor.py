@@ -366,13 +366,12 @@ def _words(segments: Sequence[Segment]) -> tuple[Word, ...]:
 def _contributions(
     outputs: Float32[np.ndarray, "n k 2"], observed: Mapping[str, Bool[np.ndarray, "n"]]
 ) -> dict[str, Float32[np.ndarray, "n 2"]]:
-    """Modality -> what it adds; NaN where no other modality was observed."""
+    """Modality -> what it adds; NaN where it was missing, and where it was the only one."""
     contributions = {}
     for i, name in enumerate(observed, 1):
         others = np.any([mask for m, mask in observed.items() if m != name], axis=0)
-        contributions[name] = np.where(
-            others[:, None], outputs[:, 0] - outputs[:, i], np.float32(np.nan)
-        )
+        compared = (others & observed[name])[:, None]
+        contributions[name] = np.where(compared, outputs[:, 0] - outputs[:, i], np.float32(np.nan))
     return contributions
 
 

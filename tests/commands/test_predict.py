@@ -184,8 +184,8 @@ def test_what_is_missing_is_said_and_marked(predictor, tmp_path):
     assert any("no words" in note for note in found.notes)
     assert set(found.modalities[5:-5]) == {"audio"}  # no feature reaches the first and last frame
     assert not np.isnan(found.va[5:-5]).any()
-    assert np.isnan(found.contributions["audio"]).all()  # nothing else is there
-    assert not found.contributions["visual"][5:-5].any()
+    # The one is alone, the other missing: there is nothing to compare.
+    assert all(np.isnan(values).all() for values in found.contributions.values())
 
 
 def test_frames_that_show_nothing_have_no_value(predictor, tmp_path):
