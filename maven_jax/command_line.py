@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from maven_jax import files
 from maven_jax.errors import UserError
@@ -15,6 +16,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help says more)")
+
+    def parse_known_args(self, *given: Any, **named: Any) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """As `argparse`'s; an unknown option that is close to a known one is a mistake."""
+        return self._without_slips(super().parse_known_args(*given, **named))
+
+    def parse_known_intermixed_args(self, *given: Any, **named: Any) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """As `parse_known_args`."""
+        return self._without_slips(super().parse_known_intermixed_args(*given, **named))
+
+    def _without_slips(self, parsed: tuple[Any, list[str]]) -> tuple[Any, list[str]]:
+        options = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
+        for word in parsed[1]:
+            name = word.partition("=")[0]
+            # Values of recipes have a point in their names.
+            if word[:2] == "--" and "." not in name:
+                close = difflib.get_close_matches(name, options, n=1)
+                if close:
+                    raise UserError(
+                        f"no option {name}; did you mean {close[0]}? (--help says more)"
+                    )
+        return parsed
 
 
 def local_path(text: str) -> Path:

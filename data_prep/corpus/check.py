@@ -30,6 +30,7 @@ A crop that is missing is no problem but a frame without a face; missing crops a
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -64,7 +65,11 @@ def _run(
     """Index and check of each video as they finish; None for those lost with a dying process."""
     # spawn: JAX may have threads by now, and a fork does not survive them.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    # The terminal sends Ctrl-C to the workers too; only this process answers it.
+    ignoring = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=signal.signal, initargs=ignoring
+    )
     try:
         futures: dict[Future[VideoCheck], int] = {
             pool.submit(_check_safely, video, root, assume_fps): i for i, video in enumerate(videos)

@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -174,7 +175,11 @@ def _write_all(
         return
     # Spawned: a fork may hang once JAX has started its threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    # The terminal sends Ctrl-C to the workers too; only this process answers it.
+    ignoring = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(
+        min(workers, len(todo)), context, initializer=signal.signal, initargs=ignoring
+    ) as pool:
         # Pairs take longest, so they go first.
         order = sorted(todo, key=lambda m: -len(m.cast))
         jobs = {pool.submit(_write_one, out, media, seconds, seed): media for media in order}
