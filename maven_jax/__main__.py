@@ -121,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The console script: `main`, and the end of the process."""
+    # After an interruption the helper of worker processes would count what it tidies up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         code = main()
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,26 +18,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help says more)")
 
-    def parse_known_args(self, *given: Any, **named: Any) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As `argparse`'s; an unknown option that is close to a known one is a mistake."""
-        return self._without_slips(super().parse_known_args(*given, **named))
+        self._check_spelling(args)
+        return super().parse_known_args(args, namespace)
 
-    def parse_known_intermixed_args(self, *given: Any, **named: Any) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_intermixed_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """As `parse_known_args`."""
-        return self._without_slips(super().parse_known_intermixed_args(*given, **named))
+        self._check_spelling(args)
+        return super().parse_known_intermixed_args(args, namespace)
 
-    def _without_slips(self, parsed: tuple[Any, list[str]]) -> tuple[Any, list[str]]:
+    def _check_spelling(self, words: Sequence[str] | None) -> None:
         options = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
-        for word in parsed[1]:
+        for word in words or ():
             name = word.partition("=")[0]
-            # Values of recipes have a point in their names.
-            if word[:2] == "--" and "." not in name:
-                close = difflib.get_close_matches(name, options, n=1)
-                if close:
-                    raise UserError(
-                        f"no option {name}; did you mean {close[0]}? (--help says more)"
-                    )
-        return parsed
+            # Names with a point are of values of recipes; others may be short for an option.
+            if name[:2] != "--" or "." in name or any(o.startswith(name) for o in options):
+                continue
+            if close := difflib.get_close_matches(name, options, n=1):
+                raise UserError(f"no option {name}; did you mean {close[0]}? (--help says more)")
 
 
 def local_path(text: str) -> Path:

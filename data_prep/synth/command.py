@@ -11,7 +11,6 @@ import math
 import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +28,7 @@ from maven_jax.media.annotations import write_annotation
 from maven_jax.outputs import RECORDS
 from maven_jax.progress import meter, say
 from maven_jax.runtime.lock import alone
+from maven_jax.runtime.workers import follow_parent
 
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
 PARAMETERS = Path("truth/parameters.json")
@@ -175,11 +175,7 @@ def _write_all(
         return
     # Spawned: a fork may hang once JAX has started its threads.
     context = multiprocessing.get_context("spawn")
-    # The terminal sends Ctrl-C to the workers too; only this process answers it.
-    ignoring = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(
-        min(workers, len(todo)), context, initializer=signal.signal, initargs=ignoring
-    ) as pool:
+    with ProcessPoolExecutor(min(workers, len(todo)), context, initializer=follow_parent) as pool:
         # Pairs take longest, so they go first.
         order = sorted(todo, key=lambda m: -len(m.cast))
         jobs = {pool.submit(_write_one, out, media, seconds, seed): media for media in order}
