@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 from maven_jax.errors import did_you_mean, explain, printable
 from maven_jax.progress import complain
+from maven_jax.runtime import interrupts
 from maven_jax.version import __version__
 
 # command: (module with a `main(argv) -> int`, what it does in one line)
@@ -55,6 +57,7 @@ _AFTERWARDS = {
 
 # As shells number the ends by SIGINT and SIGPIPE.
 _INTERRUPTED, _UNREAD = 130, 141
+_ENDING = threading.Lock()
 
 
 def usage() -> str:
@@ -119,20 +122,27 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def run() -> NoReturn:
-    """The console script: `main`, and the end of the process."""
-    # After an interruption the helper of worker processes would count what it tidies up.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    try:
-        code = main()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupted() -> NoReturn:
+    """Says what becomes of the work, and ends the process."""
+    with _ENDING:  # whoever comes first prints, and never releases the lock
         name = " ".join(sys.argv[1:2])
         afterwards = _AFTERWARDS.get(name, "the same command begins anew")
         print(file=sys.stderr)
         complain(name, f"interrupted; {afterwards}")
         # At once: threads of XLA may be compiling with what the interrupted calls hold.
         os._exit(_INTERRUPTED)
+
+
+def run() -> NoReturn:
+    """The console script: `main`, and the end of the process."""
+    # After an interruption the helper of worker processes would count what it tidies up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+    try:
+        interrupts.watch(_interrupted)
+        code = main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _interrupted()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os._exit(_UNREAD)
     # All is done: from here on an interruption would only add the traceback of some thread.

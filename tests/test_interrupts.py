@@ -64,6 +64,45 @@ def test_a_corpus_that_workers_write_is_continued(tmp_path):
     assert (code, error) == (130, "maven-jax synth: interrupted; the same command continues")
 
 
+def test_an_interruption_that_is_swallowed_ends_the_command_all_the_same(tmp_path):
+    """One in a destructor, which Python ignores, and one that somebody catches."""
+    code = """
+import os, signal, sys, time
+from maven_jax import __main__ as program
+from maven_jax.runtime import interrupts
+interrupts.GRACE_S = 0.5
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+def destructor():
+    Deaf()
+    time.sleep(60)
+def catcher():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    except KeyboardInterrupt:
+        time.sleep(60)
+program.main = globals()[sys.argv[1]]
+program.run()
+"""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for case in ("destructor", "catcher"):
+            done = subprocess.run(
+                [sys.executable, "-c", code, case],
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                timeout=30,
+            )
+            line = f"maven-jax {case}: interrupted; the same command begins anew"
+            assert (done.returncode, done.stderr.strip()) == (130, line)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wait_s", [1, 4, 15])  # imports, checks, training
 def test_the_doctor_begins_anew(wait_s, tmp_path):

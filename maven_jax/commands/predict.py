@@ -331,6 +331,7 @@ def _write(
     # Imported here to start faster: Matplotlib takes a second.
     from maven_jax.video.show.circumplex_path import plot_path
     from maven_jax.video.show.curve import plot_prediction
+    from maven_jax.video.show.letters import missing_letters
 
     files, overlay = _products(args, media)
     names, drawn = _names(args, name), list[str]()
@@ -360,6 +361,8 @@ def _write(
             say(f"note: {media}: no video, so no overlay")
     facts = prediction.facts
     say(prediction.summary())
+    if boxes := missing_letters(prediction):
+        say(f"  {boxes}")
     say(
         f"  {facts['real_time_factor']:.1f} times as fast as it plays "
         f"({facts['seconds']:.1f} s), peak memory {facts['peak_memory_mib']:,.0f} MiB"
