@@ -26,6 +26,7 @@ def test_the_version_and_the_public_names_are_shown(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"maven_jax {maven_jax.__version__}\n"
     assert dir(maven_jax) == sorted(maven_jax.__all__)
+    assert f"\nversion: {maven_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -116,7 +116,9 @@ def main(argv: list[str]) -> int:
         return 0
     left_out: list[str] = []
     table = comparison(args.workdirs, runs, args.split, left_out)
-    while not fits(table) and len(left_out) < len(_DISPENSABLE):
+    # A file takes lines of any length.
+    screen = console.is_terminal or console.width < 100
+    while screen and not fits(table) and len(left_out) < len(_DISPENSABLE):
         left_out.append(_DISPENSABLE[len(left_out)])
         table = comparison(args.workdirs, runs, args.split, left_out)
     console.print(table)
