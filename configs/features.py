@@ -94,6 +94,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.update(batch_size=8, num_epochs=25.0, eval_every_epochs=5.0, log_every_steps=50)
     c.train.update(batch_frames=1600, ema_decay=0.99)
     c.train.plateau.update(min_scale=1e-3, stop_patience=None)
-    c.eval.update(batch_size=16, hop=50)
+    c.eval.update(batch_size=16, hop=25, blend="centre")
     c.checkpoint.every_steps = 500
     return c

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import difflib
 import filecmp
+import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -30,14 +32,17 @@ from data_prep.corpus.layout import ANNOTATIONS, SPLIT_FOLDERS, name_fault
 from data_prep.imports.files import FeatureRows
 from data_prep.imports.grid import read_timed
 from maven_jax.command_line import Parser, local_path
+from maven_jax.convert import face_detectors
 from maven_jax.errors import UserError
-from maven_jax.media import find_faces
+from maven_jax.media import face_search
 from maven_jax.media.annotations import NOT_ANNOTATED, write_annotation
 from maven_jax.media.container import MEDIA_SUFFIXES
 from maven_jax.media.cut_faces import cut_faces
+from maven_jax.media.face_search import FaceSearch
 from maven_jax.media.find_faces import Detector
 from maven_jax.media.frame_times import MediaInfo, median_interval, probe
 from maven_jax.media.problems import InputError, printable
+from maven_jax.media.track_faces import check_choice
 from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
 from maven_jax.outputs import Product
 from maven_jax.progress import meter, say
@@ -215,8 +220,8 @@ class CorpusEntry:
         crops = [] if self.is_done else [self._crops]
         self.product.check(*self.annotations.values(), *crops, *self._links)
 
-    def write(self, detector: Detector, face: str, advance: Callable[[int], None]) -> str:
-        """Writes the files; returns a line about them.
+    def write(self, cut: Callable[..., Any], advance: Callable[[int], None]) -> str:
+        """Writes the files, crops by `cut_faces`; returns a line about them.
 
         Raises:
             UserError: the video cannot be used.
@@ -227,7 +232,7 @@ class CorpusEntry:
                 advance(len(values))
                 faces = "faces cut before"
             else:
-                count = self._write_crops(folder / self._crops, detector, face, advance)
+                count = self._write_crops(folder / self._crops, cut, advance)
                 faces = f"{count:,} with a face"
             for name, source in self._links.items():
                 _link(source, folder / name)
@@ -237,21 +242,14 @@ class CorpusEntry:
         return f"{video.name} ({video.split}): {line}"
 
     def _write_crops(
-        self, crops: Path, detector: Detector, face: str, advance: Callable[[int], None]
+        self, crops: Path, cut: Callable[..., Any], advance: Callable[[int], None]
     ) -> int:
         """Writes a video's crops; returns how many there are."""
         media = self._rated.video.media
         with tempfile.TemporaryDirectory(prefix=".faces-", dir=self._root) as scratch:
-            (track, folder), *others = cut_faces(
-                media,
-                self._rated.info,
-                Path(scratch),
-                detector=detector,
-                choice=face,
-                advance=advance,
-            )
+            (track, folder), *others = cut(media, self._rated.info, Path(scratch), advance=advance)
             if others:
-                raise UserError(f"{media}: --face {face} gives several faces; choose one")
+                raise UserError(f"{media}: --face all gives several faces; choose one")
             crops.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(crops)
         return int(track.found.sum())
@@ -282,7 +280,14 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> None:
+def make_corpus(
+    folder: Path,
+    root: Path,
+    *,
+    face: str,
+    detector: Detector,
+    search: FaceSearch = FaceSearch(),  # noqa: B008
+) -> None:
     """Writes the corpus; calling it again adds what is new.
 
     Args:
@@ -290,6 +295,7 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
         root: of the corpus.
         face: which face, see `track_faces.choose`; `all` is not one.
         detector: finds the faces.
+        search: how often, and how many.
 
     Raises:
         UserError: the first thing that is wrong. All ratings and videos are checked before
@@ -314,13 +320,16 @@ def make_corpus(folder: Path, root: Path, *, face: str, detector: Detector) -> N
     entries = [CorpusEntry(one, root) for one in rated]
     for entry in entries:
         entry.check()
+    cut = functools.partial(
+        cut_faces, detector=detector, choice=face, most=search.most, every=search.every
+    )
     lines = []
     frames = float(sum(len(r.values) for r in rated))
     with alone(root, "corpus"), meter("faces", frames, "frames") as progress:
         for split in SPLIT_FOLDERS.values():
             (root / ANNOTATIONS / split).mkdir(parents=True, exist_ok=True)
         for entry in entries:
-            lines.append(entry.write(detector, face, progress.advance))
+            lines.append(entry.write(cut, progress.advance))
     for line in lines:
         say(line)
     say(f"corpus: {root}; next: maven-jax prepare --root {root} --out STORE --encoders RECIPE")
@@ -340,18 +349,21 @@ def main(argv: list[str]) -> int:
         "--out", required=True, type=local_path, metavar="ROOT", help="the corpus to write"
     )
     p.add_argument(
-        "--face", default="largest", help="whose face: largest (the default), longest or a number"
+        "--face",
+        default="largest",
+        help="whose face: largest (the default), longest, left, right or a number",
     )
-    p.add_argument(
-        "--face-model",
-        type=local_path,
-        metavar="ONNX",
-        help="YuNet, instead of OpenCV's Haar cascade",
-    )
+    face_search.add_options(p)
     args = p.parse_args(argv)
+    check_choice(args.face)
     if args.face == "all":
         raise UserError("--face all: a corpus has one face for each annotation; choose one")
+    search = face_search.search_of(args)
     make_corpus(
-        args.source, args.out, face=args.face, detector=find_faces.open_detector(args.face_model)
+        args.source,
+        args.out,
+        face=args.face,
+        detector=face_detectors.open_detector(search),
+        search=search,
     )
     return 0

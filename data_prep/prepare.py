@@ -19,6 +19,7 @@ from data_prep.imports import command as importing
 from maven_jax import recipes
 from maven_jax.command_line import Parser, local_path, positive
 from maven_jax.errors import UserError
+from maven_jax.features import sections
 from maven_jax.progress import say
 from maven_jax.store.reader import Store
 from maven_jax.store.writer import filling
@@ -108,8 +109,9 @@ def parser() -> Parser:
         description="Checks a corpus in Aff-Wild2's layout and encodes it into a feature store. "
         "The same command continues an interrupted run at the video where it stopped.",
         epilog="Values of the encoders' recipe are set by --encoders.MODALITY.KEY=VALUE, e.g. "
-        "--encoders.visual.batch_size=16. Exit code 2: more videos are unusable than "
-        "--allow-missing, or files or arguments are wrong.",
+        "--encoders.visual.batch_size=16; --encoders.MODALITY=NAME takes published weights by "
+        "their name, --encoders.MODALITY.kind=KIND brings that kind's keys. Exit code 2: more "
+        "videos are unusable than --allow-missing, or files or arguments are wrong.",
         allow_abbrev=False,
     )
     p.add_argument("--root", type=local_path, help="the corpus")
@@ -204,7 +206,7 @@ def main(argv: list[str]) -> int:
         if args.beam and getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} does not go with --beam")
     encoders = recipes.load(args.encoders, group="encoders")
-    recipes.override(encoders, rest, prefix="encoders")
+    sections.override(encoders, rest)
     if args.check_only or out is None:
         report = run_check(args.root, args.assume_fps, args.workers)
         usable_videos(report, args.allow_missing)

@@ -3,6 +3,7 @@
 The public names, each imported when it is first used (`docs/api.md` shows them at work):
 
 * `load(path)`: a predictor of videos, sounds and face crops, from a workdir or a bundle.
+* `load_affect()`: one by published networks of affect, without a checkpoint.
 * `load_recipe(name)`: a recipe's config. `train(config, workdir)`: train by it.
 * `evaluate(workdir, split)`: score the result and write its report.
 * `open_model(path)`: a trained model itself, its weights and what it was trained on.
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from maven_jax.runs.program import open_program
     from maven_jax.runs.trained_model import open_model
     from maven_jax.training.train import train
+    from maven_jax.video.affect import load_affect
     from maven_jax.video.predictor import load
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "load_affect",
     "load_recipe",
     "open_model",
     "open_program",
@@ -70,6 +73,7 @@ _HOMES = {
     "evaluate": ("maven_jax.runs.evaluate", "evaluate"),
     "export": ("maven_jax.runs.export", "export"),
     "load": ("maven_jax.video.predictor", "load"),
+    "load_affect": ("maven_jax.video.affect", "load_affect"),
     "load_recipe": ("maven_jax.recipes", "load"),
     "open_model": ("maven_jax.runs.trained_model", "open_model"),
     "open_program": ("maven_jax.runs.program", "open_program"),

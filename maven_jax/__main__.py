@@ -29,6 +29,7 @@ COMMANDS = {
         "train on every fold of a store, score what was held out",
     ),
     "predict": ("maven_jax.commands.predict", "predict your own videos, sounds or face crops"),
+    "weights": ("maven_jax.commands.weights", "fetch published weights by name"),
     "convert": ("maven_jax.commands.convert", "convert released PyTorch weights"),
     "export": ("maven_jax.commands.export", "write a trained model as one portable folder"),
     "ensemble": ("maven_jax.commands.ensemble", "make one of the predictions of several runs"),

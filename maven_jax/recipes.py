@@ -76,6 +76,11 @@ def from_record(config: dict[str, Any]) -> Config:
     Raises:
         UserError: a key is none that a recipe can have.
     """
+    return from_json(with_later_keys(config))
+
+
+def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """What a run recorded, with the keys that came to be since, at what it then did."""
     filled = dict(config)
     for name, keys in _LATER.items():
         if isinstance(filled.get(name), dict):
@@ -83,7 +88,7 @@ def from_record(config: dict[str, Any]) -> Config:
     model = filled.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str):
         filled["model"] = _LATER_OF_MODELS.get(model["name"], {}) | model
-    return from_json(filled)
+    return filled
 
 
 def find(name: str, group: str = "") -> tuple[Path, str]:

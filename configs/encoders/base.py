@@ -31,6 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
             # Crops per call over all local devices, and the number of smaller sizes compiled for.
             "batch_size": 64,
             "batch_buckets": 3,
+            # "logits": what a trained head says of a crop.
+            "output": "embedding",
         }
     )
     config.audio = ConfigDict(
@@ -43,6 +45,9 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_buckets": 3,
             "chunk_s": 20.0,
             "overlap_s": 5.0,
+            # "logits": what a trained head says of the mean of `pool_s` seconds around a frame.
+            "output": "embedding",
+            "pool_s": None,
         }
     )
     config.text = ConfigDict(
@@ -55,6 +60,8 @@ def get_config(arg: str = "") -> ConfigDict:
             # Window lengths compiled for: 512, 256, 128, 64.
             "length_buckets": 4,
             "overlap_tokens": 128,
+            # "logits": what a trained head says of a segment.
+            "output": "embedding",
         }
     )
     return config

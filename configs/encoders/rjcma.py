@@ -68,6 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "overlap_tokens": 128,
             # The hidden states of this many last layers are added up.
             "summed_layers": 4,
+            "output": "embedding",
         }
     )
     return _tiny(config) if arg == "tiny" else config

@@ -160,10 +160,13 @@ def check_decoder(place: Path) -> Result:
 
 
 def check_faces(place: Path) -> Result:
-    """OpenCV's face cascade is there and runs."""
+    """OpenCV's face cascade is there and runs, and so does the detector that is taken."""
     advice = "pip install 'opencv-python-headless>=4.10,<5' (5.0's wheel has no cascades)"
     try:
         import cv2
+
+        from maven_jax.convert.face_detectors import open_detector
+        from maven_jax.media.face_search import FaceSearch
     except ImportError as error:
         return Result(False, f"OpenCV cannot be loaded: {_line(error)}", advice)
     folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
@@ -174,8 +177,9 @@ def check_faces(place: Path) -> Result:
     if cascade.empty():
         return Result(False, f"{path.name} cannot be read", advice)
     cascade.detectMultiScale(np.full((240, 320), 127, np.uint8))
-    yunet = "YuNet too" if hasattr(cv2, "FaceDetectorYN") else "no YuNet"
-    return Result(True, f"OpenCV {cv2.__version__}: cascade of frontal faces; {yunet}")
+    detector = open_detector(FaceSearch(), note=lambda text: None)
+    detector(np.full((240, 320, 3), 127, np.uint8), [], True)
+    return Result(True, f"OpenCV {cv2.__version__}; faces are found by {detector.name}")
 
 
 def check_disk(place: Path) -> Result:

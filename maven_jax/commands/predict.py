@@ -1,4 +1,4 @@
-"""A user's own media: `maven-jax predict --checkpoint DIR MEDIA… --out DIR`."""
+"""A user's own media: `maven-jax predict [--checkpoint DIR] MEDIA… [--out DIR]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from maven_jax import own_files
 from maven_jax.command_line import Parser, local_path, positive
 from maven_jax.errors import UserError, explain
+from maven_jax.media import face_search
+from maven_jax.media.track_faces import check_choice
 from maven_jax.outputs import OutputFile, Product
 from maven_jax.progress import complain, say
 from maven_jax.video import many
@@ -33,7 +35,8 @@ def parser() -> Parser:
         "avi), sounds (wav, mp3) or folders of face crops. For each, OUT gets a CSV with a row per "
         "frame, a curve and a path through the circumplex (PNG).",
         epilog="What the media lack (a face, sound, words) is left out, said, and marked in the "
-        "rows. --encoders.MODALITY.source=FOLDER says where this machine has the encoders' "
+        "rows. Without --checkpoint, published networks predict: weak evidence, which every output "
+        "says. --encoders.MODALITY.source=FOLDER says where this machine has the encoders' "
         "weights. Exit code 2: a file could not be predicted; the others are.",
         allow_abbrev=False,
     )
@@ -42,13 +45,22 @@ def parser() -> Parser:
     )
     p.add_argument(
         "--checkpoint",
-        required=True,
         type=local_path,
         metavar="DIR",
-        help="workdir or exported bundle",
+        help="workdir or exported bundle (default: published networks, see --affect)",
     )
     p.add_argument(
-        "--out", required=True, type=local_path, metavar="DIR", help="folder for the results"
+        "--affect",
+        metavar="RECIPE",
+        help="without checkpoint: which published networks (default: `default`, those that "
+        "`maven-jax weights` fetched); --affect.places.sad=-0.7,-0.3 sets a value",
+    )
+    p.add_argument(
+        "--out",
+        default="predicted",
+        type=local_path,
+        metavar="DIR",
+        help="folder for the results (default: predicted)",
     )
     p.add_argument(
         "--step", default="best", help="of a workdir: best (default), latest or a step's number"
@@ -56,17 +68,12 @@ def parser() -> Parser:
     p.add_argument(
         "--face",
         default="largest",
-        metavar="largest|longest|ID|all",
-        help="which face: in every frame the most prominent one (default), the longest seen, "
-        "one by its number in the order of appearance, or all, each by itself",
+        metavar="largest|longest|left|right|ID|all",
+        help="which face: in every frame the most prominent one (default), the longest seen, the "
+        "outermost as the viewer sees it, one by its number in the order of appearance, or all, "
+        "each by itself",
     )
-    p.add_argument(
-        "--face-model",
-        type=local_path,
-        metavar="ONNX",
-        help="find faces by YuNet, which aligns by eyes, nose and mouth (default: OpenCV's Haar "
-        "cascade, which aligns by boxes)",
-    )
+    face_search.add_options(p)
     p.add_argument(
         "--crops", type=local_path, metavar="DIR", help="the video's face crops, cut elsewhere"
     )
@@ -209,7 +216,7 @@ def _predict_one(
         transcript=transcript,
         asr=args.asr,
         face=args.face,
-        face_model=args.face_model,
+        face_search=face_search.search_of(args),
         crops=args.crops,
         fps=args.fps,
         smooth=args.smooth,
@@ -373,8 +380,8 @@ def _write(
 
 def main(argv: list[str]) -> int:
     """`maven-jax predict`."""
-    args, encoders = parser().parse_known_intermixed_args(argv)
-    args.overrides = encoders
+    args, values = parser().parse_known_intermixed_args(argv)
+    args.overrides = values
     several = len(args.media) > 1
     if args.crops is not None and several:
         raise UserError(f"--crops belongs to one medium, {len(args.media)} are given")
@@ -388,6 +395,10 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{media}: no such file or folder")
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: expected a folder, this is a file")
+    check_choice(args.face)
+    face_search.search_of(args)
+    if args.checkpoint is not None and args.affect is not None:
+        raise UserError("--affect is for predictions without --checkpoint")
     if args.workers is not None and args.workers < 1:
         raise UserError("--workers: expected at least 1")
     refused = check_outputs(args)
@@ -397,9 +408,14 @@ def main(argv: list[str]) -> int:
         inputs = [*args.media, *((args.checkpoint,) if args.checkpoint else ())]
         table = OutputFile(args.table, "predict", "a table", inputs=inputs, force=args.force)
     # Imported here to start faster: mistakes above need none of it.
+    from maven_jax.video.affect import DEFAULT, load_affect
     from maven_jax.video.predictor import load
 
-    predictor = load(args.checkpoint, which=args.step, encoders=encoders, workers=args.workers)
+    if args.checkpoint is None:
+        name = args.affect or DEFAULT
+        predictor = load_affect(name, overrides=values, workers=args.workers)
+    else:
+        predictor = load(args.checkpoint, which=args.step, encoders=values, workers=args.workers)
     parts, failed = predict_all(args, predictor, refused)
     if table is not None and parts:
         with table.writing() as path:

@@ -14,6 +14,7 @@ from maven_jax.convert.conversions import (
 )
 from maven_jax.encoders.audio_resnet import AudioResnetConfig
 from maven_jax.encoders.iresnet import IResNetConfig
+from maven_jax.encoders.mini_xception import MiniXceptionConfig
 from maven_jax.encoders.r2plus1d import R2Plus1DConfig
 from maven_jax.encoders.vggish import VggishConfig
 
@@ -156,3 +157,21 @@ def audio_resnet18(c: AudioResnetConfig) -> list[Line]:
             lines += _conv(f"{source}.downsample.0", f"{target}/shortcut_conv")
             lines += batch_norm(f"{source}.downsample.1", f"{target}/shortcut_norm")
     return lines
+
+
+def mini_xception(c: MiniXceptionConfig) -> list[Line]:
+    """Keras's names: layers of a kind are numbered in the order in which they were made."""
+    lines = []
+    for i in range(stem := len(c.stem_dims)):
+        lines += _conv(f"conv2d_{i + 1}", f"stem{i}_conv")
+        lines += batch_norm(f"batch_normalization_{i + 1}", f"stem{i}_norm")
+    for i in range(len(c.widths)):
+        conv, norm, block = stem + i + 1, stem + 3 * i + 1, f"block{i}"
+        lines += _conv(f"conv2d_{conv}", f"{block}_shortcut_conv")
+        lines += batch_norm(f"batch_normalization_{norm}", f"{block}_shortcut_norm")
+        for k in (0, 1):
+            source, target = f"separable_conv2d_{2 * i + k + 1}", f"{block}_conv{k}"
+            lines += _conv(f"{source}.depthwise", f"{target}/depthwise")
+            lines += _conv(f"{source}.pointwise", f"{target}/pointwise")
+            lines += batch_norm(f"batch_normalization_{norm + k + 1}", f"{target}/norm")
+    return [*lines, *_conv(f"conv2d_{stem + len(c.widths) + 1}", "classes", bias=True)]

@@ -40,7 +40,12 @@ HEADS_BIAS = Conversion(lambda s: (s[0] * s[1],), _reshaped)
 HEADS_OUT = Conversion(lambda s: (s[2], s[0] * s[1]), _transposed)  # (heads, head_dim, embed)
 CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))
 CONV_2D = Conversion(lambda s: (s[3], s[2], s[0], s[1]), lambda x, s: x.transpose(2, 3, 1, 0))
+CONV_3D = Conversion(
+    lambda s: (s[4], s[3], *s[:3]), lambda x, s: x.transpose(2, 3, 4, 1, 0).reshape(s)
+)
 POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
+TOKEN = Conversion(lambda s: s[1:], _reshaped)
+PER_HEAD = Conversion(lambda s: (1, *s, 1, 1), _reshaped)
 
 # (foreign name, our path, conversion). A path that starts with the name of a collection of
 # variables other than parameters lies in that collection.

@@ -12,24 +12,37 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maven_jax.convert.backbone_tables import audio_resnet18, iresnet50, r2plus1d, vggish
+from maven_jax.convert.backbone_tables import (
+    audio_resnet18,
+    iresnet50,
+    mini_xception,
+    r2plus1d,
+    vggish,
+)
 from maven_jax.convert.conversions import (
     CONV_1D,
     CONV_2D,
+    CONV_3D,
     HEADS_IN,
     HEADS_OUT,
+    PER_HEAD,
     POSITIONS,
     SAME,
+    TOKEN,
     Conversion,
     Line,
     Shape,
     linear,
     norm,
 )
+from maven_jax.convert.efficientnet import efficientnet
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
+from maven_jax.encoders.videomae import VideoMaeConfig
+from maven_jax.encoders.vit import VitConfig
+from maven_jax.encoders.whisper import WhisperConfig
 
 
 def _attention(
@@ -80,6 +93,14 @@ def _hubert(c: HubertConfig) -> list[Line]:
             (f"{positional}.batch_norm.folded_scale", "positional_conv/batch_norm_scale", SAME),
             (f"{positional}.batch_norm.folded_bias", "positional_conv/batch_norm_bias", SAME),
         ]
+    if c.num_buckets:
+        first = source.format(0)
+        gate = f"{source}.attention.gru_rel_pos"
+        lines += [
+            (f"{first}.attention.rel_attn_embed.weight", "relative_position_bias", SAME),
+            *linear(f"{gate}_linear", f"{target}/gate/projection"),
+            (f"{gate}_const", f"{target}/gate/reset_scale", PER_HEAD),
+        ]
     return [
         *lines,
         *linear("feature_projection.projection", "projection"),
@@ -95,6 +116,27 @@ def _hubert(c: HubertConfig) -> list[Line]:
         *linear(f"{source}.feed_forward.intermediate_dense", f"{target}/mlp/up"),
         *linear(f"{source}.feed_forward.output_dense", f"{target}/mlp/down"),
         *norm(f"{source}.final_layer_norm", f"{target}/mlp_norm"),
+    ]
+
+
+def _whisper(c: WhisperConfig) -> list[Line]:
+    source, target = "layers.{}", "encoder/layers"
+    return [
+        *linear("conv1", "conv1", CONV_1D),
+        *linear("conv2", "conv2", CONV_1D),
+        ("embed_positions.weight", "position_embedding", SAME),
+        *_attention(
+            f"{source}.self_attn",
+            ("q_proj", "k_proj", "v_proj"),
+            f"{source}.self_attn.out_proj",
+            f"{target}/attention",
+            (True, False, True),
+        ),
+        *norm(f"{source}.self_attn_layer_norm", f"{target}/attention_norm"),
+        *linear(f"{source}.fc1", f"{target}/mlp/up"),
+        *linear(f"{source}.fc2", f"{target}/mlp/down"),
+        *norm(f"{source}.final_layer_norm", f"{target}/mlp_norm"),
+        *norm("layer_norm", "norm"),
     ]
 
 
@@ -140,14 +182,50 @@ def _beit(c: BeitStack) -> list[Line]:
             (f"{source}.lambda_1", f"{target}/attention_scale", SAME),
             (f"{source}.lambda_2", f"{target}/mlp_scale", SAME),
         ]
+    return [*lines, *_vit_layers(source, target, key_bias=False)]
+
+
+def _vit(c: VitConfig) -> list[Line]:
+    source, target = "encoder.layer.{}", "encoder/layers"
+    lines = linear(
+        "embeddings.patch_embeddings.projection", "patch_embedding", CONV_2D, c.patch_bias
+    )
+    # CLIP's token has one axis, its positions are an embedding.
+    if c.norm_first:
+        lines += [
+            ("embeddings.cls_token", "cls_token", TOKEN),
+            ("embeddings.position_embeddings", "position_embedding", SAME),
+            *norm("first_norm", "first_norm"),
+        ]
+    else:
+        lines += [
+            ("embeddings.cls_token", "cls_token", POSITIONS),
+            ("embeddings.position_embeddings", "position_embedding", POSITIONS),
+        ]
+    if c.num_register_tokens:
+        lines += [("embeddings.register_tokens", "register_tokens", POSITIONS)]
+    if c.layer_scale:
+        lines += [
+            (f"{source}.layer_scale1.lambda1", f"{target}/attention_scale", SAME),
+            (f"{source}.layer_scale2.lambda1", f"{target}/mlp_scale", SAME),
+        ]
+    return [*lines, *norm("layernorm", "norm"), *_vit_layers(source, target)]
+
+
+def _videomae(c: VideoMaeConfig) -> list[Line]:
+    lines = linear("embeddings.patch_embeddings.projection", "patch_embedding", CONV_3D)
+    lines += [] if c.use_mean_pooling else norm("layernorm", "norm")
+    return [*lines, *_vit_layers("encoder.layer.{}", "encoder/layers", key_bias=False)]
+
+
+def _vit_layers(source: str, target: str, key_bias: bool = True) -> list[Line]:
     return [
-        *lines,
         *_attention(
             f"{source}.attention.attention",
             _BERT_NAMES,
             f"{source}.attention.output.dense",
             f"{target}/attention",
-            (True, False, True),
+            (True, key_bias, True),
         ),
         *norm(f"{source}.layernorm_before", f"{target}/attention_norm"),
         *norm(f"{source}.layernorm_after", f"{target}/mlp_norm"),
@@ -189,6 +267,32 @@ def _vision_renames(inner: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+# CLIP's and DINOv2's names for what ViT has.
+_CLIP_RENAMES = (
+    (r"^vision_model\.", ""),
+    (r"^embeddings\.class_embedding$", "embeddings.cls_token"),
+    (r"^embeddings\.patch_embedding\.", "embeddings.patch_embeddings.projection."),
+    (r"^embeddings\.position_embedding\.weight$", "embeddings.position_embeddings"),
+    (r"^pre_layrnorm\.", "first_norm."),
+    (r"^post_layernorm\.", "layernorm."),
+    (r"^encoder\.layers\.", "encoder.layer."),
+    (r"\.self_attn\.out_proj\.", ".attention.output.dense."),
+    *(
+        (rf"\.self_attn\.{theirs}_proj\.", f".attention.attention.{ours}.")
+        for theirs, ours in zip("qkv", ("query", "key", "value"))
+    ),
+    (r"\.layer_norm1\.", ".layernorm_before."),
+    (r"\.layer_norm2\.", ".layernorm_after."),
+    *_VISION_RENAMES[:2],
+)
+_VIT_RENAMES = (
+    *_vision_renames("attention"),
+    (r"^((?:\w+\.)?)layers\.", r"\1encoder.layer."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+)
+
+
 def _no_layers(config: Any, source: str) -> int:
     raise AssertionError(f"{source} counts layers")
 
@@ -205,29 +309,57 @@ TABLES: dict[str, Table] = {
             ),
         ),
     ),
-    "hubert": Table(
-        _hubert,
-        lambda c, source: (
-            len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
+    **{
+        kind: Table(
+            _hubert,
+            lambda c, source: (
+                len(c.conv_dim) if source.startswith("feature_extractor") else c.num_hidden_layers
+            ),
+        )
+        for kind in ("hubert", "wav2vec2", "wavlm")
+    },
+    **{
+        kind: Table(
+            _vit,
+            lambda c, source: c.num_hidden_layers,
+            renames=_CLIP_RENAMES if kind.startswith("clip") else _VIT_RENAMES,
+        )
+        for kind in (
+            "vit",
+            "vit_mae",
+            "clip",
+            "clip_vision_model",
+            "dinov2",
+            "dinov2_with_registers",
+        )
+    },
+    "videomae": Table(
+        _videomae,
+        lambda c, source: c.num_hidden_layers,
+        renames=(
+            *_VIT_RENAMES,
+            (r"\.attention\.q_bias$", ".attention.query.bias"),
+            (r"\.attention\.v_bias$", ".attention.value.bias"),
         ),
     ),
-    "roberta": Table(
-        _roberta,
-        lambda c, source: c.num_hidden_layers,
-        optional=("embeddings.token_type_embeddings.weight",),
-    ),
-    # The same names as RoBERTa's, which took them over.
-    "bert": Table(
-        _roberta,
-        lambda c, source: c.num_hidden_layers,
-        optional=("embeddings.token_type_embeddings.weight",),
-    ),
+    "whisper": Table(_whisper, lambda c, source: c.encoder_layers),
+    # RoBERTa took over BERT's names.
+    **{
+        kind: Table(
+            _roberta,
+            lambda c, source: c.num_hidden_layers,
+            optional=("embeddings.token_type_embeddings.weight",),
+        )
+        for kind in ("roberta", "xlm-roberta", "bert")
+    },
     "beit": Table(
         _beit,
         lambda c, source: c.num_layers,
         renames=(*_vision_renames("attention"), (r"^((?:beit\.)?)layers\.", r"\1encoder.layer.")),
     ),
     "iresnet50": Table(iresnet50, _no_layers),
+    "efficientnet": Table(efficientnet, _no_layers),
+    "mini_xception": Table(mini_xception, _no_layers),
     "vggish": Table(vggish, _no_layers),
     "r2plus1d": Table(r2plus1d, _no_layers),
     "audio_resnet18": Table(audio_resnet18, _no_layers),

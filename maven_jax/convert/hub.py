@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from maven_jax.convert.tensor_files import WEIGHT_FILES
 from maven_jax.errors import UserError
@@ -24,6 +24,7 @@ _SMALL_FILES = (
 )
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _TIMEOUT_S = 20
+T = TypeVar("T")
 
 
 def find_here(source: str, encoder: str, option: str) -> str:
@@ -38,7 +39,7 @@ def find_here(source: str, encoder: str, option: str) -> str:
         UserError: it is not on this machine.
     """
     folder = Path(source).expanduser()
-    if not folder.is_dir():
+    if not folder.exists():
         folder = _cached(source)
     if folder is None:
         agree = f", or {option}={source} to download it" if _HUB_ID.fullmatch(source) else ""
@@ -75,39 +76,70 @@ def download(source: str) -> tuple[Path, str | None]:
     Raises:
         UserError: no hub id, or it is neither on the hub nor in the cache.
     """
+    folder = _ask(source, _fetch) or _cached(source)
+    if folder is None:
+        raise _out_of_reach(source)
+    commit, revision = folder.name, source.partition("@")[2] or None
+    return folder, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else revision
+
+
+def check(source: str) -> None:
+    """Looks whether a hub id is in the cache, or else known to the hub; downloads nothing.
+
+    Raises:
+        UserError: no hub id, or it is neither on the hub nor in the cache.
+    """
+    if _cached(source) is None and _ask(source, _files) is None:
+        raise _out_of_reach(source)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source may be a hub id: "name", "owner/name", "owner/name@revision"."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
+def _ask(source: str, about: Callable[[str, str, str | None], T]) -> T | None:
+    """What `about` gets of the hub; None where that cannot be reached, or may not be asked."""
     match = _HUB_ID.fullmatch(source)
-    if not match:
+    if match is None:
         raise UserError(f"{source}: no such folder, and not a hub id like owner/name")
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    folder = None
-    if not constants.HF_HUB_OFFLINE:
-        say(f"{source}: no such folder, so {constants.ENDPOINT} is asked for the encoder")
-        try:
-            folder = _fetch(source, match["repo"], match["revision"])
-        except (RepositoryNotFoundError, HFValidationError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(f"{source}: no such folder, and the hub says: {reason}") from None
-        except Exception:  # network errors, which have no base class of their own in this client
-            pass
-    folder = folder or _cached(source)
-    if folder is None:
-        raise UserError(
-            f"{source}: no such folder, not in the hub's cache, and the hub cannot be reached; run "
-            f"`hf download {match['repo']} --local-dir DIR` where it can, then give DIR instead"
-        )
-    commit = folder.name
-    return folder, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else match["revision"]
+    if constants.HF_HUB_OFFLINE:
+        return None
+    say(f"{source}: no such folder, so {constants.ENDPOINT} is asked for the encoder")
+    try:
+        return about(source, match["repo"], match["revision"])
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{source}: no such folder, and the hub says: {reason}") from None
+    except Exception:  # network errors, which have no base class of their own in this client
+        return None
 
 
-def _fetch(source: str, repo: str, revision: str | None) -> Path:
+def _out_of_reach(source: str) -> UserError:
+    repo = source.partition("@")[0]
+    return UserError(
+        f"{source}: no such folder, not in the hub's cache, and the hub cannot be reached; run "
+        f"`hf download {repo} --local-dir DIR` where it can, then give DIR instead"
+    )
+
+
+def _files(source: str, repo: str, revision: str | None) -> dict[str, int]:
+    """The files of a repository and their sizes."""
     import huggingface_hub
 
     info = huggingface_hub.HfApi().model_info(
         repo, revision=revision, timeout=_TIMEOUT_S, files_metadata=True
     )
-    files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+
+def _fetch(source: str, repo: str, revision: str | None) -> Path:
+    import huggingface_hub
+
+    files = _files(source, repo, revision)
     patterns = list(_patterns(files))
     sizes = huggingface_hub.utils.filter_repo_objects(files, allow_patterns=patterns)
     megabytes = sum(files[name] for name in sizes) / 1e6

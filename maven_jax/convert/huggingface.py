@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from maven_jax.convert import hub, native
+from maven_jax.convert import native, sources
 from maven_jax.convert.encoder_tables import TABLES, Entry, entries
+from maven_jax.convert.heads import read_head
 from maven_jax.convert.loaded import LoadedEncoder, nested, variable_shapes
-from maven_jax.convert.tensor_files import Tensors, read_tensors
-from maven_jax.encoders.registry import KINDS, make_encoder
+from maven_jax.convert.tensor_files import Tensors
+from maven_jax.encoders.registry import make_encoder
 from maven_jax.errors import UserError, listing
-from maven_jax.inputs import read_json
 
 _OLD_NAMES = (
     (r"(LayerNorm|layer_norm|layernorm\w*)\.gamma$", r"\1.weight"),
@@ -60,14 +60,14 @@ class _Source:
     names: tuple[str, ...]
 
 
-def _folded(stem: str, sources: dict[str, _Source]) -> dict[str, _Source]:
+def _folded(stem: str, tensors: dict[str, _Source]) -> dict[str, _Source]:
     """Weight norm and batch norm under `stem`, folded to what the tables name."""
-    g, v = sources.get(f"{stem}.weight_g"), sources.get(f"{stem}.weight_v")
+    g, v = tensors.get(f"{stem}.weight_g"), tensors.get(f"{stem}.weight_v")
     if g and v:
         read = lambda: _fold_weight_norm(g.read(), v.read())  # noqa: E731
         return {f"{stem}.weight": _Source(v.shape, read, g.names + v.names)}
     mean, variance, scale, bias = (
-        sources.get(f"{stem}.{name}") for name in ("running_mean", "running_var", "weight", "bias")
+        tensors.get(f"{stem}.{name}") for name in ("running_mean", "running_var", "weight", "bias")
     )
     if mean and variance and scale and bias:
 
@@ -83,14 +83,19 @@ def _folded(stem: str, sources: dict[str, _Source]) -> dict[str, _Source]:
     return {}
 
 
-def _present(kind: str, tensors: Tensors, anchor: str) -> dict[str, _Source]:
-    """The tensors under the names that the tables use: no prefix, no old names, norms folded."""
+def _renamed(kind: str, tensors: Tensors) -> dict[str, _Source]:
+    """All tensors, under their present names."""
     sources: dict[str, _Source] = {}
     for name, shape in tensors.shapes.items():
         new = name
         for pattern, replacement in (*_OLD_NAMES, *TABLES[kind].renames):
             new = re.sub(pattern, replacement, new)
         sources[new] = _Source(shape, lambda name=name: tensors.read(name), (name,))
+    return sources
+
+
+def _inside(kind: str, sources: dict[str, _Source], anchor: str) -> dict[str, _Source]:
+    """The encoder's tensors under the names that the tables use: no prefix, norms folded."""
     prefixes = [
         name[: -len(anchor)] for name in sources if name == anchor or name.endswith("." + anchor)
     ]
@@ -150,61 +155,72 @@ def _assemble(
 
 
 def load_encoder(
-    source: str | Path, *, kind: str | None = None, dtype: DTypeLike = jnp.float32
+    source: str | Path,
+    *,
+    kind: str | None = None,
+    dtype: DTypeLike = jnp.float32,
+    head: bool = False,
+    sizes: Mapping[str, Any] | None = None,
 ) -> LoadedEncoder:
-    """An encoder from a local folder or a hub id, optionally "owner/name@revision".
+    """An encoder from a local folder or file, or a hub id, optionally "owner/name@revision".
 
     Args:
-        source: folder that `native.save_encoder` wrote, or with a Hugging Face config.json and
-            weights (`tensor_files.WEIGHT_FILES`), or hub id.
+        source: folder that `native.save_encoder` wrote, or with the config.json of Hugging Face
+            or timm and weights (`tensor_files.WEIGHT_FILES`); file of weights of one of
+            `sources.FILE_KINDS`; or hub id.
         kind: what it must be; None takes what the folder says.
         dtype: of the computation.
+        head: read what it was trained to tell, too.
+        sizes: those that a file of weights does not tell.
 
     Raises:
-        UserError: it cannot be found, is damaged or unsafe, is of another kind, or lacks tensors.
+        UserError: it cannot be found, is damaged or unsafe, is of another kind, or lacks tensors
+            or the head.
     """
-    folder, revision = Path(source).expanduser(), None
-    if not folder.is_dir():
-        folder, revision = hub.download(str(source))
-    elif native.is_encoder_folder(folder):
+    folder = sources.find_folder(Path(source).expanduser())
+    if native.is_encoder_folder(folder):
+        if head:
+            raise UserError(f"{folder}: holds no trained head; take output=embedding")
         return native.load_encoder_folder(folder, kind=kind, dtype=dtype)
-    config = read_json(folder / "config.json", "the config of an encoder")
-    is_kind = config.get("model_type")
-    if kind is not None and is_kind != kind:
-        raise UserError(f"{folder / 'config.json'}: model_type is {is_kind!r}, not {kind!r}")
-    published = [name for name, kind in KINDS.items() if kind.published]
-    if is_kind not in published:
-        raise UserError(
-            f"{folder / 'config.json'}: model_type {is_kind!r} is not one of {', '.join(published)}"
-        )
+    found = sources.find(source, kind, sizes or {})
+    kind, config = found.kind, found.config
     try:
-        module = make_encoder(is_kind, config, dtype=dtype)
-        shapes = variable_shapes(is_kind, config)
+        module = make_encoder(kind, config, dtype=dtype)
+        shapes = variable_shapes(kind, config)
     except UserError as error:
-        raise UserError(f"{folder}/{error}") from None
-    tensors = read_tensors(folder)
-    table = list(entries(is_kind, _about(module)))
-    sources = _present(is_kind, tensors, table[0].source)
-    missing = _check(is_kind, folder, table, sources, shapes)
+        raise UserError(f"{found.where}/{error}") from None
+    tensors = found.read()
+    table = list(entries(kind, _about(module)))
+    renamed = _renamed(kind, tensors)
+    inside = _inside(kind, renamed, table[0].source)
+    missing = _check(kind, found.where, table, inside, shapes)
+    used = {name for e in table if e.source in inside for name in inside[e.source].names}
+    told = None
     try:
-        params, state = _assemble(table, sources, shapes)
+        params, state = _assemble(table, inside, shapes)
+        if head:
+            every = {name: tensor.shape for name, tensor in renamed.items()}
+            layers, values, names = read_head(kind, found.about, every, lambda n: renamed[n].read())
+            told = (layers, values)
+            used.update(name for n in names for name in renamed[n].names)
     except UserError as error:
-        raise UserError(f"{folder}: {error}") from None
+        raise UserError(f"{found.where}: {error}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the weights cannot be read ({error})") from None
-    used = {name for e in table if e.source in sources for name in sources[e.source].names}
+        raise UserError(f"{found.where}: the weights cannot be read ({error})") from None
+    counters = {name for name in tensors.shapes if name.endswith(".num_batches_tracked")}
     return LoadedEncoder(
-        kind=is_kind,
+        kind=kind,
         config=config,
         module=module,
         params=params,
         sha256=tensors.sha256,
         source=str(source),
-        folder=folder,
-        revision=revision,
-        unused=sorted(set(tensors.shapes) - used),
+        folder=found.folder,
+        revision=found.revision,
+        unused=sorted(set(tensors.shapes) - used - counters),
         missing=missing,
         state=state,
+        head=told,
     )
 
 
@@ -217,7 +233,7 @@ def _random_tensor(
         # Behind the convolutions follow rectifier-like activations, which halve the power.
         gain = 2.0 if _BEFORE_RECTIFIER.search(entry.target) else 1.0
         stddev = math.sqrt(gain / math.prod(shape[1:]))
-    elif leaf in ("embedding", "position_embedding", "relative_position_bias"):
+    elif leaf.endswith(("embedding", "_token", "_tokens", "relative_position_bias")):
         stddev = 0.02
     else:
         constants = {

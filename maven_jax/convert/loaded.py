@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from maven_jax.encoders.head import Head, HeadParams
 from maven_jax.encoders.inference_batch_norm import STATISTICS
 from maven_jax.encoders.registry import abstract_variables
 
@@ -32,6 +33,7 @@ class LoadedEncoder:
         unused: names of tensors in the files that the encoder has no use for.
         missing: names of tensors that the files lack and that zeros stand in for.
         state: collection -> variables that are no parameters (statistics of batch norms).
+        head: what it was trained to tell, and the parameters of that, if asked for.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class LoadedEncoder:
     unused: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
+    head: tuple[Head, HeadParams] | None = None
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -80,6 +80,20 @@ def save_encoder(
     )
 
 
+def read_record(folder: Path, kind: str | None) -> dict[str, Any]:
+    """The record of an encoder that `save_encoder` wrote.
+
+    Raises:
+        UserError: it is damaged, or of another kind than `kind`.
+    """
+    path = folder / RECORD_FILE
+    pattern = {"kind": str, "config": dict, "source": str, "sha256": str}
+    record = read_json(path, "the record of a converted encoder", pattern)
+    if kind is not None and record["kind"] != kind:
+        raise UserError(f"{path}: kind is {record['kind']!r}, not {kind!r}")
+    return record
+
+
 def load_encoder_folder(
     folder: Path, *, kind: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> LoadedEncoder:
@@ -93,11 +107,7 @@ def load_encoder_folder(
     Raises:
         UserError: the folder is damaged, or holds another kind.
     """
-    path = folder / RECORD_FILE
-    pattern = {"kind": str, "config": dict, "source": str, "sha256": str}
-    record = read_json(path, "the record of a converted encoder", pattern)
-    if kind is not None and record["kind"] != kind:
-        raise UserError(f"{path}: kind is {record['kind']!r}, not {kind!r}")
+    path, record = folder / RECORD_FILE, read_record(folder, kind)
     try:
         module = make_encoder(record["kind"], record["config"], dtype=dtype)
         shapes = variable_shapes(record["kind"], record["config"])

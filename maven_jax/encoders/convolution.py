@@ -9,6 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+# TensorFlow's padding: as many outputs as inputs / stride, the odd zero behind.
+SAME = "SAME"
 
 
 class Conv2d(nn.Module):
@@ -18,30 +20,36 @@ class Conv2d(nn.Module):
         features: output channels.
         kernel_size: taps along rows and columns.
         stride: between outputs, along rows and columns.
-        padding: zeros on both sides of rows and columns.
+        padding: zeros on both sides of rows and columns, or `SAME`.
         axes: logical axis names of input and output channels.
         use_bias: adds a bias.
+        groups: of channels; each output sees those of its group.
         dtype: of the computation.
     """
 
     features: int
     kernel_size: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    axes: tuple[str, str] = ("channels", "embed")
+    padding: tuple[int, int] | str = (0, 0)
+    axes: tuple[str | None, str | None] = ("channels", "embed")
     use_bias: bool = False
+    groups: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x d"]:
-        shape = (*self.kernel_size, x.shape[-1], self.features)
+        shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         init = nn.with_logical_partitioning(nn.initializers.he_normal(), (None, None, *self.axes))
+        pads = self.padding
+        if not isinstance(pads, str):
+            pads = [(pad, pad) for pad in pads]
         y = lax.conv_general_dilated(
             x.astype(self.dtype),
             jnp.asarray(self.param("kernel", init, shape), self.dtype),
             self.stride,
-            [(pad, pad) for pad in self.padding],
+            pads,
             dimension_numbers=_LAYOUT,
+            feature_group_count=self.groups,
         )
         if self.use_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])

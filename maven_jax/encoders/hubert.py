@@ -1,11 +1,15 @@
 """HuBERT (Hsu et al., 2021): 16 kHz waveforms to one vector per 20 ms.
 
+wav2vec 2.0 (Baevski et al., 2020) is the same network, and WavLM (Chen et al., 2022) differs by a
+relative position bias, gated in every layer.
+
 Long recordings go through in chunks that overlap. The base model's first norm needs statistics of
 the whole recording, which are passed with every chunk.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -52,6 +56,9 @@ class HubertConfig:
     num_conv_pos_embedding_groups: int = 16
     conv_pos_batch_norm: bool = False
     do_stable_layer_norm: bool = False
+    # Of WavLM's position bias, which the others have not.
+    num_buckets: int = 0
+    max_bucket_distance: int = 800
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> HubertConfig:
@@ -73,8 +80,14 @@ class HubertConfig:
             raise UserError("config.json: conv_dim, conv_stride and conv_kernel differ in length")
         if min(self.conv_dim + self.conv_stride + self.conv_kernel) < 1:
             raise UserError("config.json: conv_dim, conv_stride and conv_kernel must be positive")
-        if config.get("adapter_attn_dim") is not None:
-            raise UserError("config.json: adapter_attn_dim is set; adapters are not supported")
+        for key in ("adapter_attn_dim", "add_adapter"):
+            if config.get(key):
+                raise UserError(f"config.json: {key} is set; adapters are not supported")
+        if self.num_buckets and not 4 <= self.num_buckets < 4 * self.max_bucket_distance:
+            raise UserError(
+                f"config.json: num_buckets {self.num_buckets} and max_bucket_distance "
+                f"{self.max_bucket_distance} make no position bias"
+            )
         return self
 
     @property
@@ -101,10 +114,35 @@ class HubertConfig:
             num_samples = max((num_samples - kernel) // stride + 1, 0)
         return num_samples
 
+    def frame_mask(self, sample_mask: Bool[Array, "b samples"]) -> Bool[Array, "b frames"]:
+        """True for frames that see nothing but samples under the mask."""
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            sample_mask = _conv_mask(sample_mask, kernel, stride)
+        return sample_mask
+
     def frame_times_s(self, num_frames: int, sample_rate_hz: float = 16000.0) -> np.ndarray:
         """Centres of the frames' receptive fields, (num_frames,) seconds from the first sample."""
         first = (self.receptive_field_samples - 1) / 2
         return (first + np.arange(num_frames) * self.hop_samples) / sample_rate_hz
+
+
+@dataclass(frozen=True)
+class WavlmConfig(HubertConfig):
+    """Sizes under Hugging Face's names and with its defaults."""
+
+    num_buckets: int = 320
+
+
+def _buckets(num_frames: int, num_buckets: int, max_distance: int) -> np.ndarray:
+    """(t, t) rows of the table of position biases: exact nearby, ever wider further away."""
+    frames = np.arange(num_frames)
+    offset = frames[None, :] - frames[:, None]
+    half = num_buckets // 2
+    exact = half // 2
+    distance = np.abs(offset)
+    log = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
+    wide = exact + (log / np.float32(math.log(max_distance / exact)) * (half - exact)).astype(int)
+    return (offset > 0) * half + np.where(distance < exact, distance, np.minimum(wide, half - 1))
 
 
 def _conv_mask(mask: Bool[Array, "b n"], kernel: int, stride: int) -> Bool[Array, "b m"]:
@@ -256,7 +294,19 @@ class Hubert(nn.Module):
             c.layer_norm_eps,
             pre_norm=c.do_stable_layer_norm,
             dtype=dtype,
+            gated_bias=c.num_buckets > 0,
         )
+        if c.num_buckets:
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("position", "heads"))
+            shape = (c.num_buckets, c.num_attention_heads)
+            self.relative_position_bias = self.param("relative_position_bias", init, shape)
+
+    def _position_bias(self, num_frames: int) -> Float[Array, "h t t"] | None:
+        c = self.config
+        if not c.num_buckets:
+            return None
+        rows = _buckets(num_frames, c.num_buckets, c.max_bucket_distance)
+        return jnp.asarray(self.relative_position_bias)[rows].transpose(2, 0, 1)
 
     def _first(
         self, waveform: Array, sample_mask: Array | None
@@ -319,8 +369,9 @@ class Hubert(nn.Module):
         if mask is not None:
             x = jnp.where(mask[..., None], x, 0)
         x = x + self.positional_conv(x, mask)
+        bias = self._position_bias(x.shape[1])
         if c.do_stable_layer_norm:
-            x = self.norm(self.encoder(x, mask))
+            x = self.norm(self.encoder(x, mask, bias))
         else:
-            x = self.encoder(self.norm(x), mask)
+            x = self.encoder(self.norm(x), mask, bias)
         return x if mask is None else jnp.where(mask[..., None], x, 0)

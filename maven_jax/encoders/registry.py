@@ -15,12 +15,23 @@ from maven_jax.encoders import hf_config
 from maven_jax.encoders.audio_resnet import AudioResnet18, AudioResnetConfig
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.bert import Bert, BertConfig
-from maven_jax.encoders.hubert import Hubert, HubertConfig
+from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
+from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
+from maven_jax.encoders.mini_xception import MiniXception, MiniXceptionConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
 from maven_jax.encoders.swin import Swin, SwinConfig
 from maven_jax.encoders.vggish import Vggish, VggishConfig
+from maven_jax.encoders.videomae import VideoMae, VideoMaeConfig
+from maven_jax.encoders.vit import (
+    ClipConfig,
+    Dinov2Config,
+    Dinov2RegistersConfig,
+    Vit,
+    VitConfig,
+)
+from maven_jax.encoders.whisper import Whisper, WhisperConfig
 from maven_jax.errors import UserError
 
 # The largest encoders that features were ever made with have a tenth of it.
@@ -84,28 +95,49 @@ def _tokens(c: RobertaConfig) -> Shapes:
     return jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1, 2), jnp.bool_)
 
 
+def _wave(c: HubertConfig) -> Shapes:
+    return _floats(c.receptive_field_samples + c.hop_samples)
+
+
+def _image(c: Any) -> Shapes:
+    return _floats(c.image_size, c.image_size, c.num_channels)
+
+
 KINDS: dict[str, Kind] = {
-    "swin": Kind(
-        SwinConfig.from_hf,
-        Swin,
-        lambda c: _floats(c.image_size, c.image_size, c.num_channels),
+    "swin": Kind(SwinConfig.from_hf, Swin, _image, True),
+    "vit": Kind(VitConfig.from_hf, Vit, _image, True),
+    "vit_mae": Kind(VitConfig.from_hf, Vit, _image, True),
+    "clip": Kind(ClipConfig.from_hf, Vit, _image, True),
+    "clip_vision_model": Kind(ClipConfig.from_hf, Vit, _image, True),
+    "dinov2": Kind(Dinov2Config.from_hf, Vit, _image, True),
+    "dinov2_with_registers": Kind(Dinov2RegistersConfig.from_hf, Vit, _image, True),
+    "videomae": Kind(
+        VideoMaeConfig.from_hf,
+        VideoMae,
+        lambda c: _floats(c.num_frames, c.image_size, c.image_size, c.num_channels),
         True,
     ),
-    "hubert": Kind(
-        HubertConfig.from_hf,
-        Hubert,
-        lambda c: _floats(c.receptive_field_samples + c.hop_samples),
-        True,
-    ),
+    "hubert": Kind(HubertConfig.from_hf, Hubert, _wave, True),
+    "wav2vec2": Kind(HubertConfig.from_hf, Hubert, _wave, True),
+    "wavlm": Kind(WavlmConfig.from_hf, Hubert, _wave, True),
+    "whisper": Kind(WhisperConfig.from_hf, Whisper, lambda c: _floats(2, c.num_mel_bins), True),
     "roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
+    "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),
     "beit": Kind(_BeitConfig.from_hf, _beit, lambda c: _floats(2, c.hidden_size), True),
     "iresnet50": Kind(
         IResNetConfig.from_config,
         IResNet,
-        lambda c: _floats(c.image_size, c.image_size, c.num_channels),
+        _image,
         False,
     ),
+    "efficientnet": Kind(
+        EfficientNetConfig.from_config,
+        EfficientNet,
+        _image,
+        False,
+    ),
+    "mini_xception": Kind(MiniXceptionConfig.from_config, MiniXception, _image, False),
     "vggish": Kind(
         VggishConfig.from_config, Vggish, lambda c: _floats(c.num_frames, c.num_bands), False
     ),
@@ -150,9 +182,9 @@ def make_encoder(
         UserError: the kind is unknown, the config impossible, or `remat` not possible.
     """
     kind = kind_of(name)
-    if remat and kind.published:
-        possible = ", ".join(name for name, kind in KINDS.items() if not kind.published)
-        raise UserError(f"encoder kind {name!r} has no remat; {possible} have")
+    possible = [n for n, k in KINDS.items() if "remat" in getattr(k.make, "__annotations__", ())]
+    if remat and name not in possible:
+        raise UserError(f"encoder kind {name!r} has no remat; {', '.join(possible)} have")
     options = {"remat": True} if remat else {}
     return kind.make(kind.read(config), dtype=dtype, **options)
 

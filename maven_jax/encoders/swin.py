@@ -90,6 +90,11 @@ class SwinOutput:
     last_hidden_state: Float[Array, "b n d"]
     pooled: Float[Array, "b d"]
 
+    @property
+    def mean(self) -> Float[Array, "b d"]:
+        """The pooled output, under the name that ViT's has."""
+        return self.pooled
+
 
 def _relative_index(window: int, table_window: int) -> np.ndarray:
     """(w·w, w·w) rows of a (2·table_window − 1)² table for pairs of patches of a window."""

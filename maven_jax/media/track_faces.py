@@ -15,15 +15,18 @@ from maven_jax.media.find_faces import Face, overlap
 
 # Share of their union by which the boxes of one person in neighbouring pictures overlap at least.
 _LEAST_OVERLAP = 0.3
-# A face that is lost for longer than this comes back as another one.
-_LOST_S = 1.0
-# Shorter tracks are mistakes of the detector.
+# A face that is lost for longer than this comes back as another one; so many times the usual
+# interval between pictures, if that is longer.
+_LOST_S, _LOST_INTERVALS = 1.0, 2.5
+# Shorter tracks are mistakes of the detector; in short clips those of less than half of it.
 _LEAST_FRAMES, _LEAST_S = 3, 0.3
+# So are tracks that are shorter than this and never clear.
+_DOUBTFUL_S = 1.0
 # Two pictures that differ by more grey levels than this on average have a cut between them.
 _CUT_LEVELS = 30.0
 _THUMBNAIL = (32, 18)
 
-CHOICES = ("largest", "longest", "all")
+CHOICES = ("largest", "longest", "left", "right", "all")
 
 
 @dataclass
@@ -51,6 +54,12 @@ class FaceTrack:
         boxes = np.frombuffer(self.boxes, np.float32).reshape(-1, 4)
         return float((boxes[:, 2].astype(np.float64) * boxes[:, 3]).sum())
 
+    @property
+    def middle(self) -> float:
+        """How far right the face is, in pixels: the mean over its frames."""
+        boxes = np.frombuffer(self.boxes, np.float32).reshape(-1, 4)
+        return float((boxes[:, 0] + boxes[:, 2] / 2).mean())
+
     def add(self, frame: int, time_s: float, face: Face) -> None:
         self.frames.append(frame)
         self.boxes.extend(face.box)
@@ -59,16 +68,24 @@ class FaceTrack:
 
 
 class Tracker:
-    """Joins the faces of consecutive pictures by the overlap of their boxes."""
+    """Joins the faces of consecutive pictures by the overlap of their boxes.
 
-    def __init__(self) -> None:
+    Args:
+        times_s: of all pictures of the video.
+    """
+
+    def __init__(self, times_s: Sequence[float | int] | np.ndarray = ()) -> None:
+        self._times = np.asarray(times_s, np.float64)
+        gaps = np.diff(self._times)
+        self._interval_s = float(np.median(gaps)) if len(gaps) else 0.0
+        self._lost_s = max(_LOST_S, _LOST_INTERVALS * self._interval_s)
         self.tracks: list[FaceTrack] = []
         self._running: list[FaceTrack] = []
         self._thumbnail: np.ndarray | None = None
 
     def update(self, frame: int, time_s: float, faces: Sequence[Face]) -> list[FaceTrack]:
         """The tracks of the faces in the next picture, in the order of `faces`."""
-        self._running = [t for t in self._running if time_s - t.last_s <= _LOST_S]
+        self._running = [t for t in self._running if time_s - t.last_s <= self._lost_s]
         pairs = sorted(
             (
                 (overlap(face.box, tuple(track.boxes[-4:])), i, track)
@@ -101,13 +118,24 @@ class Tracker:
             self._running = []
         return is_cut
 
-    def people(self) -> list[FaceTrack]:
-        """The tracks that are long enough, in the order of appearance; their IDs count from 1."""
-        return [
-            t
-            for t in self.tracks
-            if len(t.frames) >= _LEAST_FRAMES and t.last_s - t.first_s >= _LEAST_S
-        ]
+    def people(self, clear: float | int = 0.0) -> list[FaceTrack]:
+        """The tracks that are no mistakes, in the order of appearance; their IDs count from 1.
+
+        Args:
+            clear: confidence of a face that is hardly a mistake. A brief track without any such
+                face is none.
+        """
+        n = len(self._times)
+        frames = min(_LEAST_FRAMES, max(n // 2, 1)) if n else _LEAST_FRAMES
+        whole_s = float(self._times[-1] - self._times[0]) if n else 2 * _LEAST_S
+        least_s = min(_LEAST_S, whole_s / 2)
+        people = []
+        for t in self.tracks:
+            length_s = t.last_s - t.first_s
+            is_clear = length_s >= _DOUBTFUL_S or max(t.confidences) >= clear
+            if len(t.frames) >= frames and length_s >= least_s and is_clear:
+                people.append(t)
+        return people
 
 
 @dataclass(frozen=True)
@@ -132,6 +160,12 @@ class ChosenFace:
         return self.track >= 0
 
 
+def check_choice(choice: str) -> None:
+    """Raises UserError if `--face` cannot mean anything, whoever is in the video."""
+    if choice not in CHOICES and not (choice.isascii() and choice.isdigit() and int(choice) > 0):
+        raise UserError(f"--face {choice}: expected {', '.join(CHOICES)} or a face's number from 1")
+
+
 def choose(people: Sequence[FaceTrack], choice: str, num_frames: int) -> list[ChosenFace]:
     """The faces that `--face` means; one that is in no frame if nobody was found.
 
@@ -139,16 +173,17 @@ def choose(people: Sequence[FaceTrack], choice: str, num_frames: int) -> list[Ch
         people: the tracks of a video; their IDs are their places in it, from 1.
         choice: `longest` takes the track with the most frames. `largest` takes in every frame the
             track whose boxes cover most over the whole video: it stays with one of two people and
-            passes on to another at a cut. An ID takes that track, `all` every track by itself.
+            passes on to another at a cut. `left` and `right`, as the viewer sees it, take in every
+            frame the outermost of the tracks that last over it. An ID takes that track, `all`
+            every track by itself.
         num_frames: of the video.
 
     Raises:
         UserError: no such face.
     """
-    if choice not in CHOICES and not (choice.isascii() and choice.isdigit()):
-        raise UserError(f"--face {choice}: expected {', '.join(CHOICES)} or a face's number")
+    check_choice(choice)
     if choice.isdigit():
-        if not 1 <= int(choice) <= len(people):
+        if int(choice) > len(people):
             numbers = f"there are 1 to {len(people)}" if people else "none was found"
             raise UserError(f"--face {choice}: no such face; {numbers}")
         return [_chosen("", [people[int(choice) - 1]], num_frames)]
@@ -156,16 +191,25 @@ def choose(people: Sequence[FaceTrack], choice: str, num_frames: int) -> list[Ch
         return [_chosen(str(i), [track], num_frames) for i, track in enumerate(people, 1)]
     if choice == "longest":
         return [_chosen("", sorted(people, key=lambda t: -len(t.frames))[:1], num_frames)]
+    if choice in ("left", "right"):
+        outwards = sorted(people, key=lambda t: t.middle, reverse=choice == "left")
+        return [_chosen("", outwards, num_frames, alone=True)]
     # Larger faces overwrite smaller ones.
     return [_chosen("", sorted(people, key=lambda t: t.area), num_frames)]
 
 
-def _chosen(name: str, tracks: Sequence[FaceTrack], num_frames: int) -> ChosenFace:
+def _chosen(
+    name: str, tracks: Sequence[FaceTrack], num_frames: int, alone: bool = False
+) -> ChosenFace:
+    """The last of the tracks wherever it was found; `alone`: from its first frame to its last."""
     keys = np.full(num_frames, -1)
     boxes = np.full((num_frames, 4), np.nan, np.float32)
     confidence = np.zeros(num_frames, np.float32)
     for track in tracks:
         frames = np.frombuffer(track.frames, np.int64)
+        if alone:
+            lasts = slice(frames[0], frames[-1] + 1)
+            keys[lasts], boxes[lasts], confidence[lasts] = -1, np.nan, 0.0
         keys[frames] = track.key
         boxes[frames] = np.frombuffer(track.boxes, np.float32).reshape(-1, 4)
         confidence[frames] = np.frombuffer(track.confidences, np.float32)

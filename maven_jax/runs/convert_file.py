@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from maven_jax.convert.backbones import convert_encoder
-from maven_jax.convert.native import RECORD_FILE
+from maven_jax.convert.efficientnet import TENSORFLOW
+from maven_jax.convert.huggingface import load_encoder
+from maven_jax.convert.native import RECORD_FILE, save_encoder
 from maven_jax.convert.tensor_files import Tensors, read_file
 from maven_jax.errors import UserError, did_you_mean, listing
 from maven_jax.files import whole_folder
@@ -29,7 +31,11 @@ ENCODERS = {
         ("iresnet50",),
     ),
     "vggish": ("RJCMA's audio encoder", ("vggish",)),
+    "efficientnet": ("an EfficientNet of timm's; .pt, .safetensors or .onnx", ("efficientnet",)),
+    "emotieffnet": ("EmotiEffNet (HSEmotion) for faces; .pt or .onnx", ("efficientnet",)),
 }
+# EfficientNets: what a state dict does not tell.
+_EFFICIENTNETS = {"efficientnet": {}, "emotieffnet": TENSORFLOW}
 # How names of tensors begin in a model's file; the first that fits tells the model.
 _SIGNS = (
     ("maven-beit", "beit3_encoders."),
@@ -135,6 +141,11 @@ def convert(
     if overrides and model not in NETWORKS:
         raise UserError(f"unknown argument {overrides[0]!r}: {model} has no recipe")
     say(f"reading {file}")
+    if model in _EFFICIENTNETS:
+        if key:
+            raise UserError(f"--key {key}: {model} takes the state dict or the module of the file")
+        _convert_efficientnet(model, file, out)
+        return
     tensors = without_wrapper(read_file(file, key))
     say(f"{len(tensors.shapes)} tensors, sha256 {tensors.sha256}")
     for note in tensors.notes:
@@ -168,6 +179,29 @@ def convert(
         say(f"written: {out}; next: maven-jax evaluate --workdir {out} --store STORE")
     else:
         say(f"written: {out}; it can be the `source` of an encoder in a recipe of `prepare`")
+
+
+def _convert_efficientnet(model: str, file: Path, out: Path) -> None:
+    encoder = load_encoder(file, kind="efficientnet", sizes=_EFFICIENTNETS[model])
+    say(f"sha256 {encoder.sha256}")
+    if _is_same(model, encoder.sha256, file.name, out, None, ()):
+        say(f"{out} holds this conversion already; nothing to do")
+        return
+    with whole_folder(out) as folder:
+        save_encoder(
+            folder,
+            encoder.kind,
+            encoder.config,
+            encoder.params,
+            encoder.state,
+            source=file.name,
+            sha256=encoder.sha256,
+        )
+    if encoder.unused:
+        say(
+            f"left out: {listing(encoder.unused)}, what its head is made of; the file itself has it"
+        )
+    say(f"written: {out}; it can be the `source` of an encoder in a recipe of `prepare`")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

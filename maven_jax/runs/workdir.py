@@ -177,7 +177,7 @@ def claim(
     path = workdir / CONFIG_FILE
     if path.exists():
         earlier = read_json(path, _KIND, _RECORD)
-        _compare(workdir, earlier["config"], resolved)
+        _compare(workdir, recipes.with_later_keys(earlier["config"]), resolved)
         before = {"": earlier["store_fingerprint"], **earlier.get("mix_fingerprints", {})}
         for name, now in {"": store, **mixed}.items():
             if before.get(name) != now.fingerprint:

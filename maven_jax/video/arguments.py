@@ -10,6 +10,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 from maven_jax.errors import UserError
 from maven_jax.evaluation.calibration import as_widths
+from maven_jax.media.track_faces import check_choice
 
 
 def as_path(value: Any, name: str) -> Path | None:
@@ -22,12 +23,13 @@ def as_path(value: Any, name: str) -> Path | None:
 
 def as_face(value: str | SupportsIndex) -> str:
     """Which face as `track_faces.choose` takes it; a number may be any integer."""
-    if isinstance(value, str):
-        return value
-    try:
-        return str(_integer(value))
-    except TypeError:
-        raise UserError(f"face={value!r}: expected a word or a face's number") from None
+    if not isinstance(value, str):
+        try:
+            value = str(_integer(value))
+        except TypeError:
+            raise UserError(f"face={value!r}: expected a word or a face's number") from None
+    check_choice(value)
+    return value
 
 
 def as_fps(value: SupportsFloat | None) -> float | None:

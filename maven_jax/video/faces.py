@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 
+from maven_jax.convert.face_detectors import open_detector
 from maven_jax.media.crops import Crops
 from maven_jax.media.cut_faces import cut_faces
-from maven_jax.media.find_faces import open_detector
+from maven_jax.media.face_search import FaceSearch
 from maven_jax.media.recording import Recording
 from maven_jax.media.track_faces import ChosenFace
 from maven_jax.progress import meter
@@ -31,19 +31,18 @@ class FaceCrops:
 def open_faces(
     recording: Recording,
     choice: str,
-    face_model: str | os.PathLike[str] | None,
+    search: FaceSearch | None,
     scratch: Path,
-    *,
-    search: bool,
+    margin: float | int | None = None,
 ) -> list[FaceCrops]:
     """The faces to predict: those of given crops, or those chosen of the faces in the video.
 
     Args:
         recording: with crops or with a video stream, or with neither.
         choice: which faces, see `track_faces.choose`.
-        face_model: YuNet's ONNX file; None for OpenCV's Haar cascade.
+        search: how to look for faces in a video without crops; None for not at all.
         scratch: folder for the crops of faces that are found here.
-        search: whether to look for faces in a video without crops.
+        margin: of these, see `cut_faces`.
 
     Returns:
         At least one; the only one has no crops if nobody was looked for.
@@ -54,9 +53,9 @@ def open_faces(
     n = recording.num_frames
     if recording.crops is not None:
         return [_given_crops(recording, recording.crops)]
-    if recording.info is None or not search:
+    if recording.info is None or search is None:
         return [FaceCrops(_nobody(n), None)]
-    detector = open_detector(None if face_model is None else Path(face_model))
+    detector = open_detector(search)
     notes = list[str]()
     with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
         faces = cut_faces(
@@ -65,6 +64,9 @@ def open_faces(
             scratch,
             detector=detector,
             choice=choice,
+            most=search.most,
+            every=search.every,
+            margin=margin,
             advance=m.advance,
             note=notes.append,
         )

@@ -45,11 +45,14 @@ class VideoPrediction:
         words: what was said, by start time.
         contributions: modality -> (n, 2) `va` minus what is predicted without that modality; NaN
             where it was missing or the only one. None if it was not asked for.
-        label: "" or why the numbers mean nothing ("untrained weights"); every output shows it.
+        label: "" or why the numbers mean nothing ("untrained weights") or, with `published` models,
+            little; every output shows it.
         notes: what was missing, in sentences.
         facts: numbers about the run: duration_s, real_time_factor, peak_memory_mib, …
         calibrated: (n, 2) `va` after the calibration; None without.
         calibration: what it does and what it was tuned on, as `Calibration.to_json`; None without.
+        published: of models that were not trained for this: modality, title, trained_on, licence,
+            page and reliability of each.
     """
 
     name: str
@@ -70,6 +73,7 @@ class VideoPrediction:
     facts: Mapping[str, float | int]
     calibrated: Float32[np.ndarray, "n 2"] | None = None
     calibration: Mapping[str, Any] | None = None
+    published: tuple[Mapping[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -84,6 +88,22 @@ class VideoPrediction:
         """`clip`, or `clip_face2`: what the names of its files begin with."""
         stem = self.source.name if self.source.is_dir() else self.source.stem
         return f"{stem}_face{self.track}" if self.track else stem
+
+    @property
+    def caution(self) -> str:
+        """The label as a sentence to head an output with; "" without label."""
+        if self.published:
+            return self.label.capitalize()
+        return f"These numbers mean nothing: {self.label}" if self.label else ""
+
+    @property
+    def origins(self) -> list[str]:
+        """What each published model is, in sentences."""
+        return [
+            f"{p['modality']} by {p['title']}; trained on {p['trained_on']}; licence "
+            f"{p['licence']}; trusted for {p['reliability']}"
+            for p in self.published
+        ]
 
     @property
     def bold(self) -> tuple[str, Float32[np.ndarray, "n 2"]]:
@@ -182,6 +202,7 @@ class VideoPrediction:
         yield "source", str(self.source)
         yield "track", self.track
         yield "label", self.label
+        yield "published", [dict(p) for p in self.published]
         yield "notes", list(self.notes)
         yield "facts", {key: float(value) for key, value in self.facts.items()}
         yield "summary", self.statistics()
@@ -224,7 +245,8 @@ class VideoPrediction:
         numbers = self.statistics()
         lines = [self.title]
         if self.label:
-            lines.append(f"  MEANINGLESS NUMBERS: {self.label}")
+            head = "CAUTION" if self.published else "MEANINGLESS NUMBERS"
+            lines.append(f"  {head}: {self.label}")
         duration = self.facts.get("duration_s")
         length = "" if duration is None else f", {duration:.1f} s"
         shares = ", ".join(f"{m} in {s:.0%}" for m, s in numbers["observed"].items())
@@ -236,7 +258,7 @@ class VideoPrediction:
                 spread = f"from {v['min']:+.2f} to {v['max']:+.2f}"
                 mean = f"{v['mean']:+.3f} on average{_between(v['mean_interval'])}"
                 lines.append(f"  {name} {mean}, {spread}")
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        return "\n".join(lines + [f"  {note}" for note in (*self.origins, *self.notes)])
 
 
 def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:

@@ -31,18 +31,21 @@ from maven_jax.features.reader import Encoders, RecordingReader, open_encoders
 from maven_jax.features.text import timed_words
 from maven_jax.files import local_path
 from maven_jax.media.align import segment_ids
+from maven_jax.media.face_search import FaceSearch
 from maven_jax.media.problems import REPAIRED
 from maven_jax.media.recording import Recording, open_recording, part_of
 from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import transcribe
 from maven_jax.media.transcripts import Segment, Transcript, Word, parse_transcript
 from maven_jax.progress import say
-from maven_jax.runs.trained_model import TrainedModel, open_model
+from maven_jax.runs.trained_model import open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
 from maven_jax.video.arguments import as_face, as_fps, as_path, as_smooth, as_span, as_workers
 from maven_jax.video.faces import FaceCrops, open_faces
+from maven_jax.video.frame_model import FrameModel
 from maven_jax.video.live_frames import LiveFrames
 from maven_jax.video.prediction import VideoPrediction
+from maven_jax.video.shared_features import SharedFeatures
 from maven_jax.video.window_mean import WindowedModel
 
 # What makes the features of two encoders the same; their versions and places do not.
@@ -50,21 +53,21 @@ _IDENTITY = ("encoder", "sha256", "feature", "dtype", "preprocessing")
 
 
 class VideoPredictor:
-    """Predicts media with one trained model; made by `load`.
+    """Predicts media with one model; made by `load` and `affect.load_affect`.
 
     Attributes:
-        model: the trained model.
-        encoders: those that its features came from in training.
+        model: a trained model, or published ones.
+        encoders: those that its features come from.
     """
 
-    def __init__(self, model: TrainedModel, encoders: Encoders):
-        self.model, self.encoders = model, encoders
-        self._windowed = WindowedModel(model)
+    def __init__(self, model: FrameModel, encoders: Encoders):
+        self.model: Any = model.model if isinstance(model, WindowedModel) else model
+        self.encoders, self._frames = encoders, model
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Those that the model takes, in its order."""
-        return tuple(self.model.trained_on.modalities)
+        return self._frames.modalities
 
     def predict(self, media: str | os.PathLike[str], **options: Any) -> VideoPrediction:
         """Valence and arousal of every frame, for one face; see `predict_faces` for `options`.
@@ -84,6 +87,7 @@ class VideoPredictor:
         asr: str | os.PathLike[str] | None = None,
         face: str | SupportsIndex = "largest",
         face_model: str | os.PathLike[str] | None = None,
+        face_search: FaceSearch | None = None,
         crops: str | os.PathLike[str] | None = None,
         fps: SupportsFloat | None = None,
         smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None = None,
@@ -98,12 +102,14 @@ class VideoPredictor:
             media: a video, a sound file or a folder of face crops.
             transcript: what is said (.srt, .vtt, .json, .txt).
             asr: folder of a Whisper model that listens, instead of a transcript.
-            face: `largest`, `longest`, `all`, or the number of a face.
-            face_model: YuNet's ONNX file; None for OpenCV's Haar cascade.
+            face: `largest`, `longest`, `left`, `right`, `all`, or the number of a face.
+            face_model: "yunet", "mtcnn", "haar" or YuNet's ONNX file; None for the first of them
+                that is on this machine.
+            face_search: that, and how faces are looked for.
             crops: a folder of the video's face crops, cut elsewhere.
             fps: frames per second of a folder of crops, or of sound alone.
             smooth: widths in frames of the box filters of valence and arousal, or one for both;
-                None for those that the recipe evaluates with, if any, False for none.
+                None for those that belong to the model, if any, False for none.
             calibrated: also what `maven-jax tune` chose for the model.
             contributions: predict once more without each modality.
             start_s: predict the frames from this time on only, as if the file had been cut there.
@@ -116,9 +122,10 @@ class VideoPredictor:
         began, path = time.monotonic(), as_path(media, "media")
         if path is None:
             raise UserError("media=None: expected a path")
-        widths, choice = self._widths(smooth), as_face(face)
+        choice = as_face(face)
+        given = None if smooth is None or smooth is False else as_smooth(smooth)
         calibration = self._calibration() if calibrated else None
-        face_model = as_path(face_model, "face_model")
+        search = face_search or FaceSearch(as_path(face_model, "face_model"))
         span_s = as_span(start_s, end_s)
         recording = open_recording(path, crops=as_path(crops, "crops"), fps=as_fps(fps))
         recording = part_of(recording, *span_s)
@@ -132,32 +139,28 @@ class VideoPredictor:
                 recording, transcript=words, notes=(*recording.notes, *notes)
             )
             self._check_usable(recording)
-            search = "visual" in self.modalities
-            faces = open_faces(recording, choice, face_model, Path(scratch), search=search)
+            needed = search if "visual" in self.modalities else None
+            faces = open_faces(recording, choice, needed, Path(scratch), self._frames.face_margin)
+            shared = None
+            if len(faces) > 1 and self.modalities != ("visual",):
+                shared = SharedFeatures(recording, self.encoders, Path(scratch))
+            widths = self._frames.smooth_frames(recording.fps) if smooth is None else given
             shared_s = (time.monotonic() - began) / len(faces)
             predictions = []
             for face_crops in faces:
                 began = time.monotonic()
-                raw = self._predict_face(recording, face_crops, spoken.segments, contributions)
+                raw = self._predict_face(
+                    recording, face_crops, spoken.segments, contributions, shared
+                )
                 seconds = shared_s + time.monotonic() - began
                 predictions.append(_finished(raw, recording, widths, calibration, seconds))
             return predictions
 
-    def _widths(
-        self, smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None
-    ) -> tuple[int, int] | None:
-        if smooth is None:
-            recipe = tuple(self.model.config.eval.smooth_frames)
-            return recipe if any(recipe) else None
-        if smooth is False:
-            return None
-        return as_smooth(smooth)
-
     def _calibration(self) -> Calibration:
-        tuned = self.model.tuned()
+        tuned = self._frames.tuned()
         if tuned is None:
             raise UserError(
-                f"{self.model.source}: nobody chose a calibration; run `maven-jax tune`, or do "
+                f"{self._frames.source}: nobody chose a calibration; run `maven-jax tune`, or do "
                 "without"
             )
         return tuned
@@ -192,9 +195,11 @@ class VideoPredictor:
         }
         if not any(present.get(name) for name in self.modalities):
             has = ", ".join(name for name in present if present[name]) or "nothing"
+            hint = "; `maven-jax weights` lists networks for the rest"
+            hint = hint if self._frames.published else ""
             raise UserError(
-                f"{recording.source}: has {has}, and the model of {self.model.source} takes "
-                f"{', '.join(self.modalities)}"
+                f"{recording.source}: has {has}, and the model of {self._frames.source} takes "
+                f"{', '.join(self.modalities)}{hint}"
             )
 
     def _predict_face(
@@ -203,17 +208,22 @@ class VideoPredictor:
         face_crops: FaceCrops,
         segments: Sequence[Segment],
         contributions: bool,
+        shared: SharedFeatures | None,
     ) -> VideoPrediction:
         """One face; `_finished` adds what depends on the whole of it: smooth values and facts."""
         name, face = recording.source.name, face_crops.face
         cropped = dataclasses.replace(recording, crops=face_crops.crops)
-        reader = RecordingReader(cropped, self.encoders, Clock())
+        encoders = self.encoders
+        if shared is not None:
+            encoders = dataclasses.replace(encoders, audio=None, text=None)
+        reader = RecordingReader(cropped, encoders, Clock())
+        blocks = reader.blocks() if shared is None else shared.joined(reader.blocks())
         specs = {m: self.encoders.specs()[m] for m in self.modalities}
-        frames = LiveFrames(recording.source, specs, reader.blocks())
+        frames = LiveFrames(recording.source, specs, blocks)
         entry = _entry(recording, segments if "text" in self.modalities else ())
         label = f"{name}{f', face {face.name}' if face.name else ''}: predicting"
         without_each = contributions and len(self.modalities) > 1
-        outputs = self._windowed(frames, entry, without_each, label)
+        outputs = self._frames.outputs(frames, entry, without_each, label)
         observed = {m: np.concatenate(masks) for m, masks in frames.observed.items()}
         # A crop that cannot be read shows no face.
         shown = face.found & observed.get("visual", face.found)
@@ -233,10 +243,12 @@ class VideoPredictor:
             observed=observed,
             words=_words(segments, recording.span_s),
             contributions=_contributions(outputs, observed) if without_each else None,
-            label=self.model.label,
+            label=self._frames.label,
+            published=self._frames.published,
             notes=(
                 *recording.notes,
                 *face_crops.notes,
+                *(() if shared is None else shared.notes),
                 *reader.notes,
                 *_absent(recording, observed),
             ),
@@ -283,7 +295,7 @@ def load(
             section.source = _source_here(section.source, f"{path}: its encoder of {name}", name)
     opened = open_encoders(sections, tuple(trained_on.modalities), threads)
     _check_encoders(opened.specs(), trained_on.modalities, Path(path))
-    return VideoPredictor(model, opened)
+    return VideoPredictor(WindowedModel(model), opened)
 
 
 def _source_here(source: Any, encoder: str, modality: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from maven_jax import recipes
 from maven_jax.data.pipeline import FrameStore, WindowSource, to_batch
 from maven_jax.data.windows import make_windows
 from maven_jax.errors import UserError
+from maven_jax.evaluation.calibration import Calibration
 from maven_jax.evaluation.overlap import OverlapMean
 from maven_jax.progress import meter
 from maven_jax.runs.trained_model import TrainedModel
@@ -25,22 +27,54 @@ class WindowedModel:
     """Predicts every frame of a video in the windows that evaluation cuts, one video at a time."""
 
     def __init__(self, model: TrainedModel):
-        self._model = model
+        self.model = self._model = model
         self._modalities = tuple(model.trained_on.modalities)
         self._weights: Weights = jax.device_put(model.weights)
         self._steps: dict[bool, Callable[[Weights, Batch], Array]] = {}
 
-    def __call__(
-        self, reel: FrameStore, entry: VideoEntry, ways: bool, label: str
+    @property
+    def source(self) -> Path:
+        """The workdir or bundle."""
+        return self._model.source
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that the model takes, in its order."""
+        return self._modalities
+
+    @property
+    def label(self) -> str:
+        """Why its numbers mean nothing, if they do."""
+        return self._model.label
+
+    @property
+    def published(self) -> tuple[dict[str, str], ...]:
+        """None: it was trained for this."""
+        return ()
+
+    @property
+    def face_margin(self) -> None:
+        """Crops are aligned, as those of its training."""
+        return
+
+    def smooth_frames(self, fps: float | int) -> tuple[int, int] | None:
+        """The box filters that its recipe evaluates with."""
+        valence, arousal = self._model.config.eval.smooth_frames
+        return (valence, arousal) if valence or arousal else None
+
+    def tuned(self) -> Calibration | None:
+        """What `maven-jax tune` chose."""
+        return self._model.tuned()
+
+    def outputs(
+        self, frames: FrameStore, entry: VideoEntry, ways: bool, label: str
     ) -> Float32[np.ndarray, "n k 2"]:
-        """Every frame's prediction, the mean over its windows: with everything (k = 0) and, if
-        `ways`, without each of the modalities.
-        """
+        """Every frame's prediction, the mean over its windows; see `FrameModel`."""
         config = self._model.config
         section = recipes.plain(config.data.window)
         section["hop"] = config.eval.hop
         windows = recipes.call(make_windows, section, "data.window", entries=(entry,))
-        source = WindowSource(reel, windows, self._modalities, dict(config.data.single_vector))
+        source = WindowSource(frames, windows, self._modalities, dict(config.data.single_vector))
         size = config.eval.batch_size
         k = 1 + len(self._modalities) * ways
         mean = OverlapMean(entry.num_frames, config.eval.blend, (k, 2))
@@ -48,10 +82,10 @@ class WindowedModel:
         with meter(label, entry.num_frames, "frames") as m:
             for first, va in self._batches(source, size, ways):
                 for window, values in enumerate(va, first):
-                    frames = windows.frames(window)
-                    mean.add(frames, values)
-                    m.advance(max(frames.stop - done, 0))
-                    done = max(done, frames.stop)
+                    rows = windows.frames(window)
+                    mean.add(rows, values)
+                    m.advance(max(rows.stop - done, 0))
+                    done = max(done, rows.stop)
         if mean.uncovered is not None:
             raise UserError(
                 f"{self._model.source}: windows at config.eval.hop={config.eval.hop} leave frames "

@@ -69,13 +69,51 @@ VGGISH = {
 RESNET = {"widths": [4, 6], "depths": [2, 1], "strides": [1, 2]}
 R2PLUS1D = {"image_size": 12, "num_channels": 4, "num_frames": 4, "stem_dims": [3, 4]} | RESNET
 AUDIO_RESNET = {"num_bands": 16, "stem_dim": 4} | RESNET
+VIT = {
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+}
+EFFICIENTNET = {
+    "image_size": 16,
+    "stem_dim": 8,
+    "widths": (8, 12),
+    "depths": (1, 2),
+    "kernels": (3, 5),
+    "strides": (1, 2),
+    "expansions": (1, 2),
+    "head_dim": 8,
+}
 CONFIGS = {
     "swin": SWIN,
     "hubert": HUBERT,
+    "wav2vec2": HUBERT,
+    "wavlm": HUBERT | {"num_buckets": 8, "max_bucket_distance": 20},
+    "whisper": {
+        "d_model": 8,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 8,
+        "num_mel_bins": 4,
+        "max_source_positions": 6,
+    },
     "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
     "bert": ROBERTA,
+    "vit": VIT,
+    "vit_mae": VIT,
+    "clip": {"vision_config": VIT},
+    "clip_vision_model": VIT,
+    "dinov2": VIT,
+    "dinov2_with_registers": VIT,
+    "efficientnet": EFFICIENTNET,
+    "videomae": VIT | {"num_frames": 4},
     "beit": BEIT,
     "iresnet50": IRESNET,
+    "mini_xception": {"image_size": 20, "stem_dims": (4, 4), "widths": (8, 8)},
     "vggish": VGGISH,
     "r2plus1d": R2PLUS1D,
     "audio_resnet18": AUDIO_RESNET,
@@ -271,7 +309,7 @@ class Hostile:
 def test_pickles_that_hold_more_than_tensors_are_refused(roberta):
     (roberta / "model.safetensors").unlink()
     torch.save({"weight": Hostile(str(roberta / "owned"))}, roberta / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin: refused, .* more than tensors") as e:
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: refused, .* posix\.mkdir") as e:
         load_encoder(roberta)
     assert "\n" not in str(e.value)
     assert not (roberta / "owned").exists()
@@ -422,7 +460,7 @@ def test_untrained_encoders_follow_their_seed(kind):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(UserError, match="encoder kind 'gpt2' is not one of swin, hubert"):
+    with pytest.raises(UserError, match="encoder kind 'gpt2' is not one of swin, vit"):
         huggingface.random_encoder("gpt2", {}, 0)
 
 

@@ -18,6 +18,7 @@ from maven_jax.data.windows import make_windows
 from maven_jax.errors import UserError
 from maven_jax.runtime.sharding import make_mesh
 from maven_jax.store.reader import Store
+from tests.support.processes import xla_flags
 from tests.support.root import ROOT
 from tests.support.stores import write_small_store
 
@@ -115,12 +116,11 @@ assert_same_batches(store, 4, 2, "dense", {})
 
 
 def test_windows_are_those_of_the_store_on_any_mesh(store):
-    flags = "--xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, "-c", PROGRAM, str(store.path)],
         check=True,
         timeout=600,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags(8)},
     )
 
 

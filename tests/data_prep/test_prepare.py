@@ -383,9 +383,14 @@ def test_recipes_have_every_key_that_their_encoder_needs_and_no_other(recipe):
             assert encoders[name].dtype == ("bfloat16" if "bfloat16" in recipe else "float32")
 
 
-def test_every_kind_is_in_a_recipe():
-    shown = {kind for kinds in RECIPES.values() for kind in kinds}
-    assert shown == {kind for kinds in KINDS.values() for kind in kinds}
+@pytest.mark.parametrize("size", ["", ":tiny"])
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n in MODALITIES for k in KINDS[n]])
+def test_every_kind_has_a_section_with_its_keys(name, kind, size):
+    section = recipes.load(f"sections/{name}:{kind}{size}", group="encoders")
+    parameters = inspect.signature(KINDS[name][kind]).parameters
+    needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+    assert section.kind == kind
+    assert needed - {"workers"} <= set(section) - {"kind"} <= set(parameters)
 
 
 def test_a_kind_that_does_not_exist_is_named(root, tmp_path):
@@ -394,7 +399,9 @@ def test_a_kind_that_does_not_exist_is_named(root, tmp_path):
     with pytest.raises(UserError, match="did you mean 'iresnet50'"):
         prepare.prepare(root, tmp_path / "a", encoders, modalities=("visual",), workers=1)
     del encoders.text.kind
-    with pytest.raises(UserError, match=r"encoders\.text lacks kind, one of roberta, bert"):
+    with pytest.raises(
+        UserError, match=r"encoders\.text lacks kind, one of roberta, xlm-roberta, bert"
+    ):
         prepare.prepare(root, tmp_path / "a", encoders, modalities=("text",), workers=1)
 
 

@@ -14,6 +14,7 @@ import maven_jax
 from maven_jax import recipes
 from maven_jax.__main__ import COMMANDS, main
 from maven_jax.errors import UserError
+from maven_jax.features import sections
 from tests.support.pages import ROOT, align, run, steps, walk
 
 PAGES = [
@@ -64,7 +65,7 @@ def options(command: str) -> frozenset[str]:
         with pytest.raises(_Built) as caught:
             main([command])
     parser, takes_more = caught.value.args
-    more = ("--config.", "--encoders.") if takes_more else ()
+    more = ("--config.", "--encoders.", "--affect.") if takes_more else ()
     return frozenset([*parser._option_string_actions, *more])
 
 
@@ -104,7 +105,10 @@ def test_recipes_and_their_values_exist(page):
                     continue
                 config = recipes.load(name, group)
                 words = re.findall(rf"--{option}\.[\w.]+=\S+", text.replace("]", " "))
-                recipes.override(config, words, prefix=option)
+                if option == "encoders":
+                    sections.override(config, words)
+                else:
+                    recipes.override(config, words, prefix=option)
             except UserError as error:
                 wrong.append(f"line {number}: {error}")
     assert not wrong

@@ -74,6 +74,45 @@ def test_parity_base(saved, difference, rng, changes):
     assert difference(run(encoder, waveform), expected) < 1e-4
 
 
+WAVLM = {"num_buckets": 16, "max_bucket_distance": 20}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("Wav2Vec2", LAYER), ("WavLM", WAVLM), ("WavLM", WAVLM | LAYER)],
+)
+def test_parity_of_relatives(saved, difference, rng, name, changes):
+    model = getattr(transformers, f"{name}Model")(
+        getattr(transformers, f"{name}Config")(**TINY | changes)
+    )
+    encoder = saved(model, 0.3)
+    assert encoder.kind == name.lower()
+    waveform = waves(rng, 2, 2003)
+    with torch.no_grad():
+        expected = model(torch.tensor(waveform)).last_hidden_state
+    assert difference(run(encoder, waveform), expected) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Wav2Vec2", "WavLM"])
+def test_parity_large(saved, difference, rng, name):
+    sizes = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    }
+    config = getattr(transformers, f"{name}Config")(**sizes | LAYER)
+    model = getattr(transformers, f"{name}Model")(config)
+    encoder = saved(model, 0.01)
+    waveform = waves(rng, 1, 16000)
+    with torch.no_grad():
+        expected = model(torch.tensor(waveform)).last_hidden_state
+    found = difference(run(encoder, waveform), expected)
+    print(f"{name} large: {found:.1e}")
+    assert found < 1e-4
+
+
 def test_parity_with_attention_mask(saved, difference, rng):
     model = transformers.HubertModel(transformers.HubertConfig(**TINY | LAYER))
     encoder = saved(model, 0.3)

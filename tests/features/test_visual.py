@@ -18,8 +18,10 @@ from transformers import ViTImageProcessorPil
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock, DeviceFunction, DeviceTime, bucket_of, buckets
-from maven_jax.features.visual import FaceEncoder, ImagePreprocessor, RawCrops, VisualEncoder
+from maven_jax.features.image_preprocessor import ImagePreprocessor
+from maven_jax.features.visual import FaceEncoder, RawCrops, VisualEncoder
 from maven_jax.media.crops import Crops
+from tests.support.processes import xla_flags
 
 
 def picture(seed):
@@ -52,7 +54,7 @@ def test_preprocessing_equals_the_hugging_face_processor_bit_for_bit(resample, s
 
 def test_preprocessing_that_is_not_understood_is_refused():
     with pytest.raises(UserError, match="crop"):
-        ImagePreprocessor({"size": 56, "do_center_crop": True, "crop_size": 48})
+        ImagePreprocessor({"size": 48, "do_center_crop": True, "crop_size": 56})
     with pytest.raises(UserError, match="expected height and width"):
         ImagePreprocessor({"size": {"shortest_edge": 56}})
 
@@ -269,6 +271,7 @@ DEVICES = """
 import json, sys, numpy as np, jax
 from pathlib import Path
 from maven_jax.features.device import Clock
+from maven_jax.features.image_preprocessor import ImagePreprocessor
 from maven_jax.features.visual import VisualEncoder
 from maven_jax.media.crops import Crops
 assert len(jax.local_devices()) == 4
@@ -282,7 +285,7 @@ np.save(sys.argv[2], np.concatenate([f for f, _ in blocks]))
 @pytest.mark.multiprocess
 def test_four_devices_give_what_one_gives(crops, tmp_path):
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": xla_flags(4),
         "JAX_PLATFORMS": "cpu",
     }
     out = tmp_path / "features.npy"

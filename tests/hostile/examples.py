@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,15 @@ from maven_jax import recipes
 from maven_jax.challenge.calibrate import Tried, calibrate
 from maven_jax.convert.huggingface import random_encoder
 from maven_jax.convert.native import save_encoder
+from maven_jax.encoders.mini_xception import MiniXceptionConfig
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.export import export
 from maven_jax.training.train import train
 from tests.support import corpora
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.reference_efficientnet import EfficientNet, onnx_bytes
 from tests.support.reference_maven import ReleasedMlp
+from tests.support.reference_mini_xception import SIZES, write_keras
 from tests.support.released import light, with_random_weights
 from tests.support.stores import write_small_store
 
@@ -163,13 +167,29 @@ def make_state(folder: Path) -> None:
 def make_packed(folder: Path) -> None:
     """Small weights in the archives that they come in."""
     folder.mkdir(exist_ok=True)
-    arrays = {name: np.ones((4, 3), np.float32) for name in ("a.weight", "b.weight")}
+    arrays: dict[str, Any] = {
+        name: np.ones((4, 3), np.float32) for name in ("a.weight", "b.weight")
+    }
     np.savez(folder / "network.npz", **arrays)
     file = io.BytesIO()
     torch.save({"net": arrays, "args": argparse.Namespace(lr=1)}, file)
     (folder / "network.pth.gz").write_bytes(gzip.compress(file.getvalue()))
     with zipfile.ZipFile(folder / "network.zip", "w") as archive:
         archive.writestr("inner/network.pth", file.getvalue())
+
+
+def make_keras(folder: Path) -> None:
+    """The HDF5 file of a small mini-Xception."""
+    folder.mkdir(exist_ok=True)
+    write_keras(folder / "network.hdf5", MiniXceptionConfig(**SIZES))
+
+
+def make_faces_network(folder: Path) -> None:
+    """A whole pickled module, and an export of it."""
+    folder.mkdir(exist_ok=True)
+    model = with_random_weights(EfficientNet((8, 12, 16, 20, 24, 28, 32), (1,) * 7, 8, True)).eval()
+    torch.save(model, folder / "network.pt")
+    (folder / "network.onnx").write_bytes(onnx_bytes(model))
 
 
 def _train(folder: Path) -> None:

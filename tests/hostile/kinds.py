@@ -56,6 +56,8 @@ KINDS: dict[str, Kind] = {
     "converted_encoder": Kind(examples.make_converted, "**/*", readers.read_converted),
     "state_dict": Kind(examples.make_state, "*", readers.read_state),
     "packed_weights": Kind(examples.make_packed, "*", readers.read_packed),
+    "faces_network": Kind(examples.make_faces_network, "*", readers.read_faces_network),
+    "keras_file": Kind(examples.make_keras, "*", readers.read_keras_file),
     "bundle": Kind(examples.make_bundle, "*", readers.read_model),
     "forged_bundle": Kind(examples.make_bundle, "*", readers.read_forged, readers.reseal),
     "checkpoint": Kind(examples.make_run, "checkpoints/**/*", readers.read_model),

@@ -35,6 +35,7 @@ from maven_jax.runs.metrics import MetricWriter, read_metrics
 from maven_jax.runs.trained_model import open_model
 from maven_jax.runtime.seal import SEAL, seal
 from maven_jax.store.reader import Store
+from tests.support.reference_mini_xception import SIZES
 
 
 class RefusedError(Exception):
@@ -195,6 +196,17 @@ def read_packed(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         tensors = read_file(path)
         assert all(np.isfinite(tensors.read(name)).all() for name in tensors.shapes)
+
+
+def read_keras_file(folder: Path) -> None:
+    loaded = load_encoder(folder / "network.hdf5", kind="mini_xception", sizes=SIZES)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(loaded.variables))
+
+
+def read_faces_network(folder: Path) -> None:
+    for path in (folder / "network.pt", folder / "network.onnx"):
+        loaded = load_encoder(path, kind="efficientnet", head=True)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(loaded.variables))
 
 
 # Runs

@@ -18,7 +18,7 @@ from maven_jax.media.cut_faces import cut_faces
 from maven_jax.media.find_faces import TEMPLATE, Face, HaarDetector, YuNetDetector, alignment, cut
 from maven_jax.media.frame_times import probe
 from maven_jax.media.pictures import pictures
-from maven_jax.media.track_faces import Tracker, choose
+from maven_jax.media.track_faces import Tracker, check_choice, choose
 from tests.support import corpora
 
 GREY = np.zeros((90, 160, 3), np.uint8)
@@ -153,6 +153,17 @@ def test_landmarks_come_to_lie_where_aff_wild2_has_them():
     np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-9)
 
 
+def test_a_crop_that_is_not_aligned_is_a_square_around_the_box():
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[40:140, 90:170] = 200  # 80 wide, 100 high
+    face = Face((90, 40, 80, 100), 1.0, TEMPLATE @ [[0.7, 0.7], [-0.7, 0.7]] + 100)
+    crop = cut(image, face, 0.06)[..., 0]
+    bright = crop > 100
+    assert abs(bright.any(axis=1).sum() - 100) <= 2
+    assert abs(bright.any(axis=0).sum() - 80) <= 2
+    np.testing.assert_allclose(np.argwhere(bright).mean(axis=0), 55.5, atol=1)
+
+
 @pytest.mark.parametrize("side", [60, 400])
 def test_a_crop_shows_the_box_upright_and_unsheared(side):
     image = np.zeros((600, 600, 3), np.uint8)
@@ -251,7 +262,7 @@ def test_two_people_are_followed_and_chosen(tmp_path):
     assert [(face.name, face.found.sum()) for face in everyone] == [("1", 29), ("2", 50)]
     with pytest.raises(UserError, match="there are 1 to 2"):
         choose(people, "3", 50)
-    with pytest.raises(UserError, match="largest, longest, all or a face's number"):
+    with pytest.raises(UserError, match="largest, longest, left, right, all or a face's number"):
         choose(people, "widest", 50)
 
 
@@ -314,3 +325,74 @@ def test_each_person_has_crops_of_their_own(tmp_path):
     assert cut_of("all") == [10, 2]
     assert cut_of("2") == [2]
     assert cut_of("largest") == [10]
+
+
+def people_of(times_s, box=(10, 10, 40, 40), confidence=0.9, frames=None, clear=0.0):
+    """Tracks of one still face in a video of these times, found in some of its frames."""
+    tracker = Tracker(times_s)
+    for i, time_s in enumerate(times_s):
+        here = frames is None or i in frames
+        tracker.update(i, float(time_s), [Face(box, confidence)] if here else [])
+    return tracker.people(clear)
+
+
+@pytest.mark.parametrize(
+    "times_s",
+    [np.arange(6) * 2.0, np.arange(4) * 0.9, np.arange(5) / 25, np.arange(2) / 25, [0.0]],
+    ids=["half a picture a second", "0.9 s apart", "a fifth of a second", "two", "one"],
+)
+def test_slow_and_short_videos_have_people_too(times_s):
+    (person,) = people_of(np.asarray(times_s))
+    assert len(person.frames) == len(times_s)
+
+
+def test_a_few_doubtful_boxes_are_nobody():
+    times_s = np.arange(100) / 25
+    assert people_of(times_s, frames=range(2)) == []
+    assert len(people_of(times_s, frames=range(15), clear=0.8)) == 1
+    assert people_of(times_s, confidence=0.65, frames=range(15), clear=0.8) == []
+    assert len(people_of(times_s, confidence=0.65, frames=range(60), clear=0.8)) == 1
+
+
+def test_left_and_right_stay_with_one_of_two_people():
+    left = [(10, 10, 30, 30)] * 40
+    right = [(100, 20, 50, 50)] * 40
+    both = [[a, b] if i not in (12, 13) else [b] for i, (a, b) in enumerate(zip(left, right))]
+    people = tracked([[b] for b in right[:10]] + both)
+    (seen,) = choose(people, "left", 50)
+    assert (seen.boxes[:10, 0] == 100).all()  # alone until then
+    assert (seen.boxes[[10, 30, 49], 0] == 10).all()
+    assert not seen.found[[22, 23]].any()  # rather nobody than the other
+    (seen,) = choose(people, "right", 50)
+    assert (seen.boxes[:, 0] == 100).all()
+    for wrong in ("0", "middle", "-1"):
+        with pytest.raises(UserError, match="a face's number from 1"):
+            check_choice(wrong)
+
+
+def test_faces_are_followed_between_pictures_that_are_searched(tmp_path):
+    """A textured square on grey that drifts by 3 pixels a picture."""
+    texture = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    patch = cv2.resize(texture, (60, 60), interpolation=cv2.INTER_CUBIC)
+    images = [np.full((160, 240, 3), 120, np.uint8) for _ in range(12)]
+    for i, image in enumerate(images):
+        image[40:100, 20 + 3 * i : 80 + 3 * i] = patch
+    write_pictures(tmp_path / "v.mp4", images, [40 * i for i in range(12)])
+    searched = []
+
+    def detector(image, earlier, everywhere):
+        columns = np.flatnonzero((np.abs(image.astype(int) - 120) > 25).any(axis=(0, 2)))
+        searched.append(everywhere)
+        return [Face((float(columns[0]), 40.0, 60.0, 60.0), 0.9)]
+
+    ((face, folder),) = cut_faces(
+        tmp_path / "v.mp4",
+        probe(tmp_path / "v.mp4"),
+        tmp_path / "crops",
+        detector=detector,
+        choice="largest",
+        every=3,
+    )
+    assert len(searched) == 4
+    assert len(Crops(folder).existing) == 12
+    np.testing.assert_allclose(face.boxes[:, 0], 20 + 3 * np.arange(12), atol=2.5)

@@ -90,7 +90,8 @@ def test_evaluate_opens_the_workdir(released_mlp, converted_mlp, tmp_path, capsy
     )
     arguments = ["--workdir", str(converted_mlp), "--store", str(store.path)]
     assert main(["evaluate", *arguments, "--split", "validation"]) == 0
-    assert "standardised by the training statistics" in capsys.readouterr().out
+    # Each window by itself, in the release.
+    assert "standardised by" not in capsys.readouterr().out
     scores = json.loads((converted_mlp / "eval" / "validation.json").read_text())
     assert scores["num_frames"] == 130
     assert scores["step"] == 0

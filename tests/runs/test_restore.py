@@ -29,6 +29,7 @@ from tests.support.stores import write_small_store
 RECIPE = """
 from pathlib import Path
 from tests.support.recipes_for_tests import small_recipe
+from tests.support.processes import xla_flags
 
 def get_config(arg=""):
     return small_recipe(
@@ -72,7 +73,7 @@ def run(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": xla_flags(devices),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }

@@ -20,6 +20,11 @@ jax.distributed.initialize(address, int(count), int(index))
 """
 
 
+def xla_flags(devices: int) -> str:
+    """What makes so many devices of a process, beside the flags that the tests run with."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+
+
 def run_processes(script: str, *arguments: str, processes: int, devices: int) -> list[Any]:
     """Runs a script to its end; returns the last line of each process's output, read as JSON.
 
@@ -30,8 +35,7 @@ def run_processes(script: str, *arguments: str, processes: int, devices: int) ->
         devices: simulated devices in each.
     """
     address = f"127.0.0.1:{free_port()}"
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(devices), "JAX_PLATFORMS": "cpu"}
     join = _JOIN if processes > 1 else "import sys, jax\n"
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder) / str(i) for i in range(processes)]

@@ -11,6 +11,7 @@ import pytest
 
 from maven_jax import recipes
 from maven_jax.__main__ import main
+from maven_jax.convert import face_detectors
 from maven_jax.errors import UserError
 from maven_jax.files import write_json
 from maven_jax.media import find_faces
@@ -146,7 +147,7 @@ def test_modalities_in_another_order_are_refused_though_shapes_fit(base, mine, t
 def test_from_videos_and_ratings_to_a_tuned_run(tmp_path, monkeypatch):
     """The four commands of docs/fine_tuning.md, with a detector that sees a face in anything."""
     face = find_faces.Face((8.0, 8.0, 40.0, 40.0), 0.9)
-    monkeypatch.setattr(find_faces, "open_detector", lambda model: lambda *_: [face])
+    monkeypatch.setattr(face_detectors, "open_detector", lambda search: lambda *_: [face])
     stores = {}
     for name in ("theirs", "mine"):
         videos = {f"{name}_a": "train", f"{name}_b": "train", f"{name}_c": "validation"}

@@ -274,6 +274,11 @@ def test_another_config_in_the_workdir_is_refused(store, tmp_path):
     config = small_recipe(store.path, "quickstart:mean", train__num_epochs=1.0)
     train.train(config, tmp_path / "run")
     other = small_recipe(store.path, "quickstart:mean", train__num_epochs=1.0, seed=5)
+    # As a version wrote it that did not have the key yet.
+    record = json.loads((tmp_path / "run/config.json").read_text())
+    del record["config"]["eval"]["blend"]
+    (tmp_path / "run/config.json").write_text(json.dumps(record))
+    train.train(config, tmp_path / "run")
     with pytest.raises(UserError, match=r"another config: seed \(0 there, 5 now\)"):
         train.train(other, tmp_path / "run")
 

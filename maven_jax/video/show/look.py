@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from maven_jax.video.prediction import VideoPrediction, Word
 
 VALENCE_COLOUR, AROUSAL_COLOUR = "#1f7a99", "#c4761a"
-INK, MUTED, SHADE, ALARM = "#22292e", "#78838a", "#dfe3e6", "#b3261e"
+INK, MUTED, SHADE = "#22292e", "#78838a", "#dfe3e6"
+ALARM, CAUTION = "#b3261e", "#8a5a00"
 COLOURS = (VALENCE_COLOUR, AROUSAL_COLOUR)
 
 # Eight concepts of affect on their circle, by the angle in degrees from positive valence towards
@@ -52,9 +53,9 @@ def spans(
     return [(float(time_s[a]), float(ends[b - 1])) for a, b in zip(first, behind)]
 
 
-def meaningless(prediction: VideoPrediction) -> str:
-    """The banner of a prediction whose numbers mean nothing; "" for any other."""
-    return f"These numbers mean nothing: {prediction.label}" if prediction.label else ""
+def banner_colour(prediction: VideoPrediction) -> str:
+    """Red where numbers mean nothing, ochre where they are weak evidence."""
+    return CAUTION if prediction.published else ALARM
 
 
 def plain(text: str) -> str:
@@ -96,9 +97,9 @@ def fitting_rows(
 
 
 def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
-    """Draws a prediction's whole label across the top of its picture, if it has one."""
+    """Draws a prediction's caution across the top of its picture, if it has one."""
     if prediction.label:
-        text, letters = meaningless(prediction), round(11 * figure.get_figwidth())
+        text, letters = prediction.caution, round(11 * figure.get_figwidth())
         lines = textwrap.wrap(text, letters)
         # The narrowest wrapping with as many lines, so that no line holds a single word.
         wraps = (textwrap.wrap(text, k) for k in range(len(text) // len(lines), letters))
@@ -112,7 +113,7 @@ def draw_banner(prediction: VideoPrediction, figure: Figure) -> None:
             fontsize=9,
             weight="bold",
             color="white",
-            bbox={"facecolor": ALARM, "edgecolor": "none", "pad": 4},
+            bbox={"facecolor": banner_colour(prediction), "edgecolor": "none", "pad": 4},
         )
 
 

@@ -44,13 +44,13 @@ def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'"
     )
-    banner = look.meaningless(prediction)
+    banner, kind = prediction.caution, "banner weak" if prediction.published else "banner"
     page = string.Template(_template("page.html")).substitute(
         policy=policy,
         style=style,
         script=script,
         title=html.escape(prediction.title),
-        banner=f'<p class="banner" role="alert">{html.escape(banner)}</p>' if banner else "",
+        banner=f'<p class="{kind}" role="alert">{html.escape(banner)}</p>' if banner else "",
         prediction=_as_data(_values(prediction, seen)),
         media=base64.b64encode(seen.content).decode(),
     )
@@ -105,7 +105,7 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
         "summary": _summary(prediction),
         "stem": prediction.stem,
         "label": prediction.label,
-        "notes": list(prediction.notes),
+        "notes": [*prediction.origins, *prediction.notes],
         "media": {
             "kind": seen.kind,
             "mime": seen.mime,

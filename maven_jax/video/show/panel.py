@@ -21,7 +21,6 @@ _TRAIL_S = 3.0
 _GROUND, _LINE, _TEXT = (20, 24, 27), (62, 72, 79), (190, 199, 205)
 _SHADE, _HEAD, _BOX = (44, 53, 59), (255, 123, 107), (255, 255, 255)
 _CURVES = ((92, 193, 226), (240, 166, 72))  # valence, arousal: of look, lighter on the dark ground
-_ALARM = (179, 38, 30)
 _FRACTION = 4  # bits behind the point of OpenCV's coordinates
 
 
@@ -98,11 +97,11 @@ class Panel:
             cv2.rectangle(picture, (x, y), (x + w, y + h), colour, width, cv2.LINE_AA)
 
     def _draw_banner(self, canvas: np.ndarray) -> None:
-        text = look.meaningless(self._prediction)
+        text = self._prediction.caution
         font = _font(12 * self._unit, bold=True)
         font = _font(font.size * min(1.0, 0.95 * self.size[0] / font.getlength(text)), bold=True)
         high = round(2 * font.size)
-        top = Image.new("RGB", (self.size[0], high), _ALARM)
+        top = Image.new("RGB", (self.size[0], high), look.banner_colour(self._prediction))
         middle = (self.size[0] / 2, high / 2)
         ImageDraw.Draw(top).text(middle, text, font=font, fill="white", anchor="mm")
         high = min(high, self._height)
