@@ -84,6 +84,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     # Imported when first used: commands that predict nothing start without JAX.
     if name in _HOMES:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
-from maven_jax.errors import explain
+from maven_jax.errors import did_you_mean, explain, printable
 from maven_jax.progress import complain
+from maven_jax.runtime import interrupts
+from maven_jax.version import __version__
 
 # command: (module with a `main(argv) -> int`, what it does in one line)
 COMMANDS = {
@@ -42,8 +46,19 @@ COMMANDS = {
 # Old name: the command that took its place.
 RENAMED = {"tune-smoothing": "tune"}
 
+# What the same command does after an interruption, where it does not begin anew.
+_CONTINUES = "the same command continues"
+_AFTERWARDS = {
+    "synth": _CONTINUES,
+    "prepare": _CONTINUES,
+    "train": _CONTINUES,
+    "cross-validate": _CONTINUES,
+    "predict": "media that are finished are whole, and --resume leaves them out",
+}
+
 # As shells number the ends by SIGINT and SIGPIPE.
 _INTERRUPTED, _UNREAD = 130, 141
+_ENDING = threading.Lock()
 
 
 def usage() -> str:
@@ -54,7 +69,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "`maven-jax <command> --help` says more.",
+            "`maven-jax <command> --help` says more, `maven-jax --version` which version this is.",
         ]
     )
 
@@ -65,12 +80,21 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
+    if argv[0] in ("--version", "-V", "version"):
+        print(f"maven_jax {__version__}")
+        return 0
     name, *rest = argv
     if name in RENAMED:
         complain(name, f"this command is `maven-jax {RENAMED[name]}` now; see its --help")
         return 2
     if name not in COMMANDS:
-        print(f"maven-jax: no command {name!r}\n\n{usage()}", file=sys.stderr)
+        if difflib.get_close_matches(name, COMMANDS, n=1):
+            message = (
+                f"maven-jax: no command {printable(name)!r}{did_you_mean(name, list(COMMANDS))}"
+            )
+        else:
+            message = f"maven-jax: no command {printable(name)!r}\n\n{usage()}"
+        print(message, file=sys.stderr)
         return 2
     # What libraries log about themselves is no news to a user. What they log as errors (orbax: with
     # the tracebacks of all its threads and coroutines) they also raise.
@@ -99,18 +123,31 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def _interrupted() -> NoReturn:
+    """Says what becomes of the work, and ends the process."""
+    with _ENDING:  # whoever comes first prints, and never releases the lock
+        name = " ".join(sys.argv[1:2])
+        afterwards = _AFTERWARDS.get(name, "the same command begins anew")
+        print(file=sys.stderr)
+        complain(name, f"interrupted; {afterwards}")
+        # At once: threads of XLA may be compiling with what the interrupted calls hold.
+        os._exit(_INTERRUPTED)
+
+
 def run() -> NoReturn:
     """The console script: `main`, and the end of the process."""
+    # After an interruption the helper of worker processes would count what it tidies up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
+        interrupts.watch(_interrupted)
         code = main()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(file=sys.stderr)
-        complain(" ".join(sys.argv[1:2]), "interrupted; the same command continues")
-        # At once: threads of XLA may be compiling with what the interrupted calls hold.
-        os._exit(_INTERRUPTED)
+        _interrupted()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os._exit(_UNREAD)
+    # All is done: from here on an interruption would only add the traceback of some thread.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from maven_jax import files
 from maven_jax.errors import UserError
@@ -15,6 +17,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help says more)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As `argparse`'s; an unknown option that is close to a known one is a mistake."""
+        self._check_spelling(args)
+        return super().parse_known_args(args, namespace)
+
+    def parse_known_intermixed_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As `parse_known_args`."""
+        self._check_spelling(args)
+        return super().parse_known_intermixed_args(args, namespace)
+
+    def _check_spelling(self, words: Sequence[str] | None) -> None:
+        options = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
+        for word in words or ():
+            name = word.partition("=")[0]
+            # Names with a point are of values of recipes; others may be short for an option.
+            if name[:2] != "--" or "." in name or any(o.startswith(name) for o in options):
+                continue
+            if close := difflib.get_close_matches(name, options, n=1):
+                raise UserError(f"no option {name}; did you mean {close[0]}? (--help says more)")
 
 
 def local_path(text: str) -> Path:

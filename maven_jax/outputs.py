@@ -108,6 +108,19 @@ class Product:
         cure = "" if self._force is None else ", or --force to replace it"
         raise UserError(f"{target}: {reason}; take another name or folder{cure}")
 
+    def mark_whole(self, names: Iterable[str], made_by: str) -> None:
+        """Notes that these files are all that a call leaves, and what that call was (`made_by`)."""
+        value = _read_record(self._record)
+        write_json(self._record, value | {"whole": sorted(names), "made_by": made_by})
+
+    def whole(self, made_by: str) -> list[str]:
+        """The files of `mark_whole` if the same call left them and none has changed, or none."""
+        value, record = _read_record(self._record), self._read(self._record)
+        names = value.get("whole")
+        if value.get("made_by") != made_by or not isinstance(names, list):
+            return []
+        return names if all(n in record and self._is_unchanged(n, record) for n in names) else []
+
     def _is_inside(self, name: str) -> bool:
         """Whether no folder on the way to a name is a link that leads out of `root`."""
         return (self.root / name).parent.resolve().is_relative_to(self.root.resolve())

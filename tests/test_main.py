@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+import maven_jax
 from maven_jax.__main__ import COMMANDS, main
 from maven_jax.progress import complain
 from tests.support.root import ROOT
@@ -19,6 +20,13 @@ def test_without_arguments_every_command_is_listed_with_a_line(capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, (_, text) in COMMANDS.items():
         assert any(line.split(None, 1) == [name, text] for line in lines)
+
+
+def test_the_version_and_the_public_names_are_shown(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"maven_jax {maven_jax.__version__}\n"
+    assert dir(maven_jax) == sorted(maven_jax.__all__)
+    assert f"\nversion: {maven_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,7 +40,11 @@ def test_every_command_has_help(command, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["trian"], "no command 'trian'"),
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["frobnicate"], "no command 'frobnicate'"),
+        (["evaluate", "--workdr", "w"], "no option --workdr; did you mean --workdir?"),
+        (["train", "--confg=maven"], "no option --confg; did you mean --config?"),
+        (["predict", "--smoth", "3,5", "x.mp4"], "no option --smoth; did you mean --smooth?"),
         (["tune-smoothing", "--workdir", "w"], "this command is `maven-jax tune` now"),
         (["train", "--config", "quikstart", "--workdir", "w"], "did you mean 'quickstart'"),
         (["train", "--config", "maven", "--workdir", "w"], "no such folder"),
@@ -58,7 +70,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(arguments, said, tmp_path, mon
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
-    if arguments != ["trian"]:
+    if arguments != ["frobnicate"]:
         assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

@@ -41,6 +41,7 @@ from data_prep.corpus.report import CorpusReport
 from maven_jax.errors import UserError
 from maven_jax.media.problems import UNUSABLE, Problem, printable, relative
 from maven_jax.progress import meter
+from maven_jax.runtime.workers import follow_parent
 
 
 def _check_safely(video: Video, root: Path, assume_fps: float | int | None) -> VideoCheck:
@@ -64,7 +65,7 @@ def _run(
     """Index and check of each video as they finish; None for those lost with a dying process."""
     # spawn: JAX may have threads by now, and a fork does not survive them.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
     try:
         futures: dict[Future[VideoCheck], int] = {
             pool.submit(_check_safely, video, root, assume_fps): i for i, video in enumerate(videos)
@@ -74,6 +75,9 @@ def _run(
                 yield futures[future], future.result()
             except BrokenProcessPool:
                 yield futures[future], None
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -28,6 +28,7 @@ from maven_jax.media.annotations import write_annotation
 from maven_jax.outputs import RECORDS
 from maven_jax.progress import meter, say
 from maven_jax.runtime.lock import alone
+from maven_jax.runtime.workers import follow_parent
 
 FORMAT = 2  # of the content: another one means other bytes for the same parameters
 PARAMETERS = Path("truth/parameters.json")
@@ -174,7 +175,7 @@ def _write_all(
         return
     # Spawned: a fork may hang once JAX has started its threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(todo)), context, initializer=follow_parent) as pool:
         # Pairs take longest, so they go first.
         order = sorted(todo, key=lambda m: -len(m.cast))
         jobs = {pool.submit(_write_one, out, media, seconds, seed): media for media in order}

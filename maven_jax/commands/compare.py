@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from rich.table import Table
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import read_scores
-from maven_jax.evaluation.tables import shown
+from maven_jax.evaluation.tables import fits, shown
 from maven_jax.progress import console, say
+
+_RIDGE = "vs ridge"
 
 
 def _short(modalities: Sequence[str]) -> str:
@@ -28,33 +31,21 @@ def _above(scores: dict[str, Any], ridge: float) -> str:
     return f"{gain:+.3f}" + ("" if gain > 0 else " ✗")
 
 
-def comparison(workdirs: Sequence[Path], split: str) -> Table:
-    """The runs as rows, in the order given; refuses scores of different sets of frames.
+# Columns of the table, and those that make way first where a terminal is narrow.
+_COLUMNS = ("run", "model", "from", "parameters", "valence", "arousal", "mean", "by video", _RIDGE)
+_DISPENSABLE = ("parameters", "from", "by video", "model")
+_SCORES = ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")
 
-    With a run of ridge among them, a last column says how far each is above it: what does not beat
-    a straight line is no better for being a network.
+
+def read_runs(workdirs: Sequence[Path], split: str) -> list[dict[str, Any]]:
+    """The scores of some runs, in the order given; refuses scores of different sets of frames.
 
     Raises:
         UserError: a run was not evaluated, or on other frames than the first.
     """
-    table = Table(title=f"CCC on {split}", title_justify="left", padding=(0, 1, 0, 0))
-    for name, side in (
-        ("run", "left"),
-        ("model", "left"),
-        ("from", "left"),
-        ("parameters", "right"),
-        ("valence", "right"),
-        ("arousal", "right"),
-        ("mean", "right"),
-        ("by video", "right"),
-    ):
-        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    runs = [(workdir, read_scores(workdir, split)) for workdir in workdirs]
-    first: dict[str, Any] = runs[0][1]
-    ridge = next((scores["ccc"] for _, scores in runs if scores["model"] == "ridge"), None)
-    if ridge is not None:
-        table.add_column("vs ridge", justify="right", no_wrap=True)
-    for workdir, scores in runs:
+    runs = [read_scores(workdir, split) for workdir in workdirs]
+    first = runs[0]
+    for workdir, scores in zip(workdirs, runs):
         if (scores["num_frames"], set(scores["videos"])) != (
             first["num_frames"],
             set(first["videos"]),
@@ -63,14 +54,42 @@ def comparison(workdirs: Sequence[Path], split: str) -> Table:
                 f"{workdir} was scored on other frames of {split} than {workdirs[0]} "
                 f"({scores['num_frames']:,} and {first['num_frames']:,}): not comparable"
             )
-        table.add_row(
-            workdir.name,
-            scores["model"],
-            _short(scores["modalities"]),
-            f"{scores['num_parameters']:,}",
-            *(shown(scores[k]) for k in ("ccc_valence", "ccc_arousal", "ccc", "ccc_video_mean")),
-            *([] if ridge is None else [_above(scores, ridge)]),
-        )
+    return runs
+
+
+def comparison(
+    workdirs: Sequence[Path], runs: Sequence[dict[str, Any]], split: str, without: Sequence[str]
+) -> Table:
+    """The runs as rows, in the order given.
+
+    With a run of ridge among them, a last column says how far each is above it: what does not beat
+    a straight line is no better for being a network.
+
+    Args:
+        workdirs: of the runs.
+        runs: from `read_runs`.
+        split: that was scored.
+        without: columns to leave out.
+    """
+    ridge = next((scores["ccc"] for scores in runs if scores["model"] == "ridge"), None)
+    rows = [
+        {
+            "run": workdir.name,
+            "model": scores["model"],
+            "from": _short(scores["modalities"]),
+            "parameters": f"{scores['num_parameters']:,}",
+            **dict(zip(_COLUMNS[4:], (shown(scores[key]) for key in _SCORES))),
+            _RIDGE: "" if ridge is None else _above(scores, ridge),
+        }
+        for workdir, scores in zip(workdirs, runs)
+    ]
+    table = Table(title=f"CCC on {split}", title_justify="left", padding=(0, 1, 0, 0))
+    columns = [c for c in _COLUMNS if c not in without and (ridge is not None or c != _RIDGE)]
+    for name in columns:
+        side = "left" if name in _COLUMNS[:3] else "right"
+        table.add_column(name, justify=side, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
     return table
 
 
@@ -85,12 +104,29 @@ def main(argv: list[str]) -> int:
         "workdirs", nargs="+", type=local_path, metavar="WORKDIR", help="folders of runs"
     )
     p.add_argument("--split", default="validation", help="which evaluation (default: validation)")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = p.parse_args(argv)
-    table = comparison(args.workdirs, args.split)
+    runs = read_runs(args.workdirs, args.split)
+    if args.json:
+        rows = [
+            {"workdir": str(workdir), **{k: v for k, v in scores.items() if k != "videos"}}
+            for workdir, scores in zip(args.workdirs, runs)
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    left_out: list[str] = []
+    table = comparison(args.workdirs, runs, args.split, left_out)
+    # A file takes lines of any length.
+    screen = console.is_terminal or console.width < 100
+    while screen and not fits(table) and len(left_out) < len(_DISPENSABLE):
+        left_out.append(_DISPENSABLE[len(left_out)])
+        table = comparison(args.workdirs, runs, args.split, left_out)
     console.print(table)
-    scores = read_scores(args.workdirs[0], args.split)
+    scores = runs[0]
     say(f"{scores['num_frames']:,} annotated frames of {scores['num_videos']} videos")
-    if "vs ridge" not in [column.header for column in table.columns]:
+    if left_out:
+        say(f"note: no room for {', '.join(left_out)}; --json has all, and so has a wider terminal")
+    if not any(run["model"] == "ridge" for run in runs):
         say("note: no ridge among them; `maven-jax train --config ridge` makes what is to beat")
     if scores["untrained_encoders"]:
         say(f"note: untrained encoders ({', '.join(scores['untrained_encoders'])})")

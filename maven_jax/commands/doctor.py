@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rich.text import Text
 from maven_jax.command_line import Parser
 from maven_jax.errors import disk_refusal
 from maven_jax.kernels.check import TOLERANCE, differences
-from maven_jax.progress import console, say
+from maven_jax.progress import console, say, silence
 from maven_jax.runtime import compilation
 from maven_jax.version import __version__
 
@@ -315,9 +316,14 @@ def main(argv: list[str]) -> int:
         "train a tiny model, within half a minute on two cores. Exit code 1 if anything fails.",
     )
     p.add_argument("--quick", action="store_true", help="without the training")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = p.parse_args(argv)
+    if args.json:
+        silence()
     checks = {k: v for k, v in CHECKS.items() if not (args.quick and v is check_training)}
     results = run_checks(checks)
+    if args.json:
+        print(json.dumps({k: asdict(r) for k, r in results.items()}, indent=2, ensure_ascii=False))
     show(results)
     sys.stdout.flush()
     return 0 if all(r.passed for r in results.values()) else 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from maven_jax import own_files
 from maven_jax.command_line import Parser, local_path
 from maven_jax.errors import UserError, did_you_mean
+from maven_jax.progress import silence
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.runs.workdir import read_record
 from maven_jax.runtime import hosts
@@ -32,6 +35,7 @@ def main(argv: list[str]) -> int:
     p.add_argument(
         "--force", action="store_true", help="replace results that `evaluate` did not write"
     )
+    p.add_argument("--json", action="store_true", help="print the scores as JSON, and nothing else")
     own_files.add_argument(p)
     hosts.add_arguments(p)
     args = p.parse_args(argv)
@@ -42,9 +46,11 @@ def main(argv: list[str]) -> int:
             + did_you_mean(args.checkpoint, ("best", "latest"))
         )
     with hosts.connect(args, preemptible=False) as watchdog:
+        if args.json:
+            silence()
         config, _ = read_record(args.workdir)
         split = args.split or config.data.eval_split
-        evaluate(
+        scores = evaluate(
             args.workdir,
             split,
             which=args.checkpoint,
@@ -53,4 +59,6 @@ def main(argv: list[str]) -> int:
             watchdog=watchdog,
             force=args.force,
         )
+        if args.json and hosts.is_writer():
+            print(json.dumps(scores, indent=2, ensure_ascii=False))
     return 0

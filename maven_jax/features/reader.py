@@ -214,7 +214,7 @@ class RecordingReader:
         """Consecutive frames: visual features and masks (empty without encoder), and how many."""
         n, encoder = len(self._times), self._encoders.visual
         if encoder is not None and self._recording.crops is not None:
-            crops = self._crops = Crops(self._recording.crops)
+            crops = self._crops = Crops(self._recording.crops, first=self._recording.first_crop)
             for values, mask in encoder.blocks(crops, self._times, self._clock, BLOCK_FRAMES):
                 yield {"visual": values}, {"visual": mask}, len(mask)
             return
@@ -229,7 +229,7 @@ class RecordingReader:
         encoder = self._encoders.audio
         assert encoder is not None
         path = self._recording.audio
-        self._source = None if path is None else open_audio(path)
+        self._source = None if path is None else open_audio(path, self._recording.span_s)
         return encoder.stream(self._source, self._times, self._clock)
 
     def _text(self) -> WordStream | HeldWordStream:

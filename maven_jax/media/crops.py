@@ -109,8 +109,15 @@ class Crops:
         InputError: (a UserError) the folder cannot be read.
     """
 
-    def __init__(self, path: Path, root: Path | None = None):
-        self.path = Path(path)
+    def __init__(self, path: Path, root: Path | None = None, first: int = 0):
+        """Lists the folder.
+
+        Args:
+            path: the folder.
+            root: links that leave it are not followed; None for the folder itself.
+            first: the frame of the video that counts as frame 0; those before it are left out.
+        """
+        self.path, self._first = Path(path), first
         self.broken: dict[int, str] = {}
         self.missing = self.resized = 0
         root = Path(root or path).resolve()
@@ -143,6 +150,7 @@ class Crops:
         taken = set(self.renamed.values())
         unused = [n for same in numbered.values() for names in same.values() for n in names]
         frames += self.renamed
+        frames = [frame - first for frame in frames if frame >= first]
         self.existing: Int[np.ndarray, "n"] = np.sort(np.asarray(frames, np.int64))
         self._present = frozenset(frames)
         self.others = sorted([*others, *(name for name in unused if name not in taken)])
@@ -190,6 +198,7 @@ class Crops:
 
     def path_of(self, frame: int) -> Path:
         """The path of the crop of frame `frame` (from 0), whether it exists or not."""
+        frame += self._first
         return self.path / self.renamed.get(frame, crop_name(frame))
 
     def load(self, frame: int) -> UInt8[np.ndarray, "112 112 3"] | None:

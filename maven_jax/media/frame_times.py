@@ -166,6 +166,7 @@ class MediaInfo:
         audio_start_s, audio_end_s: extent of the sound on the same clock, None without sound.
         fixes: what was odd and how it was handled.
         stamped: timestamps identify the frames; if False, only the order of decoding does.
+        first: number in the file of the frame that `times_s` begins with; None for all frames.
     """
 
     times_s: Float[np.ndarray, "n"]
@@ -175,6 +176,7 @@ class MediaInfo:
     audio_end_s: float | None
     fixes: list[Fix]
     stamped: bool = True
+    first: int | None = None
 
 
 def median_interval(times_s: Float[np.ndarray, "n"]) -> float:

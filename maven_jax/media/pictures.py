@@ -22,6 +22,8 @@ from maven_jax.media.frame_times import MediaInfo
 PictureType = av.video.frame.PictureType
 # Times computed in two ways differ by less than this, and no two frames are closer together.
 _SAME_TIME_S = 1e-4
+# Some containers have no index, and are entered a little behind the place that was asked for.
+_SEEK_MARGIN_S = 2.0
 # A header with pixels more than so many times wider than high, or higher than wide, is wrong.
 _WIDEST_PIXEL = 4
 
@@ -42,10 +44,14 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
     Raises:
         InputError: (a UserError) the file cannot be opened.
     """
-    expected, damaged = -1, False
-    for time_s, frame, video in _decoded(path, threads=info.stamped):
+    expected, damaged = -1 - (info.first or 0), False
+    part = info.stamped and info.first is not None
+    from_s = float(info.times_s[0]) if part else None
+    for time_s, frame, video in _decoded(path, threads=info.stamped, from_s=from_s):
         expected += 1
         if info.stamped and time_s is not None:
+            if part and time_s > info.times_s[-1] + _SAME_TIME_S:
+                return
             number = _number_of(time_s, info.times_s)
             if number is None or number < expected:
                 expected -= 1
@@ -54,12 +60,12 @@ def pictures(path: Path, info: MediaInfo) -> Iterator[tuple[int, UInt8[np.ndarra
         if expected >= len(info.times_s):
             return
         damaged = frame.is_corrupt or (damaged and frame.pict_type != PictureType.I)
-        if not damaged:
+        if not damaged and expected >= 0:
             yield expected, upright(frame, video)
 
 
 def _decoded(
-    path: Path, threads: bool
+    path: Path, threads: bool, from_s: float | None
 ) -> Iterator[tuple[float | None, av.VideoFrame, av.VideoStream]]:
     """Frames with their times on the container's clock, and their stream.
 
@@ -69,6 +75,7 @@ def _decoded(
         path: the video file.
         threads: decode several frames at once. That loses whole frames around a broken packet,
             which does no harm if timestamps identify the others.
+        from_s: begin with the last key frame that is safely before this time; None for the first.
     """
     with opened(path) as container:
         zero_s = container_start_s(container)
@@ -77,6 +84,8 @@ def _decoded(
         if threads:
             # With one thread alone FFmpeg conceals more damage without a mark.
             video.codec_context.thread_count = min(max(os.cpu_count() or 1, 2), 16)
+        if from_s is not None and from_s > _SEEK_MARGIN_S:
+            container.seek(round((from_s - _SEEK_MARGIN_S + zero_s) * av.time_base), backward=True)
         try:
             for packet in container.demux(video):
                 try:

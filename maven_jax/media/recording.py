@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,9 @@ class Recording:
         transcript: file with the words.
         annotation: file with a rating for every frame.
         notes: what was odd, in sentences.
+        first_frame: number in the file of the first of the frames; above 0 for a part.
+        first_crop: frame of the file whose crop is the first frame's.
+        span_s: from when to when the sound counts; None for all of it.
     """
 
     source: Path
@@ -44,6 +49,9 @@ class Recording:
     transcript: Path | None = None
     annotation: Path | None = None
     notes: tuple[str, ...] = ()
+    first_frame: int = 0
+    first_crop: int = 0
+    span_s: tuple[float, float] | None = None
 
     @property
     def num_frames(self) -> int:
@@ -124,3 +132,51 @@ def _of_sound(path: Path, fps: float | int | None, no_video: InputError) -> Reco
     times_s = np.arange(max(int(end_s * fps + 1e-6), 1)) / float(fps)
     note = f"{no_video.message}: sound alone, a row every 1/{fps:g} s"
     return Recording(path, times_s, end_s, audio=path, notes=(note,))
+
+
+def part_of(
+    recording: Recording, start_s: float | int | None, end_s: float | int | None
+) -> Recording:
+    """The frames of a recording from `start_s` up to `end_s`, with their sound.
+
+    Frames keep their times, on the clock of the whole. What features see is the part alone, as if
+    the file had been cut there.
+
+    Args:
+        recording: all of a file.
+        start_s: seconds from the container's start; None for its own.
+        end_s: the same of the end.
+
+    Raises:
+        UserError: no frame lies between them.
+    """
+    if start_s is None and end_s is None:
+        return recording
+    whole = recording.times_s
+    low, high = (-np.inf if start_s is None else start_s), (np.inf if end_s is None else end_s)
+    first, stop = np.searchsorted(whole, (low, high)).tolist()
+    if first >= stop:
+        raise UserError(
+            f"{recording.source}: no frame from {low:g} s up to {high:g} s; its frames are at "
+            f"{whole[0]:.2f} to {whole[-1]:.2f} s"
+        )
+    times_s = whole[first:stop]
+    from_s = float(times_s[0]) if first else 0.0
+    until_s = float(whole[stop]) if stop < len(whole) else recording.duration_s
+    info, audio, notes = recording.info, recording.audio, recording.notes
+    if info is not None:
+        info = dataclasses.replace(info, times_s=times_s, duration_s=until_s, first=first)
+        start, end = info.audio_start_s, info.audio_end_s
+        if audio is not None and start is not None and end is not None:
+            audio = audio if start < until_s and end > from_s else None
+    return dataclasses.replace(
+        recording,
+        times_s=times_s,
+        duration_s=until_s - from_s,
+        info=info,
+        audio=audio,
+        notes=(*notes, f"only the part from {from_s:.2f} to {until_s:.2f} s, as was asked for"),
+        first_frame=first,
+        first_crop=first if recording.crops is not None else 0,
+        span_s=(from_s, until_s if stop < len(whole) else math.inf),
+    )

@@ -82,7 +82,13 @@ class AudioSource:
             sound, on the frames' clock, as far as they have been read. Silence replaces it.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, span_s: tuple[float, float] | None = None):
+        """Reads the packets' times.
+
+        Args:
+            path: the file.
+            span_s: the part to read, from when to when on the frames' clock; None for all.
+        """
         self.path = Path(path)
         self.damaged_s: list[tuple[float, float]] = []
         self._notes: dict[str, None] = {}  # in order, each once however often the sound is read
@@ -109,12 +115,23 @@ class AudioSource:
                 # What follows a broken place is masked, as after the end of any sound.
                 self._note(f"the sound cannot be read to its end ({error_text(error)})")
             first = first or 0
-            self.start_s = float(first * stream.time_base) - zero_s
+            self.start_s = self._first_s = float(first * stream.time_base) - zero_s
             self.duration_s = max(float((end - first) * stream.time_base), 0.0)
+        self._skipped, self._count = 0, math.inf
+        if span_s is not None:
+            self._take(*span_s)
         if self.duration_s == 0.0:
             raise InputError(self.path, "", "holds no sound")
         if self.duration_s > MAX_DURATION_S:
             raise InputError(self.path, "", f"claims {self.duration_s:.0f} s of sound")
+
+    def _take(self, start_s: float, end_s: float) -> None:
+        """Leaves out what lies before and behind a part."""
+        rate, last_s = self.sample_rate_hz, self._first_s + self.duration_s
+        self._skipped = max(round((start_s - self._first_s) * rate), 0)
+        self.start_s = self._first_s + self._skipped / rate
+        self.duration_s = max(min(last_s, end_s) - self.start_s, 0.0)
+        self._count = round(self.duration_s * rate)
 
     def _check_header(self, stream: av.AudioStream) -> None:
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
@@ -171,16 +188,18 @@ class AudioSource:
                     if resampler is not None:
                         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
                     change = f"from {current} to {frame.sample_rate} Hz"
-                    at_s = f"{self.start_s + now_s:.2f} s"
+                    at_s = f"{self._first_s + now_s:.2f} s"
                     self._note(f"the sample rate changes {change} at {at_s}: resampled")
                     current = frame.sample_rate
                     resampler = None if current == rate else _resampler(current, rate)
                 mono, usable = _mono(frame)
                 if frame.pts is not None and frame.time_base is not None:
-                    at_s = float(frame.pts * frame.time_base) - zero_s - self.start_s
+                    at_s = float(frame.pts * frame.time_base) - zero_s - self._first_s
                     gap_s = at_s - now_s
                     if gap_s >= _MAX_GAP_S:
-                        message = f"no sound for {gap_s:,.0f} s behind {self.start_s + now_s:.2f} s"
+                        message = (
+                            f"no sound for {gap_s:,.0f} s behind {self._first_s + now_s:.2f} s"
+                        )
                         raise InputError(self.path, "", message)
                     if gap_s > _GAP_S:
                         silent = round(gap_s * rate)
@@ -191,7 +210,7 @@ class AudioSource:
                         mono = mono[round(-gap_s * current) :]
                 end_s = now_s + len(mono) / current
                 if not usable:
-                    self._damage(self.start_s + now_s, self.start_s + end_s)
+                    self._damage(self._first_s + now_s, self._first_s + end_s)
                 now_s = end_s
                 loudest = max(loudest, float(np.abs(mono).max(initial=0)))
                 if len(mono):
@@ -249,12 +268,24 @@ class AudioSource:
         if count:
             yield np.concatenate(pending)
 
+    def _part(self) -> Iterator[Float[np.ndarray, "_"]]:
+        """Of `_native`, what was asked for."""
+        skip, left = self._skipped, self._count
+        for piece in self._native():
+            piece, skip = piece[skip:], max(skip - len(piece), 0)
+            if len(piece) >= left:
+                yield piece[: int(left)]
+                return
+            left -= len(piece)
+            if len(piece):
+                yield piece
+
     def _resampled(self, sample_rate_hz: int) -> Iterator[Float[np.ndarray, "_"]]:
         if sample_rate_hz == self.sample_rate_hz:
-            yield from self._native()
+            yield from self._part()
             return
         resampler = _resampler(self.sample_rate_hz, sample_rate_hz)
-        for piece in self._native():
+        for piece in self._part():
             yield resampler.resample_chunk(piece)
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
@@ -263,6 +294,10 @@ def _resampler(from_hz: int, to_hz: int) -> soxr.ResampleStream:
     return soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
 
 
-def open_audio(path: Path) -> AudioSource:
-    """The sound of a WAV or media file. Raises InputError (a UserError) if there is none."""
-    return AudioSource(path)
+def open_audio(path: Path, span_s: tuple[float, float] | None = None) -> AudioSource:
+    """The sound of a WAV or media file, or of a part of it (from when to when).
+
+    Raises:
+        InputError: (a UserError) there is none.
+    """
+    return AudioSource(path, span_s)

@@ -194,7 +194,7 @@ def connect(args: argparse.Namespace, *, preemptible: bool) -> Iterator[Watchdog
             progress.silence()
         yield watchdog
     except BaseException as error:
-        _leave(watchdog, error)
+        _leave(watchdog, error, "continues" if preemptible else "begins anew")
     wait_for_first()  # nobody leaves before the first has written all
     watchdog.stop()
     jax.distributed.shutdown()
@@ -233,13 +233,19 @@ def _join(arguments: dict[str, Any]) -> None:
         timer.cancel()
 
 
-def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
-    """Ends this process because of `error`, without the barriers of an orderly end."""
+def _leave(watchdog: Watchdog, error: BaseException, again: str) -> NoReturn:
+    """Ends this process because of `error`, without the barriers of an orderly end.
+
+    Args:
+        watchdog: tells the others.
+        error: what was raised.
+        again: what the same command does when it is given again.
+    """
     line = explain(error)
     if line is not None:
         watchdog.leave(line, 2)
     if isinstance(error, KeyboardInterrupt):
-        watchdog.leave("interrupted; the same command continues", 130)
+        watchdog.leave(f"interrupted; the same command {again}", 130)
     if isinstance(error, SystemExit):
         watchdog.leave("left early", error.code if isinstance(error.code, int) else 1)
     if any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):

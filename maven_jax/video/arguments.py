@@ -45,6 +45,22 @@ def as_fps(value: SupportsFloat | None) -> float | None:
     return fps
 
 
+def as_span(
+    start_s: SupportsFloat | None, end_s: SupportsFloat | None
+) -> tuple[float | None, float | None]:
+    """From when to when, in seconds; None stays None."""
+    seconds: list[float | None] = []
+    for name, value in (("start_s", start_s), ("end_s", end_s)):
+        try:
+            number = None if value is None else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if number is not None and not 0 <= number < math.inf:
+            raise UserError(f"{name}={value!r}: expected a number of seconds, at least 0")
+        seconds.append(number)
+    return seconds[0], seconds[1]
+
+
 def as_smooth(value: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, int]:
     """Widths of the box filters of valence and arousal; one number is that of both."""
     try:

@@ -52,7 +52,7 @@ def open_faces(
     """
     n = recording.num_frames
     if recording.crops is not None:
-        return [_given_crops(recording.crops, n)]
+        return [_given_crops(recording, recording.crops)]
     if recording.info is None or search is None:
         return [FaceCrops(_nobody(n), None)]
     detector = open_detector(search)
@@ -82,11 +82,12 @@ def _nobody(num_frames: int) -> ChosenFace:
     )
 
 
-def _given_crops(folder: Path, num_frames: int) -> FaceCrops:
+def _given_crops(recording: Recording, folder: Path) -> FaceCrops:
     """Faces that were cut elsewhere: where they were in the picture is not known."""
-    face, existing = _nobody(num_frames), Crops(folder).existing
+    num_frames, existing = recording.num_frames, Crops(folder, first=recording.first_crop).existing
+    face = _nobody(num_frames)
     within = existing[existing < num_frames]
     face.track[within], face.confidence[within] = 0, 1.0
     unused = len(existing) - len(within)
     note = f"{unused:,} of {len(existing):,} crops lie behind the last frame: unused"
-    return FaceCrops(face, folder, (note,) if unused else ())
+    return FaceCrops(face, folder, (note,) if unused and recording.span_s is None else ())

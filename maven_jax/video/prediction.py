@@ -17,6 +17,7 @@ from maven_jax.errors import UserError, printable
 from maven_jax.files import whole_file
 from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
+from maven_jax.video.mean_interval import mean_interval
 
 __all__ = ["VideoPrediction", "Word"]
 
@@ -43,7 +44,7 @@ class VideoPrediction:
         observed: modality -> (n,) the frames in which it was observed.
         words: what was said, by start time.
         contributions: modality -> (n, 2) `va` minus what is predicted without that modality; NaN
-            where that leaves nothing. None if it was not asked for.
+            where it was missing or the only one. None if it was not asked for.
         label: "" or why the numbers mean nothing ("untrained weights") or, with `published` models,
             little; every output shows it.
         notes: what was missing, in sentences.
@@ -83,6 +84,12 @@ class VideoPrediction:
         return f"{self.name}, face {self.track}" if self.track else self.name
 
     @property
+    def stem(self) -> str:
+        """`clip`, or `clip_face2`: what the names of its files begin with."""
+        stem = self.source.name if self.source.is_dir() else self.source.stem
+        return f"{stem}_face{self.track}" if self.track else stem
+
+    @property
     def caution(self) -> str:
         """The label as a sentence to head an output with; "" without label."""
         if self.published:
@@ -118,7 +125,7 @@ class VideoPrediction:
     def columns(self, rows: slice = slice(None)) -> dict[str, list[Any]]:
         """The table that CSV and pandas show: column -> a value per frame, in order.
 
-        The last column, `label`, exists only if `label` is not empty.
+        The last column, `label`, exists only if `label` is not empty; it stands in the first row.
 
         Args:
             rows: which frames.
@@ -138,7 +145,8 @@ class VideoPrediction:
         table["face_confidence"] = self.face_confidence[rows].tolist()
         table["modalities"] = self._modalities(rows)
         if self.label:
-            table["label"] = [self.label] * len(va)
+            first = np.arange(len(self))[rows] == 0
+            table["label"] = np.where(first, self.label, "").tolist()
         return table
 
     def to_csv(self, path: str | Path) -> None:
@@ -214,18 +222,19 @@ class VideoPrediction:
         yield "contributions", shares
 
     def statistics(self) -> dict[str, Any]:
-        """The numbers of `summary`: frames, predicted frames, and of each dimension mean, standard
-        deviation, least and most (None if nothing was predicted); share of frames per modality.
+        """The numbers of `summary`: frames, predicted frames, and of each dimension mean, its 95 %
+        interval (`mean_interval`, None if it is unknown), standard deviation, least and most (None
+        if nothing was predicted); share of frames per modality.
         """
         predicted = self.va[~np.isnan(self.va).any(axis=1)].astype(np.float64)
         numbers: dict[str, Any] = {"num_frames": len(self), "num_predicted": len(predicted)}
         for name, column in (("valence", VALENCE), ("arousal", AROUSAL)):
             v = predicted[:, column]
-            numbers[name] = (
-                {n: float(getattr(v, n)()) for n in ("mean", "std", "min", "max")}
-                if len(v)
-                else None
-            )
+            numbers[name] = None
+            if len(v):
+                ends = mean_interval(v)
+                numbers[name] = {n: float(getattr(v, n)()) for n in ("mean", "std", "min", "max")}
+                numbers[name]["mean_interval"] = None if ends is None else list(ends)
         numbers["observed"] = {
             m: float(a.mean()) if len(a) else 0.0 for m, a in self.observed.items()
         }
@@ -247,7 +256,8 @@ class VideoPrediction:
                 lines.append(f"  {name} not predicted")
             else:
                 spread = f"from {v['min']:+.2f} to {v['max']:+.2f}"
-                lines.append(f"  {name} {v['mean']:+.3f} on average, {spread}")
+                mean = f"{v['mean']:+.3f} on average{_between(v['mean_interval'])}"
+                lines.append(f"  {name} {mean}, {spread}")
         return "\n".join(lines + [f"  {note}" for note in (*self.origins, *self.notes)])
 
 
@@ -255,6 +265,10 @@ def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
     """Makes the file, and its folder, by what `write` puts into it; it is whole or absent."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write(file)
+
+
+def _between(ends: list[float] | None) -> str:
+    return "" if ends is None else f" (95%: {ends[0]:+.2f} to {ends[1]:+.2f})"
 
 
 def _cell(column: str, value: Any) -> str:

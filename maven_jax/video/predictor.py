@@ -33,14 +33,14 @@ from maven_jax.files import local_path
 from maven_jax.media.align import segment_ids
 from maven_jax.media.face_search import FaceSearch
 from maven_jax.media.problems import REPAIRED
-from maven_jax.media.recording import Recording, open_recording
+from maven_jax.media.recording import Recording, open_recording, part_of
 from maven_jax.media.sound import open_audio
 from maven_jax.media.speech_to_text import transcribe
 from maven_jax.media.transcripts import Segment, Transcript, Word, parse_transcript
 from maven_jax.progress import say
 from maven_jax.runs.trained_model import open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
-from maven_jax.video.arguments import as_face, as_fps, as_path, as_smooth, as_workers
+from maven_jax.video.arguments import as_face, as_fps, as_path, as_smooth, as_span, as_workers
 from maven_jax.video.faces import FaceCrops, open_faces
 from maven_jax.video.frame_model import FrameModel
 from maven_jax.video.live_frames import LiveFrames
@@ -93,6 +93,8 @@ class VideoPredictor:
         smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None = None,
         calibrated: bool = False,
         contributions: bool = False,
+        start_s: SupportsFloat | None = None,
+        end_s: SupportsFloat | None = None,
     ) -> list[VideoPrediction]:
         """Valence and arousal of every frame, for each of the chosen faces.
 
@@ -110,6 +112,8 @@ class VideoPredictor:
                 None for those that belong to the model, if any, False for none.
             calibrated: also what `maven-jax tune` chose for the model.
             contributions: predict once more without each modality.
+            start_s: predict the frames from this time on only, as if the file had been cut there.
+            end_s: and up to this time.
 
         Raises:
             UserError: a file that cannot be used, nothing that the model takes, no such face, or an
@@ -122,7 +126,9 @@ class VideoPredictor:
         given = None if smooth is None or smooth is False else as_smooth(smooth)
         calibration = self._calibration() if calibrated else None
         search = face_search or FaceSearch(as_path(face_model, "face_model"))
+        span_s = as_span(start_s, end_s)
         recording = open_recording(path, crops=as_path(crops, "crops"), fps=as_fps(fps))
+        recording = part_of(recording, *span_s)
         with tempfile.TemporaryDirectory(prefix="maven_jax-") as scratch:
             words = self._transcript(
                 recording, as_path(transcript, "transcript"), as_path(asr, "asr"), Path(scratch)
@@ -175,7 +181,7 @@ class VideoPredictor:
         if recording.audio is None:
             say(f"{recording.source.name}: no sound, so nothing for the speech recogniser")
             return None
-        segments = transcribe(open_audio(recording.audio), asr)
+        segments = transcribe(open_audio(recording.audio, recording.span_s), asr)
         path = scratch / "transcript.json"
         path.write_text(json.dumps([dataclasses.asdict(s) for s in segments]))
         return path
@@ -227,7 +233,7 @@ class VideoPredictor:
             name=name,
             source=recording.source,
             track=face.name,
-            frame=np.arange(recording.num_frames),
+            frame=np.arange(recording.num_frames) + recording.first_frame,
             time_s=np.asarray(recording.times_s, np.float64),
             va=va,
             smoothed=None,
@@ -235,7 +241,7 @@ class VideoPredictor:
             face_confidence=np.where(shown, face.confidence, np.float32(0)),
             boxes=np.where(shown[:, None], face.boxes, np.float32(np.nan)),
             observed=observed,
-            words=_words(segments),
+            words=_words(segments, recording.span_s),
             contributions=_contributions(outputs, observed) if without_each else None,
             label=self._frames.label,
             published=self._frames.published,
@@ -366,25 +372,29 @@ def _absent(recording: Recording, observed: Mapping[str, Bool[np.ndarray, "n"]])
     return notes
 
 
-def _words(segments: Sequence[Segment]) -> tuple[Word, ...]:
-    """The words of a transcript with their times, spread over the segment where it has none."""
+def _words(segments: Sequence[Segment], span_s: tuple[float, float] | None) -> tuple[Word, ...]:
+    """The words of a transcript with their times, spread over the segment where it has none.
+
+    Of a part, those that are heard in it.
+    """
     words = []
     for segment in segments:
         texts, spans = timed_words(segment)
         words += [Word(float(a), float(b), text) for text, (a, b) in zip(texts, spans)]
+    if span_s is not None:
+        words = [w for w in words if w.end_s > span_s[0] and w.start_s < span_s[1]]
     return tuple(words)
 
 
 def _contributions(
     outputs: Float32[np.ndarray, "n k 2"], observed: Mapping[str, Bool[np.ndarray, "n"]]
 ) -> dict[str, Float32[np.ndarray, "n 2"]]:
-    """Modality -> what it adds; NaN where no other modality was observed."""
+    """Modality -> what it adds; NaN where it was missing, and where it was the only one."""
     contributions = {}
     for i, name in enumerate(observed, 1):
         others = np.any([mask for m, mask in observed.items() if m != name], axis=0)
-        contributions[name] = np.where(
-            others[:, None], outputs[:, 0] - outputs[:, i], np.float32(np.nan)
-        )
+        compared = (others & observed[name])[:, None]
+        contributions[name] = np.where(compared, outputs[:, 0] - outputs[:, i], np.float32(np.nan))
     return contributions
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from maven_jax.__main__ import main
+from maven_jax.progress import console
 
 
 def write_scores(workdir, model: str, ccc: float):
@@ -44,3 +45,23 @@ def test_without_ridge_a_line_says_what_to_beat(runs, capsys):
     out = capsys.readouterr().out
     assert "vs ridge" not in out
     assert "no ridge among them" in out
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_table_leaves_out_columns_and_says_so(width, runs, capsys, monkeypatch):
+    monkeypatch.setattr(console, "_width", width)
+    assert main(["compare", *runs.values()]) == 0
+    out = capsys.readouterr().out
+    table = [line for line in out.splitlines() if "┃" in line or "│" in line]
+    assert max(map(len, table)) <= width
+    assert "…" not in "".join(table)
+    assert "mean" in table[0]
+    assert ("note: no room for parameters" in out) == (width == 60)
+
+
+def test_json_has_all(runs, capsys):
+    assert main(["compare", *runs.values(), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["workdir"] for row in rows] == list(runs.values())
+    assert [row["ccc"] for row in rows] == [0.7, 0.75, 0.7]
+    assert "videos" not in rows[0]

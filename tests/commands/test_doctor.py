@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import socket
 import sys
@@ -165,3 +166,8 @@ def test_a_failure_is_shown_with_what_to_do_and_by_the_exit_code(capsys, monkeyp
     assert "-> pip install -e '.[cuda]'" in printed
     assert "RuntimeError: no such device" in printed
     assert "2 of 3 failed: two, three" in printed
+    monkeypatch.setattr(console, "quiet", False)
+    assert main(["doctor", "--json"]) == 1
+    results = json.loads(capsys.readouterr().out)
+    assert results["one"] == {"passed": True, "finding": "fine", "advice": ""}
+    assert [name for name, result in results.items() if not result["passed"]] == ["two", "three"]

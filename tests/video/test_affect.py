@@ -128,7 +128,7 @@ def test_a_clip_is_predicted_without_checkpoint_and_every_output_says_how(
     with open("predicted/clip.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
-    assert {row["label"] for row in rows} == {LABEL}
+    assert [row["label"] for row in rows if row["label"]] == [LABEL]
     assert all(-1 <= float(row[d]) <= 1 for row in rows for d in ("valence", "arousal"))
     record = json.loads((tmp_path / "predicted" / "clip.json").read_text())
     (published,) = record["published"]

@@ -13,11 +13,12 @@ from matplotlib.patches import Circle
 
 from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.show import look
+from maven_jax.video.show.letters import with_all_letters
 
 _COLOURS = "viridis"
 
 
-@look.all_letters()
+@with_all_letters
 def plot_path(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: the path through the plane of valence and arousal, coloured by time.
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from maven_jax.types import DIMENSIONS
 from maven_jax.video.prediction import VideoPrediction, Word
 from maven_jax.video.show import look
+from maven_jax.video.show.letters import with_all_letters
 
 _WORD_ROWS = 3
 _WORD_SIZE = 7.5  # points
@@ -20,7 +21,7 @@ _WIDTH_IN, _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 10.0, 0.85, 0.25, 0.5
 _DIMENSION_IN, _ROW_IN = 1.75, 0.2
 
 
-@look.all_letters()
+@with_all_letters
 def plot_prediction(prediction: VideoPrediction, path: Path) -> None:
     """Writes a PNG: valence above arousal, words below them if there are any.
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import textwrap
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 
 from maven_jax.video.prediction import VideoPrediction, Word
 
@@ -33,30 +29,6 @@ CONCEPTS = (
     (270, "sleepiness"),
     (315, "contentment"),
 )
-
-# For letters that DejaVu Sans (it comes with matplotlib) does not have; used where installed.
-_OTHER_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-    "Nirmala UI",
-)
-
-
-@contextlib.contextmanager
-def all_letters() -> Iterator[None]:
-    """Draws text with all fonts that this machine has; boxes stand for other letters."""
-    installed = set(fontManager.get_font_names())
-    fonts = ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
-    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
-        # It would warn about every letter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
 
 
 def shown_track(prediction: VideoPrediction) -> Float32[np.ndarray, "n 2"]:

@@ -18,7 +18,7 @@ from maven_jax.video.prediction import VideoPrediction
 from maven_jax.video.show import embed, look
 
 # In this order: each uses what those before it define.
-_SCRIPTS = ("data.js", "stage.js", "curves.js", "circle.js", "texts.js", "page.js")
+_SCRIPTS = ("data.js", "stage.js", "curves.js", "circle.js", "texts.js", "downloads.js", "page.js")
 
 
 def write_page(prediction: VideoPrediction, path: Path, media: Path) -> None:
@@ -80,6 +80,8 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
     """What data.js reads: arrays as base64 of their bytes, spans and words as lists of seconds."""
     time_s = prediction.time_s
     ends = look.frame_ends(time_s)
+    observed = {m: mask for m, mask in prediction.observed.items() if mask.any()}
+    added = prediction.contributions or {}
     word, bold = prediction.bold
     return {
         "time": _packed(time_s, "<f8"),
@@ -89,11 +91,20 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
         "boxes": _packed(prediction.boxes),
         "size": list(seen.size),
         "faceless": look.spans(~prediction.face_found, time_s),
-        "observed": {m: look.spans(mask, time_s) for m, mask in prediction.observed.items()},
-        "contributions": {m: _packed(v) for m, v in (prediction.contributions or {}).items()},
+        "begin": float(time_s[0]) if len(time_s) and prediction.frame[0] else 0.0,
+        "observed": {m: look.spans(mask, time_s) for m, mask in observed.items()},
+        # Where it was there, but alone: there is nothing to compare with.
+        "alone": {
+            m: look.spans(observed[m] & np.isnan(v[:, 0]), time_s)
+            for m, v in added.items()
+            if m in observed
+        },
+        "contributions": {m: _packed(v) for m, v in added.items() if m in observed},
         "words": [[w.start_s, w.end_s, w.text] for w in prediction.words],
         "concepts": look.CONCEPTS,
         "summary": _summary(prediction),
+        "stem": prediction.stem,
+        "label": prediction.label,
         "notes": [*prediction.origins, *prediction.notes],
         "media": {
             "kind": seen.kind,
@@ -113,5 +124,8 @@ def _summary(prediction: VideoPrediction) -> list[tuple[str, str]]:
         shown.append(("with a face", f"{prediction.face_found.mean():.0%}"))
     for name in ("valence", "arousal"):
         if v := statistics[name]:
-            shown.append((f"mean {name}", f"{v['mean']:+.2f} ({v['min']:+.2f} to {v['max']:+.2f})"))
+            ends = v["mean_interval"]
+            sure = "" if ends is None else f", 95%: {ends[0]:+.2f} to {ends[1]:+.2f}"
+            shown.append((f"mean {name}", f"{v['mean']:+.2f}{sure}"))
+            shown.append((f"{name} from", f"{v['min']:+.2f} to {v['max']:+.2f}"))
     return [(name, value.replace("-", "−")) for name, value in shown]

@@ -3,7 +3,7 @@
 const LANE = 118, STRIP = 24, SHARE = 58, WORDS = 22, AXIS = 14, LEFT = 76, RIGHT = 8, GAP = 8;
 const LETTERS = 8; // pixels of the axis that a word needs at least, or words are not worth drawing
 const canvas = $("curves");
-let view = [0, end], width = 0;
+let view = [begin, end], width = 0;
 const partHeight = withParts ? SHARE : STRIP;
 const height = 2 * LANE + (data.words.length ? WORDS : 0) + observed.length * partHeight + AXIS + GAP;
 const xOf = (t) => LEFT + ((t - view[0]) / (view[1] - view[0])) * (width - LEFT - RIGHT);
@@ -133,12 +133,13 @@ function drawWords(pen, colour, y) {
     free = x + wide + 6;
   }
 }
-/** A modality's lane: what it adds, grey where it was missing; without that a bar where it was there. */
+/** A modality's lane: what it adds, grey where it was missing, a bar where it was alone; without that a bar where it was there. */
 function drawModality(pen, colour, y, h, { name, spans }) {
   if (name in parts) {
-    const behind = [...spans.map((s) => s[0]), end], missing = [0, ...spans.map((s) => s[1])].map((a, k) => [a, behind[k]]);
+    const behind = [...spans.map((s) => s[0]), end], missing = [begin, ...spans.map((s) => s[1])].map((a, k) => [a, behind[k]]);
     shade(pen, colour, y, h, missing.filter(([a, b]) => b > a));
     frame(pen, colour, y, h, shareScale, name, colour.muted);
+    shade(pen, { shade: colour.muted }, y + h / 2 - 2, 4, data.alone[name]);
     DIMENSIONS.forEach((dimension, d) => curve(pen, parts[name], d, y, h, shareScale, colour[dimension], 1.3, 1));
   } else {
     label(pen, colour.muted, name, y + h / 2);
@@ -157,8 +158,8 @@ function axis(pen, colour, y) {
 }
 
 function zoom(factor) {
-  const length = factor ? Math.min(end, Math.max(Math.min(1, end), (view[1] - view[0]) * factor)) : end;
-  const from = Math.min(Math.max(now - length / 2, 0), end - length);
+  const whole = end - begin, length = factor ? Math.min(whole, Math.max(Math.min(1, whole), (view[1] - view[0]) * factor)) : whole;
+  const from = Math.min(Math.max(now - length / 2, begin), end - length);
   view = [from, from + length];
   draw();
   show(now);
@@ -167,7 +168,7 @@ function zoom(factor) {
 function follow() {
   const length = view[1] - view[0];
   if (now >= view[0] && now <= view[1]) return;
-  const from = Math.min(Math.max(now - length * 0.1, 0), end - length);
+  const from = Math.min(Math.max(now - length * 0.1, begin), end - length);
   view = [from, from + length];
   draw();
 }

@@ -16,7 +16,7 @@ const bold = data.bold ? floats(data.bold[1]) : raw;
 const boxes = floats(data.boxes);
 const parts = Object.fromEntries(Object.entries(data.contributions).map(([name, text]) => [name, floats(text)]));
 const withParts = Object.keys(parts).length > 0;
-const n = time.length, end = data.end;
+const n = time.length, begin = data.begin, end = data.end;
 const DIMENSIONS = ["valence", "arousal"];
 const starts = data.words.map((word) => word[0]);
 const observed = Object.entries(data.observed).map(([name, spans]) => ({ name, spans, starts: spans.map((s) => s[0]) }));

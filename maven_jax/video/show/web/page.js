@@ -1,7 +1,7 @@
 /* The present moment, the reader's hands, and the start. */
 
 function show(t) {
-  now = Math.min(Math.max(t, 0), end);
+  now = Math.min(Math.max(t, begin), end);
   follow();
   const i = frameAt(now);
   // In percent, so that it holds when the canvas is shown smaller: on paper.
@@ -78,7 +78,7 @@ function onKey(event) {
     ArrowRight: () => seek(now + (event.shiftKey ? 10 : 1)),
     ",": () => picture(-1),
     ".": () => picture(1),
-    Home: () => seek(0),
+    Home: () => seek(begin),
     End: () => seek(end),
     "+": () => zoom(0.5),
     "=": () => zoom(0.5),
@@ -100,6 +100,8 @@ if (n) {
   setUpWords();
   setUpShares();
   setUpHands();
+  setUpDownloads();
   draw();
-  show(0);
+  // From there on, if only a part of the video was predicted.
+  if (begin > 0) seek(begin); else show(0);
 }

@@ -49,7 +49,7 @@ function chosen(file) {
   $("stage-note").textContent = "";
   media.addEventListener("loadedmetadata", () => {
     seek(now);
-    if (Math.abs(media.duration - end) > 1) {
+    if (media.duration < end - 1 || (!begin && media.duration > end + 1)) {
       $("stage-note").textContent = `This file lasts ${clockText(media.duration)}, the prediction ${clockText(end)}: is it another one?`;
     }
   });
@@ -71,7 +71,7 @@ function setPlaying(value) {
   if (playing) { ticked = performance.now(); requestAnimationFrame(tick); } else speak();
 }
 function toggle() {
-  if (!playing && now >= end - 0.02) seek(0);
+  if (!playing && now >= end - 0.02) seek(begin);
   if (!media) setPlaying(!playing);
   else if (media.paused) media.play().catch((error) => { if (error.name === "NotSupportedError") withoutMedia(); });
   else media.pause();
@@ -85,7 +85,7 @@ function tick(at) {
   if (playing) requestAnimationFrame(tick);
 }
 function seek(t) {
-  t = Math.min(Math.max(t, 0), end);
+  t = Math.min(Math.max(t, begin), end);
   if (media) media.currentTime = Math.min(t + INTO_PICTURE_S, media.duration || end);
   show(t);
 }

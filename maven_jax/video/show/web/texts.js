@@ -77,19 +77,23 @@ function setUpTexts() {
   $("notes").hidden = !data.notes.length;
   for (const note of data.notes) $("notes").lastElementChild.append(make("li", {}, note));
   $("length").textContent = clockText(end);
+  $("seek").min = begin;
   $("seek").max = end;
   canvas.setAttribute("aria-label", `Valence and arousal over ${clockText(end)}. ${data.summary.map((item) => item.join(" ")).join(". ")}. The numbers are in the table below.`);
   const key = (kind, text) => $("legend").append(make("span", {}, make("i", { class: kind }), text));
   if (bold !== raw) { key("", data.bold[0]); key("thin", "raw"); } else key("", "raw");
   if (data.faceless.length) key("shade", "no face");
-  if (withParts) $("legend").append("below: what each modality adds, grey where it was missing");
+  if (withParts) {
+    const alone = Object.values(data.alone).some((spans) => spans.length) ? ", a bar where it was alone: nothing to compare" : "";
+    $("legend").append(`below: what each modality adds, grey where it was missing${alone}`);
+  }
   else if (observed.length) $("legend").append("below: where each modality was there");
 }
 function fillTable() {
-  const place = $("numbers").lastElementChild, step = Math.max(1, Math.ceil(end / 600));
+  const place = $("numbers").lastElementChild, step = Math.max(1, Math.ceil((end - begin) / 600));
   if (place.firstChild || !$("numbers").open) return;
   const body = make("tbody");
-  for (let t = 0; t < end; t += step) {
+  for (let t = begin; t < end; t += step) {
     const i = frameAt(t), said = data.words.slice(lastAt(starts, t - 1e-6) + 1, lastAt(starts, t + step - 1e-6) + 1);
     const cells = [clockText(t), signed(bold[2 * i]), signed(bold[2 * i + 1]), said.map((word) => word[2]).join(" ")];
     body.append(make("tr", {}, ...cells.map((text) => make("td", {}, text))));
