@@ -14,6 +14,7 @@ from maven_jax.runs.metrics import read_metrics
 from maven_jax.runs.workdir import FINISHED_FILE, check_free
 from maven_jax.runtime import hosts
 from maven_jax.runtime.compilation import keep_compiled
+from maven_jax.store.reader import Store
 from maven_jax.training.initial_weights import init_from
 from maven_jax.training.train import train
 
@@ -83,6 +84,9 @@ def main(argv: list[str]) -> int:
 
         scores = evaluate(args.workdir, config.data.eval_split, which="best", watchdog=watchdog)
         for split, folder in config.eval.labels.items():
+            if split not in Store(config.data.store).splits:
+                say(f"config.eval.labels.{split}: the store has no such split, so it is not scored")
+                continue
             if folder is None or not Path(folder).is_dir():
                 say(f"config.eval.labels.{split}: {folder} is not there, so it is not scored")
                 continue

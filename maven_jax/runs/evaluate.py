@@ -111,7 +111,7 @@ def evaluate(
             label = f"evaluating {split} with step {step}"
             unsmoothed = predictor(weights, label=label, beat=evaluating)
         if labels is None and not any(video.target_mask.any() for video in unsmoothed):
-            labels = _recorded_labels(config, split)
+            labels = _recorded_labels(config, split, [v.entry.video for v in unsmoothed])
         if labels is not None:
             unsmoothed = with_labels(unsmoothed, labels)
         videos = [
@@ -143,14 +143,15 @@ def evaluate(
     return scores
 
 
-def _recorded_labels(config: Config, split: str) -> Path | None:
-    """The folder of labels that the recipe names for a split, if it is there."""
+def _recorded_labels(config: Config, split: str, videos: list[str]) -> Path | None:
+    """The folder of labels that the recipe names for a split, if it has any of these videos'."""
     folder = config.eval.labels.get(split)
     if folder is None:
         return None
-    if Path(folder).is_dir():
+    if any((Path(folder) / f"{video}.txt").is_file() for video in videos):
         return Path(folder)
-    say(f"config.eval.labels.{split}: {folder} is not there; --labels names another folder")
+    what = "has no labels for these videos" if Path(folder).is_dir() else "is not there"
+    say(f"config.eval.labels.{split}: {folder} {what}; --labels names another folder")
     return None
 
 

@@ -47,7 +47,7 @@ def test_damaged_sound_and_crops_are_masked_and_named(tmp_path):
     assert audio[[10, 40]].all()
     assert (~audio).sum() < 10
     crops, sound = reader.notes
-    assert crops == "1 crop cannot be used (masked): 00005.jpg (not a JPEG file)"
+    assert crops == "1 crop cannot be used (masked): 00005.jpg (not a JPEG, PNG, BMP or WebP file)"
     assert "s of the sound (first at 0.9" in sound
 
 

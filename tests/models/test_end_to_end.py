@@ -87,6 +87,7 @@ def end_to_end_recipe(store: Store, **changes):
     with config.ignore_type():
         config.model = model
         config.inputs.standardize = dict(audio="none", text="store")
+        config.inputs.video_offset_std = 0.0
         config.train.update(num_epochs=8.0, eval_every_epochs=1.0, **changes)
         # A negative patience is used up at once: each evaluation begins the next stage.
         config.train.plateau.update(factor=1.0, patience=-1, stop_patience=None)

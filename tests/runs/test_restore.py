@@ -22,6 +22,7 @@ from maven_jax.runs.checkpoint import Checkpoints
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.store.reader import Store
 from maven_jax.training.initial_weights import init_from
+from tests.support.processes import xla_flags
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.root import ROOT
 from tests.support.stores import write_small_store
@@ -29,7 +30,6 @@ from tests.support.stores import write_small_store
 RECIPE = """
 from pathlib import Path
 from tests.support.recipes_for_tests import small_recipe
-from tests.support.processes import xla_flags
 
 def get_config(arg=""):
     return small_recipe(

@@ -22,6 +22,7 @@ def small_recipe(store: Path, name: str = "quickstart", **changes: object) -> Co
     config.data.store = str(store)
     config.data.window.length = 50
     config.data.window.hop = 50
+    config.eval.labels = {}  # of a corpus that may lie in this folder
     config.train.num_epochs = 2.0
     config.train.eval_every_epochs = 1.0
     config.train.batch_size = 8

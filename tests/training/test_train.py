@@ -96,7 +96,7 @@ def test_every_recipe_goes_through_a_whole_train_step(name, wide_store):
 def small_step(store, dropout_rate=0.0, **changes):
     config = small_recipe(store.path, "quickstart:concat", inputs__modality_dropout=0.0, **changes)
     config.model.dropout_rate = dropout_rate
-    config.inputs.update(noise_std=0.0, offset_std=0.0, speed=0.0)
+    config.inputs.update(noise_std=0.0, offset_std=0.0, video_offset_std=0.0, speed=0.0)
     experiment = Experiment(config, store)
     return *fresh_step(experiment), first_windows(experiment, 8), experiment.mesh
 
