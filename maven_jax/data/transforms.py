@@ -85,7 +85,10 @@ class InputTransform:
         if not 0 <= self.modality_dropout < 1:
             raise UserError("config.inputs.modality_dropout must be in [0, 1)")
         if self.video_offset_std and set(by_modality.values()) != {"store"}:
-            raise UserError("config.inputs.video_offset_std needs config.inputs.standardize=store")
+            raise UserError(
+                "config.inputs.video_offset_std needs config.inputs.standardize=store; "
+                "0 switches it off"
+            )
 
     def __call__(
         self, batch: Batch, statistics: FeatureStatistics, key: Array, *, train: bool

@@ -16,6 +16,7 @@ def test_a_fold_is_trained_on_dense_windows_and_scored_on_each_of_its_frames(tmp
         data__fold=2,
         data__window={"kind": "dense", "length": 8, "hop": 2, "step_s": 0.2},
         inputs__standardize={"visual": "store", "audio": "window", "text": "none"},
+        inputs__video_offset_std=0.0,
         train__num_epochs=1.0,
         eval__hop=1,
         eval__smooth_frames=(3, 6),
