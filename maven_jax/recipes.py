@@ -228,7 +228,7 @@ def plain(section: Config) -> dict[str, Any]:
     return {k: plain(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in section.items()}
 
 
-def key_groups(model: type[nn.Module]) -> dict[str, type]:
+def key_groups(model: type) -> dict[str, type]:
     """Attributes of a Linen module that are dataclasses -> their class.
 
     In a recipe the fields of such a dataclass are keys beside the module's own attributes.
@@ -247,11 +247,11 @@ def key_groups(model: type[nn.Module]) -> dict[str, type]:
     }
 
 
-def check_attributes(model: type[nn.Module], section: Mapping[str, Any], where: str) -> None:
+def check_attributes(model: type, section: Mapping[str, Any], where: str) -> None:
     """Raises UserError if a key has a value that the model's attribute cannot have.
 
     Args:
-        model: a Linen module.
+        model: a Linen module, or a dataclass.
         section: its keys.
         where: the section's name in the recipe.
     """

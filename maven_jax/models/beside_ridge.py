@@ -24,6 +24,9 @@ class RidgeBeside:
         weight: of ridge in what is predicted, below 1; 0 for the model alone.
         widths: see `Ridge`.
         penalties, frame_step, most_groups: see `training.closed_form.ClosedForm`.
+
+    Raises:
+        UserError: a number out of its range.
     """
 
     weight: float | int
@@ -33,10 +36,14 @@ class RidgeBeside:
     most_groups: int
 
     def __post_init__(self):
-        if not isinstance(self.weight, int | float) or not 0 <= self.weight < 1:
-            raise UserError(
-                f"config.model.ridge.weight={self.weight!r}: expected a number from 0 to below 1"
-            )
+        for key, fits, expected in (
+            ("weight", 0 <= self.weight < 1, "a number from 0 to below 1"),
+            ("penalties", min(self.penalties, default=0) > 0, "numbers above 0"),
+            ("most_groups", self.most_groups >= 2, "2 or more"),
+        ):
+            if not fits:
+                value = getattr(self, key)
+                raise UserError(f"config.model.ridge.{key}={value!r}: expected {expected}")
 
 
 class BesideRidge(nn.Module):

@@ -107,6 +107,7 @@ def ridge_beside(section: Mapping[str, Any] | None, where: str = "model") -> Rid
     if section is None:
         return None
     recipes.check_keys(RidgeBeside, section, f"{where}.ridge")
+    recipes.check_attributes(RidgeBeside, section, f"{where}.ridge")
     beside = RidgeBeside(**{key: _hashable(value) for key, value in section.items()})
     return beside if beside.weight else None
 

@@ -74,7 +74,7 @@ def test_all_sources_are_looked_at_before_any_is_loaded(argument, message, tmp_p
 
 def test_opensmile_is_an_extra():
     if importlib.util.find_spec("opensmile") is not None:
-        pytest.skip("it is installed")
+        pytest.skip("opensmile is installed: nothing to refuse")
     with pytest.raises(UserError, match="needs the package of that name: pip install opensmile"):
         open_encoders(overridden("tiny", "--encoders.audio.kind=opensmile"), ("audio",), 1)
 

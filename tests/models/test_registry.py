@@ -9,7 +9,7 @@ import pytest
 
 from maven_jax import own_files, recipes
 from maven_jax.errors import UserError
-from maven_jax.models.registry import create, model_class
+from maven_jax.models.registry import check_keys, create, model_class
 from maven_jax.runtime.sharding import logical_rules, make_mesh, tree_shardings
 from tests.support.small_models import CONCAT, RJCMA, SMALL, random_batch, small_model
 
@@ -149,3 +149,22 @@ def test_every_axis_has_a_rule_and_predictions_are_float32(name):
         shapes,
     )
     assert out.va.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("weight", None, "a number"),
+        ("weight", 1.0, "a number from 0 to below 1"),
+        ("widths", "x", "a list, each a whole number"),
+        ("penalties", 0, "a list"),
+        ("penalties", (0.1, -1.0), "numbers above 0"),
+        ("most_groups", 0, "a whole number from 1"),
+        ("most_groups", 1, "2 or more"),
+    ],
+)
+def test_a_ridge_beside_that_cannot_be_is_refused(key, value, expected):
+    section = recipes.plain(recipes.load("features").model)
+    section["ridge"][key] = value
+    with pytest.raises(UserError, match=rf"config\.model\.ridge\.{key}=.*: expected {expected}"):
+        check_keys(section)
