@@ -128,9 +128,9 @@ def test_the_constant_mean_predicts_it_without_parameters():
 
 def test_lists_from_a_config_become_hashable():
     lists = CONCAT | {"hidden_dims": [16, 8]}
-    assert hash(create("concat_mlp", modalities=["a", "b"], **lists))
+    assert hash(create("concat_mlp", modalities=["a", "b"], **lists))  # type: ignore
     widths = {"channels": {"visual": [8, 6], "*": [6, 4]}}
-    model = create("rjcma", modalities=["visual", "audio"], **RJCMA | widths)
+    model = create("rjcma", modalities=["visual", "audio"], **RJCMA | widths)  # type: ignore
     assert hash(model) == hash(create("rjcma", modalities=["visual", "audio"], **RJCMA))
 
 
