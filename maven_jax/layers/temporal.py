@@ -37,8 +37,8 @@ class TemporalModel(nn.Module):
     Attributes:
         kind: "tcn": see Tcn; a frame sees earlier frames alone. "centred_tcn": a linear map and a
             CentredTcn of as many layers as there are channels, all as wide as the last; a frame
-            sees as much before it as behind it. "blstm": a two-layer BLSTM, its initial state learned, as wide as the
-            last of the channels. "none": the frames as they are.
+            sees as much before it as behind it. "blstm": a two-layer BLSTM, its initial state
+            learned, as wide as the last of the channels. "none": the frames as they are.
         channels: width of each level of the TCN.
         kernel_size: its taps.
         dropout_rate: of either.
