@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import lzma
 import stat
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,11 @@ JSON_BYTES = 128 << 20
 JSON_MEMORY = 400 << 20
 # Ours are 8 deep at most.
 JSON_DEPTH = 64
+# What opening and unpacking a damaged or locked zip raises; not ValueError, which UserError is.
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, EOFError, RuntimeError, NotImplementedError, UnicodeDecodeError),
+)
 
 
 def read_json(path: Path, kind: str, pattern: Any = dict) -> dict[str, Any]:

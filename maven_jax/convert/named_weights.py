@@ -25,7 +25,7 @@ from maven_jax.convert import hub, sources
 from maven_jax.convert.tensor_files import WEIGHT_FILES
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.files import write_file, write_json
-from maven_jax.inputs import read_json
+from maven_jax.inputs import ZIP_ERRORS, read_json
 from maven_jax.progress import say
 
 GROUP = "affect"
@@ -278,14 +278,18 @@ def _given(weights: NamedWeights, path: Path) -> Iterator[tuple[str, bytes, Weig
         for file in files:
             yield str(path / file.name), _read(path / file.name), file
     elif zipfile.is_zipfile(path) and files[0].member:
-        with zipfile.ZipFile(path) as archive:
+        try:
+            archive = zipfile.ZipFile(path)
+        except ZIP_ERRORS as error:
+            raise UserError(f"{path}: a damaged zip ({str(error)[:200]})") from None
+        with archive:
             for file in files:
                 try:
                     info = archive.getinfo(file.member)
                     if info.file_size > (file.bytes or _MOST_BYTES):
                         raise UserError(f"{path}: {file.member} is too large")
                     yield f"{path}: {file.member}", archive.read(info), file
-                except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+                except (KeyError, *ZIP_ERRORS) as error:
                     reason = "lacks" if isinstance(error, KeyError) else "damaged:"
                     raise UserError(f"{path}: {reason} {file.member}") from None
     elif len(files) > 1:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from maven_jax.convert import pickles
 from maven_jax.errors import UserError, listing
-from maven_jax.inputs import read_json
+from maven_jax.inputs import ZIP_ERRORS, read_json
 
 # In order of preference: safetensors need no PyTorch and cannot carry code.
 WEIGHT_FILES = (
@@ -128,11 +128,13 @@ def _read_npz(path: Path, source: Path | bytes) -> _Read:
     try:
         file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
         with np.load(file, allow_pickle=False) as arrays:
-            return *_of_arrays(path, dict(arrays)), []
-    except (
-        *(ValueError, TypeError, OSError, EOFError, MemoryError, NotImplementedError),
-        *(RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error),
-    ) as error:  # damaged headers end in errors of every kind
+            read = dict(arrays)
+            for name, array in read.items():
+                if not isinstance(array, np.ndarray):  # bytes: it does not begin as an array does
+                    raise TypeError(f"{name[:100]!r} is no array")
+            return *_of_arrays(path, read), []
+    # Damaged headers end in errors of every kind.
+    except (*ZIP_ERRORS, ValueError, TypeError, MemoryError, SyntaxError) as error:
         reason = str(error).split("\n")[0][:200]
         raise UserError(f"{path}: damaged, or holds more than arrays ({reason})") from None
 
@@ -182,7 +184,7 @@ def _in_zip(path: Path, source: Path | bytes, key: str | None, packed: int) -> _
                 )
             shapes, read, notes = _read_any(path, file.read(weights[0]), key, packed + 1)
             return shapes, read, [f"{weights[0]} in the archive", *notes]
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except ZIP_ERRORS as error:
         reason = str(error)[:200]
         raise UserError(f"{path}: a truncated, damaged or locked zip ({reason})") from None
 

@@ -199,6 +199,20 @@ def object_npz(folder):
     return folder / "w.npz"
 
 
+def text_in_npz(folder):
+    with zipfile.ZipFile(folder / "w.npz", "w") as file:
+        file.writestr("weights.npy", "no array")
+    return folder / "w.npz"
+
+
+def zip_with_a_name_of_no_encoding(folder):
+    with zipfile.ZipFile(folder / "w.pth", "w") as file:
+        file.writestr("näme.npy", "x")
+    data = (folder / "w.pth").read_bytes()
+    (folder / "w.pth").write_bytes(data.replace("ä".encode(), b"\xe4\x6d"))
+    return folder / "w.pth"
+
+
 class Runs:
     def __reduce__(self):
         return os.system, ("touch ran",)
@@ -219,6 +233,8 @@ REFUSED = {
     "code": (saved({"state_dict": STATE, "x": Runs()}), "posix.system"),
     "torchscript": (script, "TorchScript program; save its state_dict()"),
     "object_npz": (object_npz, "holds more than arrays"),
+    "text_in_npz": (text_in_npz, "'weights' is no array"),
+    "zip_names": (zip_with_a_name_of_no_encoding, "truncated, damaged or locked zip"),
     "unknown_key": (
         saved({"best": STATE, "optimizer": {"m": torch.ones(2)}}),
         "--key takes best (3 tensors)",
