@@ -10,8 +10,6 @@ import pytest
 import torch
 import transformers
 
-from data_prep.synth.plan import plan_corpus
-from data_prep.synth.scene import direct, draw_frame
 from data_prep.synth.words import LEXICON
 from maven_jax import recipes
 from maven_jax.__main__ import main
@@ -69,51 +67,12 @@ def test_every_recipe_names_places_or_outputs_that_there_are(name):
         assert all("weights" in recipes.load(model, "affect") for model in models)
 
 
-@pytest.fixture(scope="module")
-def own_recipes(tmp_path_factory):
-    """A set whose first network is a small one with random weights, in a Keras file."""
-    folder = tmp_path_factory.mktemp("recipes")
-    sizes = {"image_size": 20, "stem_dims": (4, 4), "widths": (8,)}
-    write_keras(folder / "net.hdf5", MiniXceptionConfig(**sizes), seed=3)
-    (folder / "net.py").write_text(
-        "from maven_jax import recipes\n"
-        "def get_config(arg=''):\n"
-        "    c = recipes.load('mini_xception', 'affect')\n"
-        f"    c.encoder.update({{'resize': 20, 'crop': 20, 'batch_buckets': 1, 'batch_size': 8}})\n"
-        f"    with c.unlocked(): c.encoder.model = {sizes!r}\n"
-        "    c.weights.files.hdf5.sha256 = ''\n"
-        "    c.weights.files.hdf5.bytes = 0\n"
-        "    c.weights.package = ''\n"
-        "    return c\n"
-    )
-    (folder / "set.py").write_text(
-        "from maven_jax import recipes\n"
-        "def get_config(arg=''):\n"
-        "    c = recipes.load('default', 'affect')\n"
-        f"    c.models.visual = ({str(folder / 'net.py')!r}, 'mini_xception')\n"
-        "    return c\n"
-    )
-    return folder
-
-
 @pytest.fixture
 def taken(own_recipes, tmp_path, monkeypatch):
     monkeypatch.setenv("MAVEN_JAX_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
     take(named(str(own_recipes / "net.py")), own_recipes / "net.hdf5")
     return own_recipes / "set.py"
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Twelve pictures of a drawn face."""
-    media = next(m for m in plan_corpus(8, 0) if len(m.cast) == 1)
-    scene = direct(media, 1.0, 0)
-    shots = scene.shots(np.arange(12) / 25)
-    images = [draw_frame(scene, shots, i, np.zeros(1, bool))[:, :, ::-1] for i in range(12)]
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    corpora.write_video(path, frames=12, fps=25, images=[np.ascontiguousarray(i) for i in images])
-    return path
 
 
 def test_a_clip_is_predicted_without_checkpoint_and_every_output_says_how(
