@@ -11,7 +11,9 @@ import contextlib
 import html
 import os
 import secrets
+import signal
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -74,13 +76,15 @@ def serve(predictor: VideoPredictor, search: FaceSearch, listener: socket.socket
     with tempfile.TemporaryDirectory(prefix="maven_jax-app-") as folder:
         # Read when Gradio is imported: uploads go there, nothing is counted.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        import uvicorn
+        import uvicorn  # pyright: ignore[reportMissingImports]
 
         config = uvicorn.Config(
             _site(_Form(predictor, search, Path(folder))),
             log_level="warning",
             timeout_graceful_shutdown=1,  # a page that is still open keeps a connection
         )
+        # As Ctrl-C does, it ends the block.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -98,7 +102,7 @@ class _Form:
 
     def blocks(self) -> Any:
         """Gradio's form."""
-        import gradio as gr
+        import gradio as gr  # pyright: ignore[reportMissingImports]
 
         with gr.Blocks(title="maven_jax", analytics_enabled=False) as blocks:
             with gr.Row():
@@ -107,12 +111,12 @@ class _Form:
                     words = gr.File(
                         label="What is said (.srt, .vtt, .json or .txt), if you have it",
                         file_types=[".srt", ".vtt", ".json", ".txt"],
-                        height=130,
+                        height=160,
                     )
                     face = gr.Radio(_FACES, value=_FACES[0], label="Which face")
                     button = gr.Button("Predict", variant="primary", elem_id="predict")
             said = gr.HTML(elem_id="said")
-            files = gr.File(label="Results", file_count="multiple", height=110, elem_id="files")
+            files = gr.File(label="Results", file_count="multiple", visible=False, elem_id="files")
             page = gr.HTML(elem_id="page")
             button.click(
                 self.show, [video, words, face], [said, files, page], api_visibility="private"
@@ -121,12 +125,14 @@ class _Form:
 
     def show(
         self, video: str | None, words: str | None, face: str
-    ) -> tuple[str, list[str] | None, str]:
+    ) -> tuple[str, dict[str, Any], str]:
         """What the button does.
 
         Returns:
-            The summary or what is wrong, the files to download, and the page.
+            The summary or what is wrong, the files to download as Gradio's update, and the page.
         """
+        import gradio as gr  # pyright: ignore[reportMissingImports]
+
         try:
             if video is None:
                 raise UserError("drop a video first, or record one by the camera")
@@ -138,9 +144,9 @@ class _Form:
                 line = f"{type(error).__name__}; the terminal shows more"
             line = line.replace(f"{Path(video).parent}/", "") if video else line
             complain("app", line)
-            return f'<p role="alert">{html.escape(line)}</p>', None, ""
+            return f'<p role="alert">{html.escape(line)}</p>', gr.update(visible=False), ""
         frame = f'<iframe src="/pages/{key}" sandbox="{_SANDBOX}"></iframe>'
-        return f"<pre>{html.escape(summary)}</pre>", files, frame
+        return f"<pre>{html.escape(summary)}</pre>", gr.update(value=files, visible=True), frame
 
     def _predict(self, video: Path, words: str | None, face: str) -> tuple[str, list[str], str]:
         """Predicts as `maven-jax predict --html` does: summary, files, and the page's key."""
@@ -161,10 +167,10 @@ class _Form:
 
 def _site(form: _Form) -> Any:
     """The form, its pages, and what a browser may do with both."""
-    import fastapi
-    import gradio as gr
-    from fastapi.responses import FileResponse, Response
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    import fastapi  # pyright: ignore[reportMissingImports]
+    import gradio as gr  # pyright: ignore[reportMissingImports]
+    from fastapi.responses import FileResponse, Response  # pyright: ignore[reportMissingImports]
+    from starlette.middleware.trustedhost import TrustedHostMiddleware  # pyright: ignore[reportMissingImports]
 
     site = fastapi.FastAPI(openapi_url=None)
 

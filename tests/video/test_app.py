@@ -123,9 +123,9 @@ def test_a_recording_by_the_camera_is_predicted(served, portraits, tmp_path):
         chromium.get(served[0])
         wait_for(chromium, "#video [aria-label='Capture from camera']").click()
         wait_for(chromium, "#video .icon-wrap").click()  # asks for the camera
-        wait_for(chromium, "#video [aria-label='start recording']").click()
+        wait_for(chromium, "#video [title='start recording']").click()
         time.sleep(1.5)
-        wait_for(chromium, "#video [aria-label='stop recording']").click()
+        wait_for(chromium, "#video [title='stop recording']").click()
         wait_for(chromium, "#video video[src]")
         chromium.find_element("id", "predict").click()
         with framed(chromium):
