@@ -20,8 +20,9 @@ from maven_jax.experiment import Experiment
 from maven_jax.files import local_path
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, check_sections
+from maven_jax.runs import trackers
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.metrics import MetricWriter, SilentWriter
+from maven_jax.runs.metrics import open_writer
 from maven_jax.runs.workdir import FINISHED_FILE, check_free, claim
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
@@ -68,6 +69,7 @@ def train(
     check_sections(config)
     if hosts.is_writer():
         check_free(workdir, config)
+        trackers.check(config)
     with hosts.alone_as_writer(workdir, "train"):
         if hosts.is_writer():
             (workdir / FINISHED_FILE).unlink(missing_ok=True)
@@ -178,7 +180,7 @@ def _train(
     if control.over:
         stage, state = next_stage(start, state)
     compile_step(stage, state)
-    writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
+    writer = open_writer(config, workdir, start)
     report = Reporter(experiment, writer, start, **steps)
     to_record = range(0)
     if profile_steps:
