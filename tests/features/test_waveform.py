@@ -183,7 +183,7 @@ def test_the_first_and_the_last_picture_of_a_sound_have_features_of_hubert(fps, 
     """Centres lie from 12.5 ms on, to at most 32.5 ms before the end of the sound."""
     config, times_s = HubertConfig(), np.arange(round(seconds * fps)) / fps
     count = config.num_frames(int(seconds * RATE))
-    block = config.frame_times_s(count, RATE), np.ones((count, 1), np.float32)
+    block = config.frame_times_s(count, float(RATE)), np.ones((count, 1), np.float32)
     assert AlignedStream([block], dim=1, step_s=0.02).at(times_s)[1].all()
 
 
