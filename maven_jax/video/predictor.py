@@ -140,7 +140,7 @@ class VideoPredictor:
             )
             self._check_usable(recording)
             needed = search if "visual" in self.modalities else None
-            faces = open_faces(recording, choice, needed, Path(scratch), self._frames.face_margin)
+            faces = open_faces(recording, choice, needed, Path(scratch), self._frames)
             shared = None
             if len(faces) > 1 and self.modalities != ("visual",):
                 shared = SharedFeatures(recording, self.encoders, Path(scratch))
