@@ -12,6 +12,7 @@ from maven_jax.media.crops import Crops
 from maven_jax.media.cut_faces import cut_faces
 from maven_jax.media.face_search import FaceSearch
 from maven_jax.media.recording import Recording
+from maven_jax.media.same_face import SameFace
 from maven_jax.media.track_faces import ChosenFace
 from maven_jax.progress import meter
 from maven_jax.video.frame_model import FrameModel
@@ -35,6 +36,7 @@ def open_faces(
     search: FaceSearch | None,
     scratch: Path,
     model: FrameModel,
+    same: SameFace | None = None,
 ) -> list[FaceCrops]:
     """The faces to predict: those of given crops, or those chosen of the faces in the video.
 
@@ -44,6 +46,7 @@ def open_faces(
         search: how to look for faces in a video without crops; None for not at all.
         scratch: folder for the crops of faces that are found here.
         model: they are cut for.
+        same: joins tracks of one person over cuts; None for not.
 
     Returns:
         At least one; the only one has no crops if nobody was looked for.
@@ -73,6 +76,7 @@ def open_faces(
             most=search.most,
             every=search.every,
             margin=model.face_margin,
+            same=same,
             advance=m.advance,
             note=notes.append,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from maven_jax.media.frame_times import probe
 from maven_jax.media.pictures import pictures
 from maven_jax.video.affect import LABEL, load_affect
 from maven_jax.video.affect_maps import ClassMap, DimensionMap, combined
+from maven_jax.video.face_embedding import same_face
 from tests.features.test_heads import WAVE, Regression
 from tests.features.test_parity import save
 from tests.support import corpora
@@ -180,3 +182,18 @@ def test_the_same_networks_are_a_recipe_of_encoders(tmp_path, monkeypatch):
     write_keras(tmp_path / "net.hdf5", MiniXceptionConfig())
     config.visual.source = str(tmp_path / "net.hdf5")
     assert open_encoders(config, ("visual",), 1).visual.dim == 128
+
+
+def test_faces_are_compared_by_the_encoder_of_the_model(taken, clip, portraits, tmp_path):
+    predictor = load_affect(str(taken), workers=1)
+    with pytest.raises(UserError, match="--same-face 2: expected a cosine"):
+        predictor.predict(clip, same_face=2)
+    same = same_face(0.5, predictor.encoders)
+    for name, pictures_of in (("a", portraits[:3]), ("b", [255 - p for p in portraits])):
+        for i, picture in enumerate(pictures_of, 1):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{i:05d}.jpg"), cv2.resize(picture, (112, 112)))
+    a, b = same.embedding(tmp_path / "a"), same.embedding(tmp_path / "b")
+    assert a @ a == pytest.approx(1)
+    assert b @ b == pytest.approx(1)
+    assert a @ b < 1 - 1e-4
