@@ -11,6 +11,7 @@ import contextlib
 import html
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -73,19 +74,32 @@ def serve(predictor: VideoPredictor, search: FaceSearch, listener: socket.socket
         search: how faces are looked for.
         listener: see `listening`.
     """
-    with tempfile.TemporaryDirectory(prefix="maven_jax-app-") as folder:
+    with _everything_in("maven_jax-app-") as folder:
         # Read when Gradio is imported: uploads go there, nothing is counted.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         import uvicorn  # pyright: ignore[reportMissingImports]
 
         config = uvicorn.Config(
             _site(_Form(predictor, search, Path(folder))),
-            log_level="warning",
+            log_level="critical",  # a prediction that is interrupted would be a traceback
             timeout_graceful_shutdown=1,  # a page that is still open keeps a connection
         )
         # As Ctrl-C does, it ends the block.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _everything_in(prefix: str) -> Iterator[str]:
+    """A new folder for all temporary files of this process, which goes when the block ends."""
+    folder = tempfile.tempdir = tempfile.mkdtemp(prefix=prefix)
+    try:
+        yield folder
+    finally:
+        # A prediction that is still at work may write between the first time and the second.
+        for _ in range(2):
+            shutil.rmtree(folder, ignore_errors=True)
+        tempfile.tempdir = None
 
 
 class _Form:
