@@ -2,8 +2,9 @@
 
     maven-jax train --config late_fusion:tcn --config.data.store=stores/rjcma --workdir runs/late
 
-Variants: `:tcn`, `:blstm`. Only the model differs from `rjcma`: this is what joint correlation has
-to beat. Not trained on Aff-Wild2 by us yet: no score is claimed.
+Variants: `:tcn`, `:centred_tcn` (which sees later frames too), `:blstm`. Only the model differs
+from `rjcma`: this is what joint correlation has to beat. Not trained on Aff-Wild2 by us yet: no
+score is claimed.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from maven_jax import recipes
 
 
 def get_config(arg: str = "tcn") -> ConfigDict:
-    temporal = recipes.check_arg(arg or "tcn", ("tcn", "blstm"))
+    temporal = recipes.check_arg(arg or "tcn", ("tcn", "centred_tcn", "blstm"))
     c = recipes.load("rjcma:both")
     c.model = dict(
         name="late_fusion",

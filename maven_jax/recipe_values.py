@@ -259,7 +259,14 @@ def _rules_of(key: str, annotation: Any) -> tuple[Number | Some, ...]:
         choices = " or ".join(map(repr, arguments))
         return (Some(choices, lambda v: isinstance(v, str) and v in arguments),)
     if origin is Mapping:
-        return (SECTION,)
+        inside = _rules_of(key, arguments[1]) if arguments else ()
+        each = f"a section, each value {' or '.join(map(str, inside))}"
+
+        def fit(v: Any) -> bool:
+            values = v.values() if isinstance(v, Mapping) else (v,)
+            return isinstance(v, Mapping) and all(any(r.fits(x) for r in inside) for x in values)
+
+        return (Some(each, fit),) if inside else (SECTION,)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         items = _rules_of(name.removesuffix("s"), arguments[0])
         words = f"a list, each {' or '.join(map(str, items))}"

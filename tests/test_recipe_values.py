@@ -106,9 +106,18 @@ def tried(name: str, store: Store, only: str = "") -> list[str]:
     return surprises
 
 
-@pytest.mark.parametrize("section", ["data", "train.plateau", "optimizer", "mesh", "inputs"])
-def test_no_value_of_a_section_ends_in_a_traceback(section, store):
-    assert tried("quickstart:concat", store, section) == []
+SECTIONS = {
+    "quickstart:concat": ("data", "train.plateau", "optimizer", "mesh", "inputs"),
+    "features": ("model.ridge",),
+    "ras_reliability": ("model.num_layers",),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "section"), [(name, s) for name, sections in SECTIONS.items() for s in sections]
+)
+def test_no_value_of_a_section_ends_in_a_traceback(name, section, store):
+    assert tried(name, store, section) == []
 
 
 @pytest.mark.slow

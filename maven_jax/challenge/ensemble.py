@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float64
 from rich.table import Table
 
+from maven_jax.challenge.evaluated import VideoTable, read_runs
 from maven_jax.challenge.weights import Weighed, for_members, given_weights, products, weigh
 from maven_jax.errors import UserError
-from maven_jax.evaluation.report import file_stem, read_scores, report_of, write_report
+from maven_jax.evaluation.calibration import Calibration, in_words
+from maven_jax.evaluation.report import file_stem, report_of, write_report
 from maven_jax.evaluation.scores import score
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.tables import print_scores, shown
-from maven_jax.inputs import read_file
 from maven_jax.progress import console, say
 from maven_jax.store.schema import VideoEntry
 from maven_jax.types import DIMENSIONS
 
-# The CSVs are rounded: targets of the same annotation differ by no more.
-_SAME = 2e-6
 EQUAL = "equal"
 # The split whose predictions choose weights.
 _CHOOSES = "validation"
+_MEMBER_SCORES = ("ccc_valence", "ccc_arousal", "ccc")
 
 
 def pairwise_ccc(tracks: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, "r r"]:
@@ -76,105 +75,6 @@ METHODS: dict[str, Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n
 }
 
 
-@dataclass
-class VideoTable:
-    """What an evaluation wrote about one video.
-
-    Attributes:
-        time_s: of its frames.
-        predictions: dimension -> (n,), of those that the run predicts.
-        targets: (n, 2); 0 where not annotated.
-        target_mask: (n,) annotated frames.
-    """
-
-    time_s: Float64[np.ndarray, "n"]
-    predictions: dict[str, Float64[np.ndarray, "n"]]
-    targets: Float[np.ndarray, "n 2"]
-    target_mask: Bool[np.ndarray, "n"]
-
-
-def read_table(path: Path) -> VideoTable:
-    """Reads the CSV of a video.
-
-    Raises:
-        UserError: not a CSV that an evaluation wrote; names file and line.
-    """
-    columns = ("frame", "time_s", *DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS))
-    text = read_file(path, "the predictions of an evaluation").decode("utf-8", "replace")
-    reader = csv.reader(text.splitlines())
-    try:
-        if tuple(next(reader, ())) != columns:
-            raise ValueError(f"not the columns {', '.join(columns)}")
-        rows = [_numbers(row, len(columns)) for row in reader]
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}") from None
-    table = np.array(rows, np.float64).reshape(-1, len(columns))
-    predictions = {d: table[:, 2 + i] for i, d in enumerate(DIMENSIONS)}
-    mask = ~np.isnan(table[:, 4:].sum(1))
-    return VideoTable(
-        time_s=table[:, 1],
-        predictions={d: x for d, x in predictions.items() if not np.isnan(x).any()},
-        targets=np.where(mask[:, None], table[:, 4:], 0.0).astype(np.float32),
-        target_mask=mask,
-    )
-
-
-def _numbers(row: Sequence[str], columns: int) -> list[float]:
-    """A row's numbers, NaN for empty cells; raises ValueError for other cells or another count."""
-    values = [float(cell) if cell else None for cell in row]
-    if not all(value is None or np.isfinite(value) for value in values):
-        raise ValueError("a value is not a finite number")
-    if len(values) != columns:
-        raise ValueError(f"{len(values)} columns, not {columns}")
-    return [np.nan if value is None else value for value in values]
-
-
-def read_run(workdir: Path, split: str) -> tuple[dict[str, Any], dict[str, VideoTable]]:
-    """What an evaluation of a split wrote: its scores, and file name -> table, by video.
-
-    Raises:
-        UserError: the split was not evaluated in this workdir, or a file is damaged.
-    """
-    scores = read_scores(workdir, split)
-    files = sorted((workdir / "eval" / split).glob("*.csv"))
-    tables = {file.stem: read_table(file) for file in files}
-    for name, table in tables.items():
-        missing = [d for d in scores["dimensions"] if d not in table.predictions]
-        if missing:
-            raise UserError(
-                f"{workdir}/eval/{split}/{name}.csv: frames without {', '.join(missing)}"
-            )
-    return scores, tables
-
-
-def check_same(
-    workdir: Path, tables: Mapping[str, VideoTable], first: Path, others: Mapping[str, VideoTable]
-) -> None:
-    """Raises UserError unless two runs predicted the same frames of the same videos.
-
-    Frames annotated differently are refused too: they come from another corpus.
-    """
-    different = sorted(tables.keys() ^ others.keys())
-    if different:
-        who = workdir if different[0] in tables else first
-        raise UserError(
-            f"{workdir} and {first} predict different videos ({len(different)} of them, the "
-            f"first, {different[0]}, only in {who}); runs of different folds have a split in "
-            "common that none of them trains on: --split test"
-        )
-    for name, table in tables.items():
-        other = others[name]
-        if len(table.time_s) != len(other.time_s):
-            raise UserError(
-                f"{name} has {len(table.time_s):,} frames in {workdir} and "
-                f"{len(other.time_s):,} in {first}"
-            )
-        if (table.target_mask != other.target_mask).any() or (
-            np.abs(table.targets - other.targets) > _SAME
-        ).any():
-            raise UserError(f"{name} is annotated differently in {workdir} and in {first}")
-
-
 def combine(
     runs: Sequence[Mapping[str, VideoTable]],
     method: Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n"]],
@@ -197,21 +97,6 @@ def combine(
             track = method(tracks) if weights is None else weights[d][members] @ tracks
             joined[d] = np.clip(track, -1, 1)
     return joined
-
-
-def read_runs(
-    workdirs: Sequence[Path], split: str
-) -> tuple[list[dict[str, Any]], list[dict[str, VideoTable]]]:
-    """Scores and tables of several runs that predicted the same frames, see `read_run`.
-
-    Raises:
-        UserError: as `read_run` and `check_same`.
-    """
-    read = [read_run(workdir, split) for workdir in workdirs]
-    written, tables = [r[0] for r in read], [r[1] for r in read]
-    for workdir, table in zip(workdirs[1:], tables[1:]):
-        check_same(workdir, table, workdirs[0], tables[0])
-    return written, tables
 
 
 @dataclass
@@ -243,13 +128,16 @@ class Weights:
         }
 
 
-def weights_of(workdirs: Sequence[Path], how: str, written: Sequence[Mapping[str, Any]]) -> Weights:
+def weights_of(
+    workdirs: Sequence[Path], how: str, written: Sequence[Mapping[str, Any]], calibrated: bool
+) -> Weights:
     """The weights of some runs.
 
     Args:
         workdirs: of the runs.
         how: `validation`, or a number for each run.
-        written: what the evaluations say that are to be joined.
+        written: step and dimensions of each run's predictions that are to be joined.
+        calibrated: whether those are calibrated, so that the ones that choose are too.
 
     Raises:
         UserError: neither, or validation was not evaluated in all of them with the same steps.
@@ -258,12 +146,12 @@ def weights_of(workdirs: Sequence[Path], how: str, written: Sequence[Mapping[str
     predicts = {d: does for d, does in predicts.items() if any(does)}
     if how != _CHOOSES:
         return Weights(for_members(given_weights(how, len(workdirs)), predicts), {})
-    validated, tables = read_runs(workdirs, _CHOOSES)
+    validated, tables, _ = read_runs(workdirs, _CHOOSES, calibrated)
     for workdir, before, now in zip(workdirs, validated, written):
         if before["step"] != now["step"] or before["dimensions"] != now["dimensions"]:
             raise UserError(
                 f"{workdir}: {_CHOOSES} was evaluated with step {before['step']}, "
-                f"{now.get('split')} with step {now['step']}; evaluate both with one"
+                f"{now.get('split', 'the rows')} with step {now['step']}; evaluate both with one"
             )
     names = {file_stem(v): x.get("recording", v) for s in validated for v, x in s["videos"].items()}
     annotated = [name for name, table in tables[0].items() if table.target_mask.any()]
@@ -286,8 +174,14 @@ def weights_of(workdirs: Sequence[Path], how: str, written: Sequence[Mapping[str
     return result
 
 
-def _say_weights(workdirs: Sequence[Path], weights: Weights) -> None:
-    """The weights, and what they are worth."""
+def say_weights(workdirs: Sequence[Path], weights: Weights, calibrated: bool) -> None:
+    """The weights, and what they are worth.
+
+    Args:
+        workdirs: of the runs.
+        weights: of them.
+        calibrated: whether the tracks are; then the same videos chose that as well.
+    """
     for d, values in weights.by_dimension.items():
         each = ", ".join(f"{w.name} {v:.2f}" for w, v in zip(workdirs, values))
         say(f"{d}: {each}")
@@ -303,6 +197,8 @@ def _say_weights(workdirs: Sequence[Path], weights: Weights) -> None:
             f"  to be expected elsewhere: {shown(chosen.left_out)} ({gain:+.3f}); each recording "
             "by the weights that the others choose"
         )
+        if calibrated:
+            say("  if these videos chose the runs' calibrations too, that is not taken off")
         if gain <= 0:
             say("  no gain over equal weights once a recording does not choose: leave them equal")
 
@@ -314,6 +210,7 @@ def ensemble(
     method: str,
     force: bool = False,
     weights: str = EQUAL,
+    calibrated: bool = False,
 ) -> dict[str, Any]:
     """Combines what several runs predicted for a split; writes scores and CSVs as evaluation does.
 
@@ -325,6 +222,7 @@ def ensemble(
         force: whether to replace what no ensemble wrote.
         weights: `equal`, `validation` for those that suit the validation predictions best, or a
             number for each run, as in `2,1`.
+        calibrated: whether each run's tracks take what `tune` chose for it before they are joined.
 
     Returns:
         The scores, as in `eval/<split>.json`.
@@ -337,26 +235,25 @@ def ensemble(
         raise UserError("an ensemble takes two or more different runs")
     if out.resolve() in {w.resolve() for w in workdirs}:
         raise UserError(f"--out {out} is one of the runs; take another folder")
-    if weights != EQUAL and method != "mean":
-        raise UserError(f"--weights {weights} goes with --method mean; {method} has its own")
+    check_weights(weights, method)
     report = report_of(out, split, "ensemble", force)
-    written, tables = read_runs(workdirs, split)
-    weighted = None if weights == EQUAL else weights_of(workdirs, weights, written)
-    by_dimension = None if weighted is None else weighted.by_dimension
-    video_names = {file_stem(v): v for s in written for v in s["videos"]}
-    recordings = {v: str(x.get("recording", v)) for s in written for v, x in s["videos"].items()}
-    videos, times = [], []
-    for name, table in tables[0].items():
-        joined = combine(tables, METHODS[method], name, by_dimension)
-        zeros = np.zeros(len(table.time_s))
-        predictions = np.stack([joined.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
-        video = video_names.get(name, name)
-        entry = _entry(video, split, table, recordings.get(video) or video)
-        videos.append(PredictedVideo(entry, predictions, table.targets, table.target_mask))
-        times.append(table.time_s)
+    written, tables, calibrations = read_runs(workdirs, split, calibrated)
+    if calibrated:
+        _say_calibrations(workdirs, calibrations, split)
+    weighted = None
+    if weights != EQUAL:
+        weighted = weights_of(workdirs, weights, written, calibrated)
     record = _record(workdirs, written, method, weighted)
+    for member, own, calibration in zip(record["members"], tables, calibrations):
+        if calibration is not None:
+            scores, _ = score(_videos([own], written, split, mean, None), member["dimensions"])
+            member |= {k: scores[k] for k in _MEMBER_SCORES}
+            member["calibration"] = calibration.to_json()
+    by_dimension = None if weighted is None else weighted.by_dimension
+    videos = _videos(tables, written, split, METHODS[method], by_dimension)
     scores, by_video = score(videos, record["dimensions"])
     scores |= {"split": split, **record}
+    times = [table.time_s for table in tables[0].values()]
     path = write_report(report, split, videos, times, scores, by_video)
     if scores["num_frames"]:
         console.print(_table(record["members"], scores, split))
@@ -364,12 +261,52 @@ def ensemble(
     else:
         say(f"{split} has no annotations: predictions are written, there is nothing to score")
     if weighted is not None:
-        _say_weights(workdirs, weighted)
+        say_weights(workdirs, weighted, calibrated)
     if record["untrained_encoders"]:
         names = ", ".join(record["untrained_encoders"])
         say(f"note: features from untrained encoders ({names}); no claim beyond this corpus")
     say(f"scores: {path}; predictions: {path.with_suffix('')}; plots: {out / 'plots'}")
     return scores
+
+
+def check_weights(weights: str, method: str) -> None:
+    """Raises UserError for weights beside a method that has its own."""
+    if weights != EQUAL and method != "mean":
+        raise UserError(f"--weights {weights} goes with --method mean; {method} has its own")
+
+
+def _say_calibrations(
+    workdirs: Sequence[Path], calibrations: Sequence[Calibration | None], split: str
+) -> None:
+    """What is done to each run's tracks, and whether this split chose it."""
+    for workdir, calibration in zip(workdirs, calibrations):
+        if calibration is None:
+            say(f"{workdir}: as it is (nothing was tuned)")
+        else:
+            chose = f"tuned on {calibration.split}"
+            flatters = ", so its score flatters" if calibration.split == split else ""
+            say(f"{workdir}: {in_words(calibration.adjustments)} ({chose}{flatters})")
+
+
+def _videos(
+    tables: Sequence[Mapping[str, VideoTable]],
+    written: Sequence[Mapping[str, Any]],
+    split: str,
+    method: Callable[[Float64[np.ndarray, "r n"]], Float64[np.ndarray, "n"]],
+    weights: Mapping[str, Float64[np.ndarray, "r"]] | None,
+) -> list[PredictedVideo]:
+    """The videos with the tracks of some runs joined, see `combine`; 0 where none predicts."""
+    names = {file_stem(v): v for s in written for v in s["videos"]}
+    recordings = {v: str(x.get("recording", v)) for s in written for v, x in s["videos"].items()}
+    videos = []
+    for name, table in tables[0].items():
+        joined = combine(tables, method, name, weights)
+        zeros = np.zeros(len(table.time_s))
+        predictions = np.stack([joined.get(d, zeros) for d in DIMENSIONS], 1).astype(np.float32)
+        video = names.get(name, name)
+        entry = _entry(video, split, table, recordings.get(video) or video)
+        videos.append(PredictedVideo(entry, predictions, table.targets, table.target_mask))
+    return videos
 
 
 def _record(
@@ -383,7 +320,8 @@ def _record(
         {
             "workdir": str(workdir),
             **{k: s[k] for k in ("model", "fold", "step", "dimensions")},
-            **{k: s[k] for k in ("ccc_valence", "ccc_arousal", "ccc")},
+            **{k: s[k] for k in _MEMBER_SCORES},
+            "calibration": None,
         }
         for workdir, s in zip(workdirs, written)
     ]

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 
-from maven_jax.challenge.ensemble import METHODS, VideoTable, combine
+from maven_jax.challenge.ensemble import (
+    EQUAL,
+    METHODS,
+    check_weights,
+    combine,
+    say_weights,
+    weights_of,
+)
+from maven_jax.challenge.evaluated import VideoTable
 from maven_jax.challenge.template import (
     Template,
     check_submission,
@@ -161,6 +169,7 @@ def join(
     template: Template,
     method: str,
     *,
+    weights: Mapping[str, Float64[np.ndarray, "r"]] | None,
     allow_missing: int,
     mean: tuple[float, float],
 ) -> tuple[Float[np.ndarray, "n 2"], Filled]:
@@ -170,6 +179,7 @@ def join(
         runs: of the same frames.
         template: the rows.
         method: a key of `ensemble.METHODS`.
+        weights: dimension -> of each run, in place of the method.
         allow_missing: how many of the template's videos may have no prediction.
         mean: of the training targets, for rows of those.
 
@@ -196,7 +206,7 @@ def join(
             counts = " and ".join(f"{n:,}" for n in sorted(lengths))
             raise UserError(f"{video} has {counts} frames in the runs' stores: not the same store")
         (length,) = lengths
-        joined = combine(tables, METHODS[method], video)
+        joined = combine(tables, METHODS[method], video, weights)
         absent = [d for d in DIMENSIONS if d not in joined]
         if absent:
             raise UserError(f"no run predicts {absent[0]}; add one that does by --workdir")
@@ -217,6 +227,7 @@ def submit(
     which: str,
     calibrated: str,
     method: str,
+    weights: str,
     allow_missing: int,
 ) -> Labels:
     """Writes the submission of one run or the ensemble of several; says what was filled.
@@ -227,6 +238,7 @@ def submit(
     Raises:
         UserError: see `join`, a run that cannot be opened, or `out` is not ours to replace.
     """
+    check_weights(weights, method)
     purpose, inputs = os.path.realpath(template.path), [template.path, *workdirs]
     file = OutputFile(out, "submit", purpose, inputs=inputs, force=force)
     runs, models = [], []
@@ -237,8 +249,21 @@ def submit(
         say(f"{workdir}: step {model.step}; {in_words(adjustments)} ({why})")
         runs.append(predict_run(model, features, template, adjustments))
         models.append(model)
-    mean = models[0].trained_on.target_mean
-    values, filled = join(runs, template, method, allow_missing=allow_missing, mean=mean)
+    by_dimension = None
+    if weights != EQUAL:
+        told = [{"step": m.step, "dimensions": list(m.dimensions)} for m in models]
+        tuned = calibrated == "tuned"
+        chosen = weights_of(workdirs, weights, told, tuned)
+        say_weights(workdirs, chosen, tuned)
+        by_dimension = chosen.by_dimension
+    values, filled = join(
+        runs,
+        template,
+        method,
+        weights=by_dimension,
+        allow_missing=allow_missing,
+        mean=models[0].trained_on.target_mean,
+    )
     with file.writing() as path:
         write_submission(path, template, values)
     say(f"{out}: {len(template):,} rows of {len(template.rows)} videos, in the template's order")

@@ -32,8 +32,21 @@ def main(argv: list[str]) -> int:
         "valence and arousal apart; equal ones (the default); or a number for each run",
     )
     p.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="join the tracks as `tune` calibrates them, each run in its own way",
+    )
+    p.add_argument(
         "--force", action="store_true", help="replace results that `ensemble` did not write"
     )
     args = p.parse_args(argv)
-    ensemble(args.workdirs, args.out, args.split, args.method, args.force, args.weights)
+    ensemble(
+        args.workdirs,
+        args.out,
+        args.split,
+        args.method,
+        force=args.force,
+        weights=args.weights,
+        calibrated=args.calibrated,
+    )
     return 0

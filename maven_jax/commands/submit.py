@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maven_jax import own_files
-from maven_jax.challenge.ensemble import METHODS
+from maven_jax.challenge.ensemble import EQUAL, METHODS
 from maven_jax.challenge.submit import Labels, check, read_labels, submit
 from maven_jax.challenge.template import read_template
 from maven_jax.command_line import Parser, local_path
@@ -59,6 +59,13 @@ def parser() -> Parser:
         "--method", choices=sorted(METHODS), default="mean", help="how several runs are joined"
     )
     p.add_argument(
+        "--weights",
+        default=EQUAL,
+        metavar="validation|equal|W,W,…",
+        help="of the runs in the mean, as in `ensemble`: those that suit their evaluations of "
+        "validation best, for valence and arousal apart; equal ones (the default); or numbers",
+    )
+    p.add_argument(
         "--allow-missing",
         type=int,
         default=0,
@@ -95,6 +102,7 @@ def main(argv: list[str]) -> int:
             which=args.checkpoint,
             calibrated=args.calibrated,
             method=args.method,
+            weights=args.weights,
             allow_missing=args.allow_missing,
         )
     if args.annotations is not None:

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from maven_jax.errors import printable
 from maven_jax.types import DIMENSIONS
@@ -19,11 +16,10 @@ from maven_jax.types import DIMENSIONS
 PREDICTION, TARGET = "#c8453a", "#37474f"
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib, equal pictures are equal files.
     figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
 
 
 def plot_training(rows: Sequence[Mapping[str, Any]], split: str, path: Path) -> None:
@@ -36,7 +32,8 @@ def plot_training(rows: Sequence[Mapping[str, Any]], split: str, path: Path) -> 
     """
     train = [r for r in rows if r["kind"] == "train"]
     scores = [r for r in rows if r["kind"] == split]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+    figure = Figure(figsize=(10, 3.4))
+    left, right = figure.subplots(1, 2)
     left.plot([r["step"] for r in train], [r["loss"] for r in train], color=TARGET, lw=1)
     left.set(xlabel="step", ylabel="training loss")
     for key, name, color in (
@@ -74,8 +71,8 @@ def plot_track(
         path: PNG to write.
         dimensions: those that were predicted.
     """
-    figure, grid = plt.subplots(len(dimensions), 1, figsize=(10, 4), sharex=True, squeeze=False)
-    axes = grid[:, 0]
+    figure = Figure(figsize=(10, 4))
+    axes = figure.subplots(len(dimensions), 1, sharex=True, squeeze=False)[:, 0]
     shown = np.where(target_mask[:, None], targets, np.nan)
     for name, axis in zip(dimensions, axes):
         dimension = DIMENSIONS.index(name)
@@ -108,8 +105,8 @@ def plot_agreement(
         path: PNG to write.
         dimensions: those that were predicted.
     """
-    size = (5.0 * len(dimensions), 4)
-    figure, axes = plt.subplots(1, len(dimensions), figsize=size, squeeze=False)
+    figure = Figure(figsize=(5.0 * len(dimensions), 4))
+    axes = figure.subplots(1, len(dimensions), squeeze=False)
     for name, axis in zip(dimensions, axes[0]):
         dimension = DIMENSIONS.index(name)
         frames = axis.hexbin(

@@ -152,7 +152,15 @@ class CentredTcn(nn.Module):
     def __call__(
         self, x: Float[Array, "b t c"], mask: Bool[Array, "b t"], *, deterministic: bool
     ) -> Float[Array, "b t d"]:
-        """Returns a representation of each frame; frames outside `mask` count as zeros."""
+        """Returns a representation of each frame; frames outside `mask` count as zeros.
+
+        Raises:
+            ValueError: an even kernel, which has no centre.
+        """
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size {self.kernel_size} is even: a centred TCN takes odd ones"
+            )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         for i in range(self.num_layers):
             h = jnp.where(mask[..., None], x, 0)

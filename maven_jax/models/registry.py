@@ -98,7 +98,7 @@ def check_keys(section: Mapping[str, Any], where: str = "model") -> None:
         check_keys(keys["fusion"], f"{where}.fusion")
 
 
-def ridge_beside(section: Mapping[str, Any] | None, where: str = "model") -> RidgeBeside | None:
+def ridge_beside(section: Any, where: str = "model") -> RidgeBeside | None:
     """A model's section `ridge`; None without, or if its weight is 0.
 
     Raises:
@@ -106,6 +106,8 @@ def ridge_beside(section: Mapping[str, Any] | None, where: str = "model") -> Rid
     """
     if section is None:
         return None
+    if not isinstance(section, Mapping):
+        raise UserError(f"config.{where}.ridge={section!r}: expected a section or None")
     recipes.check_keys(RidgeBeside, section, f"{where}.ridge")
     recipes.check_attributes(RidgeBeside, section, f"{where}.ridge")
     beside = RidgeBeside(**{key: _hashable(value) for key, value in section.items()})

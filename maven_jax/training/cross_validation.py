@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from maven_jax import recipes
-from maven_jax.challenge.ensemble import read_table
+from maven_jax.challenge.evaluated import read_table
 from maven_jax.data.folds import Cut, cut
 from maven_jax.errors import UserError
 from maven_jax.evaluation import plots

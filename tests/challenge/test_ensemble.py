@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc, read_table
+from maven_jax.challenge.ensemble import ccc_centring, ensemble, pairwise_ccc
+from maven_jax.challenge.evaluated import read_table
 from maven_jax.errors import UserError
 from maven_jax.evaluation.report import report_of, write_report
 from maven_jax.evaluation.scores import score

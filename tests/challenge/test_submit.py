@@ -24,6 +24,11 @@ from maven_jax.training.train import train
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import write_small_store
 
+WAYS = (
+    (Adjustment(0.2, 5, 1.5, 0.1), Adjustment(0.0, 0, 1.0, 0.0)),
+    (Adjustment(0.0, 9, 1.0, 0.0), Adjustment(0.1, 21, 1.0, -0.2)),
+)
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
@@ -123,30 +128,51 @@ def test_gaps_are_held_at_the_ends():
     assert fill_gaps(values, np.zeros(6, bool)).tolist() == values.tolist()
 
 
-def test_ensembles_calibrate_each_run_in_its_own_way(runs, store, template, tmp_path):
-    ways = (
-        (Adjustment(0.2, 5, 1.5, 0.1), Adjustment(0.0, 0, 1.0, 0.0)),
-        (Adjustment(0.0, 9, 1.0, 0.0), Adjustment(0.1, 21, 1.0, -0.2)),
-    )
+def calibrated_copies(runs: list[Path], store: Store, folder: Path) -> list[Path]:
     copies = []
-    for run, how in zip(runs, ways):
-        copy = Path(shutil.copytree(run, tmp_path / run.name))
+    for i, (run, how) in enumerate(zip(runs, WAYS)):
+        copy = Path(shutil.copytree(run, folder / f"{run.name}{i}"))
         tuned = Calibration(how, open_model(copy).step, "validation", store.fingerprint)
         write_json(copy / "calibration.json", tuned.to_json())
         copies.append(copy)
+    return copies
+
+
+def test_ensembles_calibrate_each_run_in_its_own_way(runs, store, template, tmp_path):
+    copies = calibrated_copies(runs, store, tmp_path)
     both = ["--workdir", *map(str, copies)]
     given = ["--template", str(template)]
     assert main(["submit", *both, *given, "--out", str(tmp_path / "both.csv")]) == 0
     joined = values_of(tmp_path / "both.csv")
     entry = store.videos("test")[0]
     video, tracks = entry.video, []
-    for copy, how in zip(copies, ways):
+    for copy, how in zip(copies, WAYS):
         out = tmp_path / f"{copy.name}.csv"
         words = ["--workdir", str(copy), *given, "--out", str(out), "--calibrated", "none"]
         assert main(["submit", *words]) == 0
         raw = values_of(out)[video][:-1].astype(np.float32)
         tracks.append(adjusted(raw, entry.fps, how))
     np.testing.assert_allclose(joined[video][:-1], np.mean(tracks, 0), atol=3e-6)
+
+
+def test_weights_of_calibrated_runs_are_those_of_ensemble(runs, store, template, tmp_path, capsys):
+    for split in ("validation", "test"):
+        evaluate(runs[0], split)
+    copies = calibrated_copies([runs[0]] * 2, store, tmp_path)
+    how = ["--weights", "validation"]
+    given = [*map(str, copies), "--split", "test", "--calibrated", *how]
+    assert main(["ensemble", *given, "--out", str(tmp_path / "e")]) == 0
+    assert "x 1.500 + 0.100" in capsys.readouterr().out
+    record = json.loads((tmp_path / "e/eval/test.json").read_text())
+    assert record["weights"]["arousal"] != [0.5, 0.5]
+    raw = json.loads((copies[0] / "eval/test.json").read_text())
+    assert record["members"][0]["ccc_valence"] != raw["ccc_valence"]
+    out = tmp_path / "weighted.csv"
+    words = ["--workdir", *map(str, copies), "--template", str(template), "--out", str(out)]
+    assert main(["submit", *words, *how]) == 0
+    video = store.videos("test")[0].video
+    joined = evaluated(tmp_path / "e", video)
+    np.testing.assert_allclose(values_of(out)[video][:-1], joined, atol=3e-6)
 
 
 def test_tune_writes_what_submit_takes(runs, store, template, tmp_path, capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -193,7 +195,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     text = (ROOT / "README.md").read_text()
     command = re.search(r"^    pip install .* && (maven-jax .*)$", text, re.MULTILINE)
-    shown = re.search(r"ended with:\n\n((?:    .*\n)+)", text)
+    shown = re.search(r"chose nothing:\n\n((?:    .*\n)+)", text)
     assert command is not None
     assert shown is not None
     printed = run(command.group(1), folder)
@@ -208,6 +210,19 @@ def folder(tmp_path_factory) -> Path:
 def test_what_builds_on_the_quickstart_is_printed_as_shown(name, folder):
     faults = walk(ROOT / "docs" / f"{name}.md", folder, write=False)
     assert not faults, "\n\n".join(faults)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("pages")
+def test_the_readmes_python_predicts_a_clip(folder):
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"^    import maven_jax\n(?:    .*\n|\n)+", text, re.MULTILINE)
+    clip = next((folder / "runs/synthetic/corpus/videos").rglob("*.mp4"))
+    shutil.copy(clip, folder / "clip.mp4")
+    (folder / "readme.py").write_text(textwrap.dedent(block))
+    printed = run("python readme.py", folder)
+    assert re.search(r"valence [+-]0\.\d+ +arousal [+-]0\.\d+", printed[-1])
+    assert (folder / "clip.csv").is_file()
 
 
 @pytest.mark.slow

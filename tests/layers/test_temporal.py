@@ -165,7 +165,7 @@ def test_the_state_passes_frames_that_were_not_observed():
     assert_close(states[:, 2, 4:], states[:, 4, 4:])
 
 
-@pytest.mark.parametrize("kind", ["tcn", "blstm", "none"])
+@pytest.mark.parametrize("kind", ["tcn", "centred_tcn", "blstm", "none"])
 def test_what_lies_under_the_mask_reaches_nothing(kind):
     module, x, mask = TemporalModel(kind, (6, 4), 3, 0.1), frames(), tail_mask()
     mask = mask.at[0, 3].set(False)
@@ -182,7 +182,7 @@ def test_what_lies_under_the_mask_reaches_nothing(kind):
         assert_close(a, b)
 
 
-@pytest.mark.parametrize("kind", ["tcn", "blstm"])
+@pytest.mark.parametrize("kind", ["tcn", "centred_tcn", "blstm"])
 def test_one_window_of_one_frame(kind):
     module = TemporalModel(kind, (6, 4), 3, 0.1)
     x, params = frames()[:1, :1], random_weights(module)
@@ -191,6 +191,18 @@ def test_one_window_of_one_frame(kind):
     padded = np.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
     longer = apply(module, params, padded, jnp.arange(4)[None] < 1)
     assert_close(longer[:, :1], alone)
+
+
+def test_a_frame_of_a_centred_tcn_sees_as_much_before_as_behind():
+    module, x = TemporalModel("centred_tcn", (4, 4), 3, 0.1), frames(t=15)
+    params = random_weights(module)
+    changed = x.copy()
+    changed[:, 7] += 1
+    difference = apply(module, params, changed) - apply(module, params, x)
+    moved = np.abs(np.asarray(difference)).max((0, 2))
+    assert np.flatnonzero(moved).tolist() == [4, 5, 6, 7, 8, 9, 10]
+    with pytest.raises(ValueError, match="kernel_size 2 is even"):
+        random_weights(TemporalModel("centred_tcn", (4,), 2, 0.1))
 
 
 def test_the_blstms_program_does_not_grow_with_the_window():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maven_jax.__main__ import main
-from maven_jax.challenge.ensemble import read_table
+from maven_jax.challenge.evaluated import read_table
 from maven_jax.data.folds import cut
 from maven_jax.store.reader import Store
 from tests.support.stores import write_small_store
