@@ -50,6 +50,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 batch_frames=None,  # in place of `batch_size`: annotated frames in a batch
                 eval_every_epochs=1.0,
                 log_every_steps=50,
+                # The same numbers elsewhere too: a project of Weights & Biases, an experiment of
+                # MLflow.
+                wandb=None,
+                mlflow=None,
                 # A factor of 1 leaves the learning rate to its schedule.
                 plateau=dict(factor=1.0, patience=5, min_scale=1e-4),
                 stages=(),

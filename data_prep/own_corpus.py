@@ -28,12 +28,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
+from data_prep.corpus import face_records
 from data_prep.corpus.layout import ANNOTATIONS, SPLIT_FOLDERS, name_fault
 from data_prep.imports.files import FeatureRows
 from data_prep.imports.grid import read_timed
 from maven_jax.command_line import Parser, local_path
 from maven_jax.convert import face_detectors
 from maven_jax.errors import UserError
+from maven_jax.files import write_json
 from maven_jax.media import face_search
 from maven_jax.media.annotations import NOT_ANNOTATED, write_annotation
 from maven_jax.media.container import MEDIA_SUFFIXES
@@ -197,6 +199,7 @@ class CorpusEntry:
             for split, folder in SPLIT_FOLDERS.items()
         }
         self._crops, self._media = f"cropped_aligned/{name}", f"videos/{video.media.name}"
+        self._search = f"{face_records.FOLDER}/{name}.json"
         annotation = self.annotations[video.split]
         self.is_done = _is_done(video.media, root / self._media, root / annotation)
         self._links = {} if self.is_done else {self._media: video.media}
@@ -217,11 +220,18 @@ class CorpusEntry:
 
     def check(self) -> None:
         """Raises UserError if the corpus has other files of these names."""
-        crops = [] if self.is_done else [self._crops]
+        crops = [] if self.is_done else [self._crops, self._search]
         self.product.check(*self.annotations.values(), *crops, *self._links)
 
-    def write(self, cut: Callable[..., Any], advance: Callable[[int], None]) -> str:
+    def write(
+        self, cut: Callable[..., Any], search: Mapping[str, Any], advance: Callable[[int], None]
+    ) -> str:
         """Writes the files, crops by `cut_faces`; returns a line about them.
+
+        Args:
+            cut: `cut_faces` with its options.
+            search: these, for the record.
+            advance: as that of `cut_faces`.
 
         Raises:
             UserError: the video cannot be used.
@@ -234,6 +244,7 @@ class CorpusEntry:
             else:
                 count = self._write_crops(folder / self._crops, cut, advance)
                 faces = f"{count:,} with a face"
+                write_json(folder / self._search, dict(search))
             for name, source in self._links.items():
                 _link(source, folder / name)
             write_annotation(folder / self.annotations[video.split], values)
@@ -323,13 +334,14 @@ def make_corpus(
     cut = functools.partial(
         cut_faces, detector=detector, choice=face, most=search.most, every=search.every
     )
+    record = face_records.record_of(search, getattr(detector, "name", "another"), face)
     lines = []
     frames = float(sum(len(r.values) for r in rated))
     with alone(root, "corpus"), meter("faces", frames, "frames") as progress:
         for split in SPLIT_FOLDERS.values():
             (root / ANNOTATIONS / split).mkdir(parents=True, exist_ok=True)
         for entry in entries:
-            lines.append(entry.write(cut, progress.advance))
+            lines.append(entry.write(cut, record, progress.advance))
     for line in lines:
         say(line)
     say(f"corpus: {root}; next: maven-jax prepare --root {root} --out STORE --encoders RECIPE")

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from data_prep.corpus.check import run_check, usable_videos
 from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.face_records import read_records
 from maven_jax.errors import UserError
 from maven_jax.features.reader import MODALITIES, Encoders, open_encoders
 from maven_jax.progress import say
@@ -67,6 +68,7 @@ def open_writer(
     Raises:
         UserError: the recipe's `chunk_frames` or `shard_bytes` is wrong, or as `StoreWriter`.
     """
+    searches = read_records(c.video for c in checks)
     return StoreWriter(
         out,
         videos=[
@@ -76,6 +78,7 @@ def open_writer(
         provenance={
             "encoders": _recipe_record(encoders, list(opened.present())),
             "assume_fps": assume_fps,
+            **({"face_search": searches} if searches else {}),
         },
         **_store_sizes(encoders),
     )

@@ -29,6 +29,7 @@ COMMANDS = {
         "train on every fold of a store, score what was held out",
     ),
     "predict": ("maven_jax.commands.predict", "predict your own videos, sounds or face crops"),
+    "app": ("maven_jax.commands.app", "predict in the browser, a file or the camera's picture"),
     "weights": ("maven_jax.commands.weights", "fetch published weights by name"),
     "convert": ("maven_jax.commands.convert", "convert released PyTorch weights"),
     "export": ("maven_jax.commands.export", "write a trained model as one portable folder"),
@@ -54,6 +55,7 @@ _AFTERWARDS = {
     "train": _CONTINUES,
     "cross-validate": _CONTINUES,
     "predict": "media that are finished are whole, and --resume leaves them out",
+    "app": "the page in the browser is at its end, and its files are gone",
 }
 
 # As shells number the ends by SIGINT and SIGPIPE.

@@ -166,6 +166,8 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("train.num_epochs", (Number(0, 1e6, above=True),)),
     ("train.eval_every_epochs", (Number(0, 1e6, above=True),)),
     ("train.log_every_steps", (_whole(1, 10**9),)),
+    ("train.wandb", (TEXT, NONE)),
+    ("train.mlflow", (TEXT, NONE)),
     ("train.plateau", (SECTION,)),
     ("train.plateau.factor", (Number(0, 1, above=True),)),
     ("train.plateau.min_scale", (Number(0, 1),)),

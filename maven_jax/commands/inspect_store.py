@@ -136,6 +136,12 @@ def show(store: Store, summary: dict[str, Any]) -> None:
             std = f"{s['std_min']:.3g} to {s['std_max']:.3g} ({s['std_median']:.3g})"
             table.add_row(name, f"{s['count']:,}", mean, std)
     console.print(table)
+    for search in store.face_searches:
+        say(
+            f"faces of {search['videos']:,} videos: {search['face']} by {search['detector']}, "
+            f"smallest {search['smallest']:g}, threshold {search['threshold'] or 'its own'}, "
+            f"most {search['most']}, every {search['every']}"
+        )
     for video, reason in store.dropped:
         say(f"dropped: {video} ({reason})")
     for problem in summary["problems"]:

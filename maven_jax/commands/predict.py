@@ -75,6 +75,13 @@ def parser() -> Parser:
     )
     face_search.add_options(p)
     p.add_argument(
+        "--same-face",
+        type=float,
+        metavar="C",
+        help="join what is seen of a person before and behind cuts: from which cosine on of the "
+        "mean features of their faces, by the model's own encoder (default: off)",
+    )
+    p.add_argument(
         "--crops", type=local_path, metavar="DIR", help="the video's face crops, cut elsewhere"
     )
     words = p.add_mutually_exclusive_group()
@@ -217,6 +224,7 @@ def _predict_one(
         asr=args.asr,
         face=args.face,
         face_search=face_search.search_of(args),
+        same_face=args.same_face,
         crops=args.crops,
         fps=args.fps,
         smooth=args.smooth,

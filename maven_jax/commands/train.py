@@ -10,6 +10,7 @@ from maven_jax.command_line import Parser, count, local_path
 from maven_jax.files import write_json
 from maven_jax.progress import format_duration, say
 from maven_jax.recipes import check_sections
+from maven_jax.runs import trackers
 from maven_jax.runs.metrics import read_metrics
 from maven_jax.runs.workdir import FINISHED_FILE, check_free
 from maven_jax.runtime import hosts
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> int:
         began = time.monotonic()
         if hosts.is_writer():
             check_free(args.workdir, config)
+            trackers.check(config)
             if config.data.synthetic is not None:
                 # Only runs on the synthetic corpus need what draws it.
                 from data_prep.synth.store import ensure_store

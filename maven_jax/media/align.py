@@ -23,8 +23,9 @@ def interpolate(
         times_s: (n,) increasing times of the samples, seconds.
         values: (n, c) float32.
         at_s: (t,) times to interpolate at, seconds.
-        step_s: distance of two samples; the first and last value hold up to half of it beyond
-            the ends.
+        step_s: distance of two samples; the first and last value hold up to so long beyond the
+            ends. A sample's time is the centre of what it was computed from, so the first of HuBERT
+            lies at 12.5 ms, more than half a step behind the frame at 0.
 
     Returns:
         (t, c) float32, zero where masked, and the mask (t,): False outside the samples.
@@ -33,7 +34,7 @@ def interpolate(
     mask = np.zeros(len(at_s), bool)
     if len(times_s) == 0 or len(at_s) == 0:
         return out, mask
-    reach = step_s / 2 + EPSILON_S
+    reach = step_s + EPSILON_S
     mask = (at_s >= times_s[0] - reach) & (at_s <= times_s[-1] + reach)
     right = np.clip(np.searchsorted(times_s, at_s, side="right"), 1, max(len(times_s) - 1, 1))
     left = right - 1

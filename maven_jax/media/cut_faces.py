@@ -18,6 +18,7 @@ from maven_jax.media.find_faces import Detector, Face, cut
 from maven_jax.media.follow_faces import Following
 from maven_jax.media.frame_times import MediaInfo
 from maven_jax.media.pictures import pictures
+from maven_jax.media.same_face import SameFace, join_over_cuts
 from maven_jax.media.track_faces import ChosenFace, Tracker, check_choice, choose
 from maven_jax.progress import say
 
@@ -37,6 +38,7 @@ def cut_faces(
     most: int = 8,
     every: int = 1,
     margin: float | int | None = None,
+    same: SameFace | None = None,
     advance: Callable[[int], None] = lambda frames: None,
     note: Callable[[str], None] = say,
 ) -> list[tuple[ChosenFace, Path]]:
@@ -52,8 +54,9 @@ def cut_faces(
         every: a picture of so many is searched; in those between, the faces of the picture before
             are followed.
         margin: None for aligned crops, or what they show around the box (`find_faces.framing`).
+        same: joins tracks of one person over cuts; None for not.
         advance: called with the number of frames done since its last call.
-        note: called with a sentence about pictures that are damaged.
+        note: called with a sentence about pictures that are damaged, and about `same`.
 
     Returns:
         The chosen faces, each with its folder of crops (`00001.jpg` is the first frame).
@@ -62,12 +65,13 @@ def cut_faces(
         UserError: no such face.
     """
     check_choice(choice)
-    tracker, done, faces = Tracker(info.times_s), 0, list[Face]()
+    tracker, done, faces, cuts = Tracker(info.times_s), 0, list[Face](), list[int]()
     following = Following()
     intact = np.zeros(len(info.times_s), bool)
     for number, image in pictures(path, info):
         intact[number] = True
         is_cut = tracker.sees_cut(image)
+        cuts += [number] * is_cut
         followed = None if every == 1 else following.next(image, () if is_cut else faces)
         if followed is None or is_cut or number % every == 0:
             everywhere = is_cut or number % _SEARCH_EVERY == 0 or every > 1
@@ -90,7 +94,10 @@ def cut_faces(
             f"{path.name}: {count:,} of {len(intact):,} pictures are damaged (first at "
             f"{first_s:.2f} s): no face is looked for in them"
         )
-    chosen = choose(tracker.people(getattr(detector, "clear", 0.0)), choice, len(info.times_s))
+    people = tracker.people(getattr(detector, "clear", 0.0))
+    if same is not None:
+        people = join_over_cuts(people, cuts, same, folder, note)
+    chosen = choose(people, choice, len(info.times_s))
     return [(face, _gather(face, folder, i)) for i, face in enumerate(chosen, 1)]
 
 

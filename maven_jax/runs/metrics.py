@@ -1,4 +1,4 @@
-"""Where numbers of a run go: JSON lines for programs, TensorBoard events for people."""
+"""Where numbers of a run go: JSON lines for programs, TensorBoard events for people, trackers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from maven_jax.errors import UserError, disk_refusal, listing
 from maven_jax.files import write_file
 from maven_jax.inputs import mismatch, parse_json, read_file
 from maven_jax.progress import say
+from maven_jax.recipes import Config
 from maven_jax.runs.damaged import set_aside
+from maven_jax.runs.trackers import Tracker, trackers_of
+from maven_jax.runtime import hosts
 
 if TYPE_CHECKING:
     from maven_jax.runs.event_file import EventFile
@@ -34,9 +37,10 @@ class MetricWriter:
     Args:
         workdir: folder of the run.
         resume_step: last step that the restored state has taken.
+        trackers: get the same numbers.
     """
 
-    def __init__(self, workdir: Path, resume_step: int):
+    def __init__(self, workdir: Path, resume_step: int, trackers: Sequence[Tracker] = ()):
         self._workdir = workdir
         path = workdir / METRICS_FILE
         earlier = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
@@ -47,13 +51,13 @@ class MetricWriter:
                 say(f"{path}: as it was it is in {copy}")
             write_file(path, "".join(json.dumps(row) + "\n" for row in earlier).encode())
             self._file = path.open("a")
-        self._resume_step = resume_step
+        self._resume_step, self._trackers = resume_step, trackers
         self._events: EventFile | None = None
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """One row `{"step", "kind", **values}`; kind is `train` or a split.
 
-        TensorBoard gets the values that are numbers.
+        TensorBoard and the trackers get the values that are numbers.
 
         Raises:
             UserError: the disk takes no more.
@@ -65,16 +69,20 @@ class MetricWriter:
             self._file.flush()
             if self._events is None:
                 self._events = self._open_events()
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._events.add(step, f"{kind}/{name}", value)
+            numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
+            for name, value in numbers.items():
+                self._events.add(step, name, value)
             if time.monotonic() > self._flushed + _FLUSH_S:
                 self._events.flush()
                 self._flushed = time.monotonic()
+        for tracker in self._trackers:
+            tracker.add(step, numbers)
 
     def close(self) -> None:
         """Closes the files; an error that is being raised is not hidden by another."""
         crashing = sys.exc_info()[0] is not None
+        for tracker in self._trackers:
+            tracker.close()
         try:
             with self._disk_errors(), contextlib.closing(self._file):
                 if self._events is not None:
@@ -117,6 +125,13 @@ class SilentWriter:
 
     def close(self) -> None:
         """Has nothing to close."""
+
+
+def open_writer(config: Config, workdir: Path, start: int) -> MetricWriter | SilentWriter:
+    """What takes the numbers of this process from step `start` on, as the recipe says."""
+    if not hosts.is_writer():
+        return SilentWriter()
+    return MetricWriter(workdir, start, trackers_of(config, workdir))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

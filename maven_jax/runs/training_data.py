@@ -8,6 +8,7 @@ from typing import Any
 
 from maven_jax.errors import UserError
 from maven_jax.experiment import Experiment, feature_kinds
+from maven_jax.inputs import mismatch
 from maven_jax.store.schema import ModalitySpec
 
 
@@ -22,6 +23,7 @@ class TrainingData:
         target_mean: of valence and arousal in training.
         splits: split -> `videos`, `frames`, `annotated` frames.
         held_out: a digest of the videos that its fold held out; None without a fold.
+        face_detectors: what cut its crops, if that is known.
     """
 
     modalities: dict[str, ModalitySpec]
@@ -29,6 +31,7 @@ class TrainingData:
     target_mean: tuple[float, float]
     splits: dict[str, dict[str, int]]
     held_out: str | None = None
+    face_detectors: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, experiment: Experiment) -> TrainingData:
@@ -49,6 +52,7 @@ class TrainingData:
             target_mean=experiment.target_mean,
             splits=splits,
             held_out=experiment.held_out,
+            face_detectors=tuple(sorted({s["detector"] for s in experiment.store.face_searches})),
         )
 
     def kinds(self) -> dict[str, dict[str, Any]]:
@@ -63,6 +67,7 @@ class TrainingData:
             "target_mean": list(self.target_mean),
             "splits": self.splits,
             "held_out": self.held_out,
+            "face_detectors": list(self.face_detectors),
         }
 
     @classmethod
@@ -86,6 +91,9 @@ class TrainingData:
             held_out = content.get("held_out")
             if not isinstance(held_out, str | None):
                 raise ValueError(f"held_out {held_out!r}")
+            detectors = content.get("face_detectors", [])
+            if fault := mismatch(detectors, [str], "face_detectors"):
+                raise ValueError(fault)
             return cls(
                 modalities=modalities,
                 encoders={str(m): dict(section) for m, section in content["encoders"].items()},
@@ -95,6 +103,7 @@ class TrainingData:
                     for s, counts in content["splits"].items()
                 },
                 held_out=held_out,
+                face_detectors=tuple(detectors),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(

@@ -31,6 +31,8 @@ from maven_jax.version import __version__
 CONFIG_FILE = "config.json"
 # Its presence says that a run is complete, evaluation included.
 FINISHED_FILE = "finished.json"
+# Which run of each tracker this is, so that a run that continues continues there.
+TRACKED_FILE = "tracked.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # What may change when a run continues: where and how fast it runs, not what it computes.
 _FREE = (
@@ -41,6 +43,8 @@ _FREE = (
     "data.resident",
     "data.store",
     "train.log_every_steps",
+    "train.mlflow",
+    "train.wandb",
 )
 
 _KIND = "the config that a run wrote"
@@ -111,9 +115,12 @@ _OWN_NAMES = (
     "damaged",
     "eval",
     "metrics.jsonl",
+    "mlruns",
     "plots",
     "profile",
     "tensorboard",
+    TRACKED_FILE,
+    "wandb",
 )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from maven_jax.errors import UserError
 from maven_jax.inputs import mismatch, read_json
 from maven_jax.store.schema import (
+    FACE_SEARCH,
     FORMAT,
     FORMAT_VERSION,
     PLAN_FILE,
@@ -88,6 +89,9 @@ def read_meta(path: Path) -> tuple[dict[str, Any], str]:
 def _contradiction(meta: Mapping[str, Any]) -> str | None:
     """What cannot be, in words; None if all fits together."""
     chunk, modalities = meta["chunk_frames"], meta["modalities"]
+    searches = meta["provenance"].get("face_search", [])
+    if fault := mismatch(searches, [FACE_SEARCH | {"videos": int}], "provenance.face_search"):
+        return fault
     for name, modality in modalities.items():
         dtype = modality.get("dtype", "float16")
         if dtype not in STORED_DTYPES:

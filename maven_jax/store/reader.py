@@ -71,6 +71,7 @@ class Store:
             (annotated) frames of the *training* split.
         dropped: (video, reason) of the videos that could not be stored.
         provenance: how the store was made, as the writer was told.
+        face_searches: of that, the ways in which faces were looked for, where that is recorded.
         fingerprint: sha256 of `store.json`, which names all of the store's content.
     """
 
@@ -99,6 +100,7 @@ class Store:
             (d["video"], d["reason"]) for d in self._meta["dropped"]
         )
         self.provenance: dict[str, Any] = self._meta["provenance"]
+        self.face_searches: list[dict[str, Any]] = self.provenance.get("face_search", [])
         self._videos = {
             split: tuple(
                 VideoEntry(split=split, **(v | {"segments": tuple(map(tuple, v["segments"]))}))

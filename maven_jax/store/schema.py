@@ -32,6 +32,15 @@ RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
 # What a modality's values are stored as: float16 for features of encoders, float32 where that does
 # not hold them, uint8 for pixels.
 STORED_DTYPES = ("float16", "float32", "uint8")
+# How the faces of videos were looked for, as JSON; a pattern of `inputs.mismatch`.
+FACE_SEARCH: Any = {
+    "detector": str,
+    "smallest": float,
+    "threshold": (float, None),
+    "most": int,
+    "every": int,
+    "face": str,
+}
 
 
 def file_key(video: str) -> str:

@@ -35,7 +35,7 @@ from maven_jax.experiment import Experiment
 from maven_jax.models.ridge import Ridge
 from maven_jax.progress import meter, say, timed
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.metrics import MetricWriter, SilentWriter
+from maven_jax.runs.metrics import open_writer
 from maven_jax.runs.workdir import claim
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import batch_sharding, place_batch, process_rows
@@ -436,7 +436,7 @@ def fit(
                 predictor.compile(state.weights)
                 scores, _ = score(predictor(state.weights), experiment.dimensions)
         save(state, scores)
-        writer = MetricWriter(workdir, start) if hosts.is_writer() else SilentWriter()
+        writer = open_writer(config, workdir, start)
         with contextlib.closing(writer):
             writer.write(int(state.step), "solution", solution.to_json())
             writer.write(int(state.step), config.data.eval_split, scores)

@@ -21,8 +21,9 @@ from maven_jax.experiment import Experiment
 from maven_jax.files import local_path
 from maven_jax.progress import say, timed
 from maven_jax.recipes import Config, check_sections
+from maven_jax.runs import trackers
 from maven_jax.runs.checkpoint import Checkpoints
-from maven_jax.runs.metrics import MetricWriter, SilentWriter
+from maven_jax.runs.metrics import open_writer
 from maven_jax.runs.workdir import FINISHED_FILE, check_free, claim
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
@@ -69,6 +70,7 @@ def train(
     check_sections(config)
     if hosts.is_writer():
         check_free(workdir, config)
+        trackers.check(config)
     with hosts.alone_as_writer(workdir, "train"):
         if hosts.is_writer():
             (workdir / FINISHED_FILE).unlink(missing_ok=True)
@@ -255,9 +257,7 @@ class _Run:
 
     def loop(self, preemption: hosts.Preemption, profile_steps: int) -> dict[str, Any] | None:
         """Trains to the end; returns what `train` returns."""
-        writer = SilentWriter()
-        if hosts.is_writer():
-            writer = MetricWriter(self._workdir, self._start)
+        writer = open_writer(self._experiment.config, self._workdir, self._start)
         report = Reporter(self._experiment, writer, self._start, **self._steps)
         checkpoints, profile = self._checkpoints, self._profile(profile_steps)
         # However the loop ends, both write what they were given.

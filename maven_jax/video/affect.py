@@ -64,6 +64,7 @@ class AffectModels:
     """
 
     label = LABEL
+    face_detectors: tuple[str, ...] = ()
 
     def __init__(
         self,

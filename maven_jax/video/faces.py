@@ -12,8 +12,10 @@ from maven_jax.media.crops import Crops
 from maven_jax.media.cut_faces import cut_faces
 from maven_jax.media.face_search import FaceSearch
 from maven_jax.media.recording import Recording
+from maven_jax.media.same_face import SameFace
 from maven_jax.media.track_faces import ChosenFace
 from maven_jax.progress import meter
+from maven_jax.video.frame_model import FrameModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ def open_faces(
     choice: str,
     search: FaceSearch | None,
     scratch: Path,
-    margin: float | int | None = None,
+    model: FrameModel,
+    same: SameFace | None = None,
 ) -> list[FaceCrops]:
     """The faces to predict: those of given crops, or those chosen of the faces in the video.
 
@@ -42,7 +45,8 @@ def open_faces(
         choice: which faces, see `track_faces.choose`.
         search: how to look for faces in a video without crops; None for not at all.
         scratch: folder for the crops of faces that are found here.
-        margin: of these, see `cut_faces`.
+        model: they are cut for.
+        same: joins tracks of one person over cuts; None for not.
 
     Returns:
         At least one; the only one has no crops if nobody was looked for.
@@ -57,6 +61,11 @@ def open_faces(
         return [FaceCrops(_nobody(n), None)]
     detector = open_detector(search)
     notes = list[str]()
+    if model.face_detectors and detector.name not in model.face_detectors:
+        trained = " and ".join(model.face_detectors)
+        notes.append(
+            f"faces are found by {detector.name}, those of the training by {trained}: --face-model"
+        )
     with meter(f"{recording.source.name}: finding faces", n, "frames") as m:
         faces = cut_faces(
             recording.source,
@@ -66,7 +75,8 @@ def open_faces(
             choice=choice,
             most=search.most,
             every=search.every,
-            margin=margin,
+            margin=model.face_margin,
+            same=same,
             advance=m.advance,
             note=notes.append,
         )

@@ -41,6 +41,11 @@ class FrameModel(Protocol):
         """What crops of faces show around the box; None for aligned ones (`cut_faces`)."""
         ...
 
+    @property
+    def face_detectors(self) -> tuple[str, ...]:
+        """Those that cut the crops of its training; empty where that is not known."""
+        ...
+
     def smooth_frames(self, fps: float | int) -> tuple[int, int] | None:
         """Widths of the box filters that belong to it; None for none."""
         ...

@@ -41,6 +41,7 @@ from maven_jax.progress import say
 from maven_jax.runs.trained_model import open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
 from maven_jax.video.arguments import as_face, as_fps, as_path, as_smooth, as_span, as_workers
+from maven_jax.video.face_embedding import same_face as same_as
 from maven_jax.video.faces import FaceCrops, open_faces
 from maven_jax.video.frame_model import FrameModel
 from maven_jax.video.live_frames import LiveFrames
@@ -88,6 +89,7 @@ class VideoPredictor:
         face: str | SupportsIndex = "largest",
         face_model: str | os.PathLike[str] | None = None,
         face_search: FaceSearch | None = None,
+        same_face: SupportsFloat | None = None,
         crops: str | os.PathLike[str] | None = None,
         fps: SupportsFloat | None = None,
         smooth: bool | SupportsIndex | Sequence[SupportsIndex] | None = None,
@@ -106,6 +108,8 @@ class VideoPredictor:
             face_model: "yunet", "mtcnn", "haar" or YuNet's ONNX file; None for the first of them
                 that is on this machine.
             face_search: that, and how faces are looked for.
+            same_face: cosine of the mean features of two tracks from which on they are one person
+                before and behind a cut, by the model's encoder of faces; None for not asking.
             crops: a folder of the video's face crops, cut elsewhere.
             fps: frames per second of a folder of crops, or of sound alone.
             smooth: widths in frames of the box filters of valence and arousal, or one for both;
@@ -126,6 +130,7 @@ class VideoPredictor:
         given = None if smooth is None or smooth is False else as_smooth(smooth)
         calibration = self._calibration() if calibrated else None
         search = face_search or FaceSearch(as_path(face_model, "face_model"))
+        same = None if same_face is None else same_as(float(same_face), self.encoders)
         span_s = as_span(start_s, end_s)
         recording = open_recording(path, crops=as_path(crops, "crops"), fps=as_fps(fps))
         recording = part_of(recording, *span_s)
@@ -140,7 +145,7 @@ class VideoPredictor:
             )
             self._check_usable(recording)
             needed = search if "visual" in self.modalities else None
-            faces = open_faces(recording, choice, needed, Path(scratch), self._frames.face_margin)
+            faces = open_faces(recording, choice, needed, Path(scratch), self._frames, same)
             shared = None
             if len(faces) > 1 and self.modalities != ("visual",):
                 shared = SharedFeatures(recording, self.encoders, Path(scratch))

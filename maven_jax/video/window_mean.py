@@ -57,6 +57,11 @@ class WindowedModel:
         """Crops are aligned, as those of its training."""
         return
 
+    @property
+    def face_detectors(self) -> tuple[str, ...]:
+        """Those that cut the crops of its training, if its store said."""
+        return self._model.trained_on.face_detectors
+
     def smooth_frames(self, fps: float | int) -> tuple[int, int] | None:
         """The box filters that its recipe evaluates with."""
         valence, arousal = self._model.config.eval.smooth_frames

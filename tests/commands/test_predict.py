@@ -134,6 +134,17 @@ def test_a_raw_video_gives_the_curve_of_its_prepared_features(
     assert found.words
 
 
+def test_another_detector_than_that_of_the_training_is_noted(predictor, workdir, videos, capsys):
+    video = videos / "videos" / "phone" / "two.mp4"
+    (detector,) = predictor.model.trained_on.face_detectors
+    assert main(["inspect", str(workdir.with_name("store"))]) == 0
+    printed = capsys.readouterr().out
+    assert f"faces of 2 videos: largest by {detector}, smallest 0.12" in printed
+    note = f"cascade (boxes only), those of the training by {detector}: --face-model"
+    assert [n for n in predictor.predict(video, face_model="haar").notes if note in n]
+    assert not [n for n in predictor.predict(video).notes if "those of the training" in n]
+
+
 def test_a_contribution_is_what_is_lost_without_the_modality(predictor, videos, corpus, tmp_path):
     video = videos / "videos" / "phone" / "two.mp4"
     (tmp_path / "empty").mkdir()

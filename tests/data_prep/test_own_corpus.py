@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.corpus.face_records import read_records
 from data_prep.corpus.layout import ANNOTATIONS, scan
 from data_prep.own_corpus import find_videos, make_corpus, per_frame
 from maven_jax.__main__ import main
@@ -102,6 +103,10 @@ def test_the_corpus_is_one_of_prepare(tmp_path, capsys):
     assert annotation.valid.sum() == 26  # up to the last rating, at 1 s
     np.testing.assert_allclose(annotation.values[5], [0.08, -0.08], atol=1e-6)
     assert one.audio == one.media
+    ways = read_records(found.videos)
+    assert [(way["detector"], way["face"], way["videos"]) for way in ways] == [
+        ("another", "largest", 2)
+    ]
 
 
 def test_the_same_command_adds_what_is_new_and_leaves_the_rest(tmp_path, capsys):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from transformers import Wav2Vec2FeatureExtractor
 
+from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
 from maven_jax.features.waveform import AudioEncoder, WaveStatistics, cut
+from maven_jax.media.align import AlignedStream
 
 RATE = 16000
 
@@ -173,6 +175,16 @@ def test_frames_and_times_of_short_sounds(count):
     assert len(times) == len(features) == (count - 780) // 320 + 1
     np.testing.assert_allclose(times[0], 2.5 + 389.5 / RATE)
     np.testing.assert_allclose(np.diff(times), 0.02)
+
+
+@pytest.mark.parametrize("fps", [25, 60])
+@pytest.mark.parametrize("seconds", [1.0, 1.009, 1.019])
+def test_the_first_and_the_last_picture_of_a_sound_have_features_of_hubert(fps, seconds):
+    """Centres lie from 12.5 ms on, to at most 32.5 ms before the end of the sound."""
+    config, times_s = HubertConfig(), np.arange(round(seconds * fps)) / fps
+    count = config.num_frames(int(seconds * RATE))
+    block = config.frame_times_s(count, float(RATE)), np.ones((count, 1), np.float32)
+    assert AlignedStream([block], dim=1, step_s=0.02).at(times_s)[1].all()
 
 
 def test_silence_is_finite():

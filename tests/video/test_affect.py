@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from data_prep.synth.plan import plan_corpus
-from data_prep.synth.scene import direct, draw_frame
 from data_prep.synth.words import LEXICON
 from maven_jax import recipes
 from maven_jax.__main__ import main
@@ -24,6 +23,7 @@ from maven_jax.media.frame_times import probe
 from maven_jax.media.pictures import pictures
 from maven_jax.video.affect import LABEL, load_affect
 from maven_jax.video.affect_maps import ClassMap, DimensionMap, combined
+from maven_jax.video.face_embedding import same_face
 from tests.features.test_heads import WAVE, Regression
 from tests.features.test_parity import save
 from tests.support import corpora
@@ -69,51 +69,12 @@ def test_every_recipe_names_places_or_outputs_that_there_are(name):
         assert all("weights" in recipes.load(model, "affect") for model in models)
 
 
-@pytest.fixture(scope="module")
-def own_recipes(tmp_path_factory):
-    """A set whose first network is a small one with random weights, in a Keras file."""
-    folder = tmp_path_factory.mktemp("recipes")
-    sizes = {"image_size": 20, "stem_dims": (4, 4), "widths": (8,)}
-    write_keras(folder / "net.hdf5", MiniXceptionConfig(**sizes), seed=3)
-    (folder / "net.py").write_text(
-        "from maven_jax import recipes\n"
-        "def get_config(arg=''):\n"
-        "    c = recipes.load('mini_xception', 'affect')\n"
-        f"    c.encoder.update({{'resize': 20, 'crop': 20, 'batch_buckets': 1, 'batch_size': 8}})\n"
-        f"    with c.unlocked(): c.encoder.model = {sizes!r}\n"
-        "    c.weights.files.hdf5.sha256 = ''\n"
-        "    c.weights.files.hdf5.bytes = 0\n"
-        "    c.weights.package = ''\n"
-        "    return c\n"
-    )
-    (folder / "set.py").write_text(
-        "from maven_jax import recipes\n"
-        "def get_config(arg=''):\n"
-        "    c = recipes.load('default', 'affect')\n"
-        f"    c.models.visual = ({str(folder / 'net.py')!r}, 'mini_xception')\n"
-        "    return c\n"
-    )
-    return folder
-
-
 @pytest.fixture
 def taken(own_recipes, tmp_path, monkeypatch):
     monkeypatch.setenv("MAVEN_JAX_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
     take(named(str(own_recipes / "net.py")), own_recipes / "net.hdf5")
     return own_recipes / "set.py"
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Twelve pictures of a drawn face."""
-    media = next(m for m in plan_corpus(8, 0) if len(m.cast) == 1)
-    scene = direct(media, 1.0, 0)
-    shots = scene.shots(np.arange(12) / 25)
-    images = [draw_frame(scene, shots, i, np.zeros(1, bool))[:, :, ::-1] for i in range(12)]
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    corpora.write_video(path, frames=12, fps=25, images=[np.ascontiguousarray(i) for i in images])
-    return path
 
 
 def test_a_clip_is_predicted_without_checkpoint_and_every_output_says_how(
@@ -221,3 +182,18 @@ def test_the_same_networks_are_a_recipe_of_encoders(tmp_path, monkeypatch):
     write_keras(tmp_path / "net.hdf5", MiniXceptionConfig())
     config.visual.source = str(tmp_path / "net.hdf5")
     assert open_encoders(config, ("visual",), 1).visual.dim == 128
+
+
+def test_faces_are_compared_by_the_encoder_of_the_model(taken, clip, portraits, tmp_path):
+    predictor = load_affect(str(taken), workers=1)
+    with pytest.raises(UserError, match="--same-face 2: expected a cosine"):
+        predictor.predict(clip, same_face=2)
+    same = same_face(0.5, predictor.encoders)
+    for name, pictures_of in (("a", portraits[:3]), ("b", [255 - p for p in portraits])):
+        for i, picture in enumerate(pictures_of, 1):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{i:05d}.jpg"), cv2.resize(picture, (112, 112)))
+    a, b = same.embedding(tmp_path / "a"), same.embedding(tmp_path / "b")
+    assert a @ a == pytest.approx(1)
+    assert b @ b == pytest.approx(1)
+    assert a @ b < 1 - 1e-4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -41,8 +43,9 @@ def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
     """Writes an MP4: each picture of the video with its prediction, and the sound.
 
     Below the picture is a strip with values, circle and curves; a label becomes a banner across the
-    picture. Pictures and sound have the times of the video's container, counted from its start.
-    Memory holds one picture at a time.
+    picture. Pictures and sound have the times of the video's container, counted from its start; of
+    a prediction of a part, that part alone is written, counted from its own start. Memory holds one
+    picture at a time.
 
     Args:
         prediction: of one face of the video.
@@ -62,12 +65,22 @@ def write_overlay(prediction: VideoPrediction, media: Path, path: Path) -> None:
         info = probe(media)
     except InputError as error:
         raise UserError(f"{error} (an overlay needs a video)") from None
+    begin_s, end_s = 0.0, math.inf
+    if len(prediction) and len(prediction) < len(info.times_s):
+        first, stop = int(prediction.frame[0]), int(prediction.frame[-1]) + 1
+        begin_s = float(info.times_s[first]) if first else 0.0
+        end_s = float(info.times_s[stop]) if stop < len(info.times_s) else math.inf
+        info = dataclasses.replace(info, times_s=info.times_s[first:stop], first=first)
     with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as out:
-        _write(prediction, media, info, out)
+        _write(prediction, media, info, out, (begin_s, end_s))
 
 
 def _write(
-    prediction: VideoPrediction, media: Path, info: MediaInfo, out: av.container.OutputContainer
+    prediction: VideoPrediction,
+    media: Path,
+    info: MediaInfo,
+    out: av.container.OutputContainer,
+    span_s: tuple[float, float],
 ) -> None:
     images = pictures(media, info)
     number, image = next(images, (0, None))
@@ -79,11 +92,13 @@ def _write(
     video.pix_fmt, video.options = "yuv420p", _QUALITY
     video.time_base = video.codec_context.time_base = _CLOCK
     with opened(media) as source:
-        sound = _Sound(source, out)
+        sound = _Sound(source, out, span_s)
         last = -1
         while image is not None:
             time_s = float(info.times_s[number])
-            frame = av.VideoFrame.from_ndarray(panel.drawn(image, number, time_s), format="rgb24")
+            drawn = panel.drawn(image, (info.first or 0) + number, time_s)
+            frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+            time_s -= span_s[0]
             last = max(round(time_s / _CLOCK), last + 1)
             frame.pts, frame.time_base = last, _CLOCK
             for packet in sound.until(time_s):
@@ -101,11 +116,19 @@ class _Sound:
     Args:
         source: what to read.
         out: where a stream for it is made, if there is any sound.
+        span_s: from when to when; what is outside is dropped, by the packet or frame.
     """
 
-    def __init__(self, source: av.container.InputContainer, out: av.container.OutputContainer):
+    def __init__(
+        self,
+        source: av.container.InputContainer,
+        out: av.container.OutputContainer,
+        span_s: tuple[float, float],
+    ):
         streams = [s for s in source.streams.audio if s.codec_context is not None]
-        self._zero_s = container_start_s(source)
+        self._zero_s, self._length_s = container_start_s(source) + span_s[0], span_s[1] - span_s[0]
+        # The whole may begin before the container's start, a part does not.
+        self._least_s = 0.0 if span_s[0] else -math.inf
         self._waiting: av.Packet | None = None
         self._out = None
         if not streams:
@@ -129,6 +152,10 @@ class _Sound:
             self._waiting = None
             yield packet
 
+    def _is_inside(self, part: av.Packet | av.AudioFrame) -> bool:
+        time_s = float((part.pts or 0) * (part.time_base or _CLOCK))
+        return self._least_s <= time_s < self._length_s
+
     def _copied(
         self, source: av.container.InputContainer, stream: av.audio.AudioStream
     ) -> Iterator[av.Packet]:
@@ -137,8 +164,9 @@ class _Sound:
             for packet in source.demux(stream):
                 if packet.size and packet.pts is not None and packet.dts is not None:
                     packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                    packet.stream = self._out
-                    yield packet
+                    if self._is_inside(packet):
+                        packet.stream = self._out
+                        yield packet
         except DECODER_ERRORS:
             return  # silence follows a broken place
 
@@ -152,6 +180,8 @@ class _Sound:
             for frame in source.decode(stream):
                 if frame.pts is not None:
                     frame.pts -= shift
+                    if not self._is_inside(frame):
+                        continue
                 for piece in resampler.resample(frame):
                     yield from self._out.encode(piece)
         except DECODER_ERRORS:

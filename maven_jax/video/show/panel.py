@@ -53,6 +53,8 @@ class Panel:
         self._track = look.shown_track(prediction)
         ends = look.frame_ends(prediction.time_s)
         self._end_s = float(ends[-1]) if len(ends) else 0.0
+        begins_later = len(ends) and prediction.frame[0]
+        self._begin_s = float(prediction.time_s[0]) if begins_later else 0.0
         self._faceless = look.spans(~prediction.face_found, prediction.time_s)
         unit = self._strip / 100
         self._unit = unit
@@ -166,8 +168,9 @@ class Panel:
 
     def _draw_curves(self, pixels: np.ndarray, time_s: float) -> None:
         """Both curves around the present time, which is in the middle except near the ends."""
-        length = min(_VIEW_S, self._end_s) or 1.0
-        first = min(max(time_s - length / 2, 0.0), max(self._end_s - length, 0.0))
+        begin_s = self._begin_s
+        length = min(_VIEW_S, self._end_s - begin_s) or 1.0
+        first = min(max(time_s - length / 2, begin_s), max(self._end_s - length, begin_s))
         right = self.size[0] - 6 * self._unit
         per_s = (right - self._left) / length
         view = pixels[:, round(self._left) : round(right)]

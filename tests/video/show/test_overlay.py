@@ -47,6 +47,25 @@ def test_pictures_keep_their_times_and_sound_its_samples(drawn):
     np.testing.assert_array_equal(*tones)
 
 
+def test_the_overlay_of_a_part_is_that_part(drawn, tmp_path):
+    whole, clip, overlay = drawn
+    rows = slice(12, 31)
+    cut = {
+        field: getattr(whole, field)[rows]
+        for field in ("frame", "time_s", "va", "smoothed", "face_found", "face_confidence", "boxes")
+    }
+    observed = {m: mask[rows] for m, mask in whole.observed.items()}
+    part = dataclasses.replace(whole, **cut, observed=observed, contributions=None)
+    write_overlay(part, clip, tmp_path / "part.mp4")
+    made, begin_s = probe(tmp_path / "part.mp4"), whole.time_s[12]
+    np.testing.assert_allclose(made.times_s, whole.time_s[rows] - begin_s, atol=1e-3, rtol=0)
+    assert made.audio_start_s == pytest.approx(0, abs=0.07)  # one packet of AAC
+    assert made.audio_end_s == pytest.approx(whole.time_s[31] - begin_s, abs=0.07)
+    picture, same = images_of(tmp_path / "part.mp4")[7], images_of(overlay)[19]
+    picture_rows = slice(0, 360)
+    assert np.abs(picture[picture_rows].astype(int) - same[picture_rows]).mean() < 4
+
+
 def test_the_box_follows_the_face(drawn):
     prediction, _, overlay = drawn
     images = images_of(overlay)

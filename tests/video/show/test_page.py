@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
 import pytest
 
 from maven_jax.video.show.page import write_page
-from tests.support.browsed import PATIENCE_S, opened, settled
+from tests.support.browsed import PATIENCE_S, opened, requests, settled
 from tests.support.clips import write_clip
 from tests.support.predictions import HOSTILE, prediction_of
-
-
-def requests(chromium) -> list[str]:
-    """The addresses that the page has asked for since it was opened.
-
-    The browser's own first page may still be loading meanwhile: it does not count.
-    """
-    messages = (json.loads(row["message"])["message"] for row in chromium.get_log("performance"))
-    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [p["request"]["url"] for p in sent if not p["documentURL"].startswith("chrome:")]
 
 
 def check(state: dict, prediction, time_s: float) -> None:
