@@ -6,8 +6,9 @@ single vector per window), c raw channels of a modality, d embedding, h heads, m
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import no_type_check
+from typing import Literal, no_type_check
 
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
@@ -15,6 +16,30 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 # The columns of predictions and targets.
 VALENCE, AROUSAL = 0, 1
 DIMENSIONS = ("valence", "arousal")
+# A number, one class of several, or several labels that are there or not.
+TargetKind = Literal["continuous", "classes", "binary"]
+TARGET_KINDS: tuple[TargetKind, ...] = ("continuous", "classes", "binary")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtraTarget:
+    """A target beside valence and arousal, which a model may learn as well.
+
+    Attributes:
+        name: identifier, e.g. `dominance` or `expr`.
+        kind: of `TARGET_KINDS`.
+        labels: of the outputs: the target's own name, the classes', or those of each yes or no.
+    """
+
+    name: str
+    kind: TargetKind
+    labels: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Values of a frame as they are annotated: one number (of a class), or one per label."""
+        return len(self.labels) if self.kind == "binary" else 1
+
 
 # Modality name -> features, in the fixed order of the config. Pixels come as uint8 and stay so up
 # to the encoder that takes them.
@@ -38,6 +63,9 @@ class Batch:
         targets: (b, t, 2) valence and arousal in [-1, 1]; 0 where `target_mask` is False.
         target_mask: (b, t); False for frames without annotation and for padding.
         window: (b,) position in the split's list of windows; -1 for a padded row.
+        extra_targets: name -> (b, t, w) of an `ExtraTarget`: a number, the number of a class, or 0
+            and 1; -1 where one of several labels is not annotated.
+        extra_masks: name -> (b, t); False for frames without annotation and for padding.
     """
 
     features: dict[str, Float[Array, "b _ _"] | UInt8[Array, "b _ _"]]
@@ -46,6 +74,8 @@ class Batch:
     targets: Float[Array, "b t 2"]
     target_mask: Bool[Array, "b t"]
     window: Int[Array, "b"]
+    extra_targets: dict[str, Float[Array, "b t _"]] = struct.field(default_factory=dict)
+    extra_masks: dict[str, Bool[Array, "b t"]] = struct.field(default_factory=dict)
 
 
 @no_type_check
@@ -56,7 +86,11 @@ class Prediction:
     Attributes:
         va: (b, t, 2) valence and arousal.
         polar: (b, t, 2) the head's own (intensity, angle in radians), for heads that are polar.
+        hidden: (b, t or 1, d) what the head made its prediction of; None for models without head.
+        extra: name -> (b, t, k) what is predicted of each extra target: numbers, or logits.
     """
 
     va: Float[Array, "b t 2"]
     polar: Float[Array, "b t 2"] | None = None
+    hidden: Float[Array, "b _ d"] | None = None
+    extra: dict[str, Float[Array, "b t _"]] = struct.field(default_factory=dict)
