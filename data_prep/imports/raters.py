@@ -6,8 +6,12 @@ import numpy as np
 from jaxtyping import Float
 
 from maven_jax.errors import UserError
+from maven_jax.types import DIMENSIONS
 
 RULES = ("mean", "ewe")
+# What people rate beside valence and arousal: kept as extra targets, as far as it is there.
+EXTRA_DIMENSIONS = ("dominance", "liking", "trustworthiness")
+RATED = (*DIMENSIONS, *EXTRA_DIMENSIONS)
 
 
 def combined(ratings: Float[np.ndarray, "n r"], rule: str) -> Float[np.ndarray, "n"]:
@@ -61,8 +65,8 @@ def parse_scale(words: list[str]) -> dict[str, tuple[float, float]]:
             ends = (float(low), float(high))
         except ValueError:
             ends = (0.0, 0.0)
-        if name not in ("", "valence", "arousal") or not ends[0] < ends[1]:
+        if name not in ("", *RATED) or not ends[0] < ends[1]:
             raise UserError(f"--scale {word}: expected LOW,HIGH or valence=LOW,HIGH, e.g. 1,5")
-        for dimension in ("valence", "arousal") if name == "" else (name,):
+        for dimension in RATED if name == "" else (name,):
             scale[dimension] = ends
     return scale

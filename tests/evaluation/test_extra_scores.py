@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -54,7 +55,8 @@ def test_numbers_are_scored_by_ccc_and_nothing_by_nothing():
         dominance=ExtraTrack(x, y, seen), au=track([[0, 0]] * 50, [[1, 1]] * 50, [False] * 50)
     )
     scores = score_extra([given], {"dominance": DOMINANCE, "au": AU})
-    expected = float(ccc(x[:30], y[:30])[0])
+    twice = (jnp.asarray(np.repeat(part[:30], 2, axis=1)) for part in (x, y))
+    expected = float(ccc(*twice)[0])
     assert scores == {
         "dominance": {"kind": "continuous", "frames": 30, "ccc": pytest.approx(expected, abs=1e-6)}
     }
