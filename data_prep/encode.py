@@ -25,9 +25,8 @@ from maven_jax.features.prefetch import Prefetch
 from maven_jax.features.reader import Encoders, RecordingReader
 from maven_jax.media.problems import REPAIRED
 from maven_jax.progress import Meter, format_duration, meter, say
-from maven_jax.store.schema import Frames, ModalitySpec
+from maven_jax.store.schema import ExtraTarget, Frames, ModalitySpec
 from maven_jax.store.writer import StoreWriter
-from maven_jax.types import ExtraTarget
 
 # The disk is full or gone: every other video would fail too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -31,8 +31,8 @@ from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
 from maven_jax.state import TrainState, Weights
 from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import ModalitySpec, VideoEntry
-from maven_jax.types import DIMENSIONS, Batch, ExtraTarget
+from maven_jax.store.schema import ExtraTarget, ModalitySpec, VideoEntry
+from maven_jax.types import DIMENSIONS, Batch
 
 
 class Experiment:

@@ -6,9 +6,8 @@ single vector per window), c raw channels of a modality, d embedding, h heads, m
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
@@ -16,30 +15,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 # The columns of predictions and targets.
 VALENCE, AROUSAL = 0, 1
 DIMENSIONS = ("valence", "arousal")
-# A number, one class of several, or several labels that are there or not.
-TargetKind = Literal["continuous", "classes", "binary"]
-TARGET_KINDS: tuple[TargetKind, ...] = ("continuous", "classes", "binary")
-
-
-@dataclasses.dataclass(frozen=True)
-class ExtraTarget:
-    """A target beside valence and arousal, which a model may learn as well.
-
-    Attributes:
-        name: identifier, e.g. `dominance` or `expr`.
-        kind: of `TARGET_KINDS`.
-        labels: of the outputs: the target's own name, the classes', or those of each yes or no.
-    """
-
-    name: str
-    kind: TargetKind
-    labels: tuple[str, ...]
-
-    @property
-    def width(self) -> int:
-        """Values of a frame as they are annotated: one number (of a class), or one per label."""
-        return len(self.labels) if self.kind == "binary" else 1
-
 
 # Modality name -> features, in the fixed order of the config. Pixels come as uint8 and stay so up
 # to the encoder that takes them.
@@ -63,8 +38,8 @@ class Batch:
         targets: (b, t, 2) valence and arousal in [-1, 1]; 0 where `target_mask` is False.
         target_mask: (b, t); False for frames without annotation and for padding.
         window: (b,) position in the split's list of windows; -1 for a padded row.
-        extra_targets: name -> (b, t, w) of an `ExtraTarget`: a number, the number of a class, or 0
-            and 1; -1 where one of several labels is not annotated.
+        extra_targets: name -> (b, t, w), see `store.schema.ExtraTarget`: a number, the number of a
+            class, or 0 and 1; -1 where one of several labels is not annotated.
         extra_masks: name -> (b, t); False for frames without annotation and for padding.
     """
 

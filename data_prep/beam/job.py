@@ -30,8 +30,8 @@ from maven_jax.features.device import Clock
 from maven_jax.features.reader import open_encoders
 from maven_jax.files import write_file
 from maven_jax.progress import say
+from maven_jax.store.schema import ExtraTarget
 from maven_jax.store.writer import StoreWriter
-from maven_jax.types import ExtraTarget
 
 Shard = tuple[str, int]
 

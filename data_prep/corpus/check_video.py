@@ -29,7 +29,7 @@ from maven_jax.media.problems import (
 from maven_jax.media.recording import Recording
 from maven_jax.media.sound import open_audio
 from maven_jax.media.transcripts import parse_transcript
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget
 
 SOUND_TOLERANCE_S = 0.5
 # An annotation that exceeds its video by more, in share and in frames, is of another recording.

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from maven_jax.media.problems import InputError, printable, read_text
-from maven_jax.types import ExtraTarget, TargetKind
+from maven_jax.store.schema import ExtraTarget, TargetKind
 
 EXPRESSIONS, ACTION_UNITS = "expr", "au"
 KINDS: dict[str, TargetKind] = {EXPRESSIONS: "classes", ACTION_UNITS: "binary"}

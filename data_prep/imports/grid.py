@@ -36,7 +36,7 @@ from maven_jax.media.problems import (
     read_text,
     relative,
 )
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget
 
 LAYOUT = (
     "expected ROOT/annotations/{train,validation,test}/<video>.csv with the columns "

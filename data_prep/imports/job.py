@@ -34,8 +34,7 @@ from maven_jax.media.problems import (
     relative,
 )
 from maven_jax.progress import console, meter, say
-from maven_jax.store.schema import ModalitySpec
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget, ModalitySpec
 
 # Tables that are read are kept until they take so much memory together, larger ones read again.
 _KEPT_BYTES = 256 << 20

@@ -18,10 +18,9 @@ file that is called like it, or by the beginning of the video's name. Ratings ar
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +28,7 @@ from jaxtyping import Float
 from data_prep.corpus.layout import SPLITS, name_fault
 from data_prep.imports.columns import TIME_UNITS
 from data_prep.imports.grid import Grid
-from data_prep.imports.raters import EXTRA_DIMENSIONS, RATED, combined
+from data_prep.imports.raters import EXTRA_DIMENSIONS, RATED, LabelOptions, combined
 from data_prep.imports.tables import TABLES, TextTable, read_table
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import NOT_ANNOTATED
@@ -42,7 +41,8 @@ from maven_jax.media.problems import (
     printable,
     relative,
 )
-from maven_jax.types import DIMENSIONS, ExtraTarget
+from maven_jax.store.schema import ExtraTarget
+from maven_jax.types import DIMENSIONS
 
 _NAMES = {
     "valence": ("valence", "val", "v", "emoval", "pleasure", "valence_mean"),
@@ -76,35 +76,6 @@ class _Everywhere(dict[str, str]):
 
     def get(self, key: object, default: object = None) -> str:  # type: ignore[override]
         return self._split
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """How ratings are read.
-
-    Attributes:
-        scale: dimension -> the lowest and the highest rating; what is not named is in [-1, 1].
-        unit: of times whose column does not say it; None where nobody says it.
-        raters: of `raters.RULES`.
-        delay_s: people rate so much later than they see.
-        splits: a table `video,split`, the split that all videos are in, or None.
-    """
-
-    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    unit: str | None = None
-    raters: str = "mean"
-    delay_s: float = 0.0
-    splits: Path | str | None = None
-
-    def record(self, extra: Collection[str]) -> dict[str, Any]:
-        """For the store's description; JSON. Of the extra dimensions, those that are stored."""
-        own = {n: ends for n, ends in self.scale.items() if n in (*DIMENSIONS, *extra)}
-        return {
-            "scale": {name: list(ends) for name, ends in own.items()},
-            "time_unit": self.unit,
-            "raters": self.raters,
-            "delay_s": self.delay_s,
-        }
 
 
 @dataclass(frozen=True)

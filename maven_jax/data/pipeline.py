@@ -13,8 +13,8 @@ import numpy as np
 
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
-from maven_jax.store.schema import ModalitySpec, VideoEntry, mask_field
-from maven_jax.types import Batch, ExtraTarget
+from maven_jax.store.schema import ExtraTarget, ModalitySpec, VideoEntry, mask_field
+from maven_jax.types import Batch
 
 
 @runtime_checkable

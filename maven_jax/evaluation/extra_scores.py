@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.sums import ccc_of, sums_of
 from maven_jax.evaluation.tables import shown
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget
 
 # A label is predicted where its probability is above this.
 _THRESHOLD = 0.5

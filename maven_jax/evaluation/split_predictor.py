@@ -21,8 +21,7 @@ from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import VideoEntry
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget, VideoEntry
 
 
 @dataclasses.dataclass

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 from maven_jax.data.transforms import InputTransform
 from maven_jax.runtime.sharding import Rules, batch_sharding
 from maven_jax.state import Weights
-from maven_jax.types import Batch, ExtraTarget, Prediction
+from maven_jax.store.schema import ExtraTarget
+from maven_jax.types import Batch, Prediction
 
 # A head's outputs as they are averaged over windows.
 _READABLE: dict[str, Callable[[Array], Array]] = {

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.errors import UserError
 from maven_jax.layers.linear import dense
-from maven_jax.types import TARGET_KINDS, ExtraTarget, Features, ModalityMasks, Prediction
+from maven_jax.store.schema import TARGET_KINDS, ExtraTarget
+from maven_jax.types import Features, ModalityMasks, Prediction
 
 
 class WithExtraHeads(nn.Module):

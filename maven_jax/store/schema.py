@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
-
-from maven_jax.types import TARGET_KINDS, ExtraTarget
 
 # In `STORE_FILE`, for whoever opens it.
 FORMAT = "maven_jax feature store"
@@ -36,6 +34,31 @@ RECORD_FIELDS = ("video", "chunk", "start_frame", "num_frames", *FRAME_FIELDS)
 # What a modality's values are stored as: float16 for features of encoders, float32 where that does
 # not hold them, uint8 for pixels.
 STORED_DTYPES = ("float16", "float32", "uint8")
+
+
+# A number, one class of several, or several labels that are there or not.
+TargetKind = Literal["continuous", "classes", "binary"]
+TARGET_KINDS: tuple[TargetKind, ...] = ("continuous", "classes", "binary")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtraTarget:
+    """A target beside valence and arousal, which a model may learn as well.
+
+    Attributes:
+        name: identifier, e.g. `dominance` or `expr`.
+        kind: of `TARGET_KINDS`.
+        labels: of the outputs: the target's own name, the classes', or those of each yes or no.
+    """
+
+    name: str
+    kind: TargetKind
+    labels: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Values of a frame as they are annotated: one number (of a class), or one per label."""
+        return len(self.labels) if self.kind == "binary" else 1
 
 
 def file_key(video: str) -> str:

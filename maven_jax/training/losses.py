@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float
 
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.layers import circumplex
-from maven_jax.types import Batch, ExtraTarget, Prediction
+from maven_jax.store.schema import ExtraTarget
+from maven_jax.types import Batch, Prediction
 
 # Added to the denominator of the CCC. The variance of a constant track is float32 rounding, about
 # 1e-15: its quotient would be noise with huge gradients. Real windows are above 1e-6.

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.store.schema import Frames, ModalitySpec, VideoEntry, mask_field
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget, Frames, ModalitySpec, VideoEntry, mask_field
 
 
 class LiveFrames:

@@ -9,8 +9,7 @@ import pytest
 from maven_jax.concordance import ccc
 from maven_jax.evaluation.extra_scores import describe_extra, score_extra
 from maven_jax.evaluation.split_predictor import ExtraTrack, PredictedVideo
-from maven_jax.store.schema import VideoEntry
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget, VideoEntry
 
 EXPR = ExtraTarget("expr", "classes", ("Sad", "Calm", "Happy"))
 AU = ExtraTarget("au", "binary", ("AU1", "AU2"))

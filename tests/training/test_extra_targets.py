@@ -15,10 +15,11 @@ from maven_jax.errors import UserError
 from maven_jax.experiment import Experiment
 from maven_jax.runs.evaluate import evaluate
 from maven_jax.store.reader import Store
+from maven_jax.store.schema import ExtraTarget
 from maven_jax.training import train
 from maven_jax.training.feed import make_feed
 from maven_jax.training.losses import make_extra_loss
-from maven_jax.types import Batch, ExtraTarget, Prediction
+from maven_jax.types import Batch, Prediction
 from tests.support.recipes_for_tests import small_recipe
 from tests.support.stores import EXTRA_TARGETS, write_small_store
 

@@ -12,8 +12,7 @@ from data_prep.corpus.layout import scan
 from data_prep.encode import extra_values
 from data_prep.imports.features import run
 from maven_jax.errors import UserError
-from maven_jax.store.schema import ModalitySpec
-from maven_jax.types import ExtraTarget
+from maven_jax.store.schema import ExtraTarget, ModalitySpec
 from tests.support.corpora import write_tiny_corpus
 
 EXPR = ExtraTarget("expr", "classes", ("Neutral", "Anger", "Happiness"))
