@@ -41,7 +41,7 @@ TargetKind = Literal["continuous", "classes", "binary"]
 TARGET_KINDS: tuple[TargetKind, ...] = ("continuous", "classes", "binary")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ExtraTarget:
     """A target beside valence and arousal, which a model may learn as well.
 
