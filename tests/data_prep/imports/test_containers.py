@@ -71,6 +71,7 @@ def test_columns_are_told_by_their_names(tmp_path, write, suffix):
     assert sorted(table.columns.feature_names) == list(order)
     rows = table.ordered(order)
     np.testing.assert_allclose(rows.values, VALUES)
+    assert rows.time_s is not None
     np.testing.assert_allclose(rows.time_s, TIMES)
 
 
