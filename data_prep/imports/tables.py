@@ -137,6 +137,10 @@ def read_table(path: Path, max_bytes: int, what: str) -> TextTable:
     if not text.strip():
         raise InputError(path, "", "the file is empty")
     header, _, body = text.partition("\n")
+    before = 1
+    if re.fullmatch(r'"?sep=.?"?', header.strip(), re.IGNORECASE):  # for a spreadsheet alone
+        header, _, body = body.partition("\n")
+        before = 2
     names, separator = split_header(header)
     numbered = [str(i) for i in range(len(names))]  # as pandas names them by itself
     if list(names) != numbered and all(_NUMBER.fullmatch(name) for name in names):
@@ -144,7 +148,7 @@ def read_table(path: Path, max_bytes: int, what: str) -> TextTable:
         raise InputError(path, "line 1", message)
     if not body.strip():
         raise InputError(path, "", "no rows behind the header")
-    rows, lines = read_rows(path, body.rstrip(), separator, len(names), 1)
+    rows, lines = read_rows(path, body.rstrip(), separator, len(names), before)
     return TextTable(Path(path), names, rows, lines, fixes)
 
 

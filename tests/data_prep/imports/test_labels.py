@@ -116,6 +116,23 @@ def test_faults_are_named(tmp_path, text, options, message):
         read_labels(path, LabelOptions(**options))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Time,Valence,Arousal\n0,0.5,-0.25\n0.5,1,0\n",
+        "Time;Valence;Arousal\n0,0;0,5;-0,25\n0,5;1;0\n",
+        "sep=;\ntime;valence;arousal\n0;0.5;-0.25\n0.5;1;0\n",
+        "jstime,valence,arousal\n0,0.5,-0.25\n500,1,0\n",
+        "time,valence_1,valence_2,arousal_1,arousal_2\n0,0.25,0.75,-0.5,0\n0.5,1,1,0,0\n",
+        "time,valence,arousal\n00:00:00.0,0.5,-0.25\n00:00:00.5,1,0\n",
+    ],
+)
+def test_a_table_of_one_s_own_may_be_written_in_many_ways(tmp_path, text):
+    (track,) = tracks(save(tmp_path / "x.csv", text), splits="train").values()
+    assert track.time_s.tolist() == [0, 0.5]
+    assert track.values.tolist() == [[0.5, -0.25], [1, 0]]
+
+
 def test_one_label_per_clip_from_a_table_to_a_store(tmp_path, capsys):
     head = "FileName,EmoAct,EmoVal,EmoDom,Split_Set\n"
     table = save(tmp_path / "l.csv", head + "a.wav,1,7,4,Train\nb.wav,4,4,4,Development\n")
