@@ -23,7 +23,7 @@ KINDS: dict[str, TargetKind] = {EXPRESSIONS: "classes", ACTION_UNITS: "binary"}
 # How the folders of a target's annotations begin, in lower case.
 FOLDERS = {EXPRESSIONS: "expr", ACTION_UNITS: "au_"}
 _MAX_BYTES = 64 << 20
-_MOST_LABELS = 100
+_MOST_LABELS, _LONGEST_LABEL = 100, 60
 
 
 def read_extra(path: Path, name: str) -> tuple[ExtraTarget, Float32[np.ndarray, "n w"]]:
@@ -57,7 +57,8 @@ def read_extra(path: Path, name: str) -> tuple[ExtraTarget, Float32[np.ndarray, 
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and not text.lstrip("+-").replace(".", "").isdigit()
+    fits = 0 < len(text) <= _LONGEST_LABEL and text.isprintable()
+    return fits and not text.lstrip("+-").replace(".", "").isdigit()
 
 
 def _row(line: str, width: int, highest: int) -> list[int] | None:

@@ -18,7 +18,7 @@ import cv2
 import jax
 import numpy as np
 
-from data_prep.corpus.extra_targets import read_extra
+from data_prep.corpus import extra_targets
 from data_prep.imports.files import Reading
 from data_prep.imports.files import read_features as read_table_of_features
 from data_prep.imports.grid import read_timed
@@ -153,12 +153,11 @@ def read_own_videos(folder: Path) -> None:
 
 
 def read_tables(folder: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".txt":
-            values = read_extra(path, path.stem)[1]
-            assert ((values >= -1) | np.isnan(values)).all()
-        else:
-            assert len(read_table_of_features(path, Reading()).rows.values)
+    for name in extra_targets.KINDS:
+        values = extra_targets.read_extra(folder / f"{name}.txt", name)[1]
+        assert ((values >= -1) | np.isnan(values)).all()
+    for path in (p for name in ("*.parquet", "*.mat", "*.arff") for p in sorted(folder.glob(name))):
+        assert len(read_table_of_features(path, Reading()).rows.values)
 
 
 def read_features(folder: Path) -> None:
