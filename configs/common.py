@@ -42,7 +42,15 @@ def get_config(arg: str = "") -> ConfigDict:
                 speed=0.0,
                 modality_dropout=0.0,
             ),
-            loss=dict(dimension_weights=(1.0, 1.0), min_frames=2, stop_ccc_gradient=False),
+            loss=dict(
+                dimension_weights=(1.0, 1.0),
+                min_frames=2,
+                stop_ccc_gradient=False,
+                # Of the store, beside valence and arousal: names, or "*" for all that it has; and
+                # one weight for all, or one for each.
+                extra_targets=(),
+                extra_weights=(1.0,),
+            ),
             optimizer=dict(decay_all=False, b1=0.9, b2=0.999, eps=1e-8, clip_norm=1.0),
             train=dict(
                 accumulate_steps=1,

@@ -6,7 +6,8 @@ A transformer over the frames of each modality (five layers, 256 wide, eight hea
 and at every frame a share for each modality: how far it can be trusted there. As in RAS: valence
 weighs .7 and arousal .3, CCC with a little MSE, an average of the weights at .998, windows blended
 by their middles, box filters of 7 and 13 frames. Its own encoders, an EfficientNet-B1 trained on
-affect, WavLM-large and a vision-language model, are yours to bring.
+affect, WavLM-large and a vision-language model, are yours to bring. Where the store has them,
+expressions and action units are learned beside (the weight of .1 is ours).
 `ras_experts`, `ras_speech` and `ras_descriptions` add its other ideas.
 Published for all of RAS (valence / arousal / mean CCC): official validation .608 / .707 / .658,
 test mean .62.
@@ -37,4 +38,5 @@ def get_config(arg: str = "") -> ConfigDict:
         head="va",
         dtype="float32",
     )
+    c.loss.update(extra_targets=("*",), extra_weights=(0.1,))
     return c

@@ -10,19 +10,22 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import jax
+import numpy as np
+from jaxtyping import Float32
 
 from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.extra_targets import extra_frames, fitted, read_extra
 from maven_jax.errors import UserError
 from maven_jax.features.device import Clock, peak_memory_mib
 from maven_jax.features.prefetch import Prefetch
 from maven_jax.features.reader import Encoders, RecordingReader
 from maven_jax.media.problems import REPAIRED
 from maven_jax.progress import Meter, format_duration, meter, say
-from maven_jax.store.schema import Frames
+from maven_jax.store.schema import ExtraTarget, Frames, ModalitySpec
 from maven_jax.store.writer import StoreWriter
 
 # The disk is full or gone: every other video would fail too.
@@ -203,14 +206,35 @@ def _store(
     video: EncodedVideo, writer: StoreWriter, clock: Clock, progress: Meter | FrameCount
 ) -> None:
     name, recording = video.check.video.name, video.recording
+    extra = extra_values(video.check, writer.plan.modalities)
     with clock("write"), writer.video(name, recording.fps, recording.duration_s) as stored:
         for block in _waited_for(video.blocks, clock):
+            frames = slice(stored.num_frames, stored.num_frames + len(block))
+            for target, values in extra.items():
+                own = extra_frames(values, target, frames)
+                block.features[target.name], block.masks[target.name] = own
             stored.append(block)
             progress.advance(len(block), note=name)
         odd = [str(p) for p in video.check.problems if p.severity == REPAIRED]
         stored.notes += odd + video.reader.notes
     for note in video.reader.notes:
         say(f"{name}: {note}")
+
+
+def extra_values(
+    check: VideoCheck, stored: Mapping[str, ModalitySpec]
+) -> dict[ExtraTarget, Float32[np.ndarray, "n w"] | None]:
+    """The extra targets of a store -> their values of all frames of a video; None without any.
+
+    Raises:
+        UserError: a file was changed since it was checked.
+    """
+    values: dict[ExtraTarget, Float32[np.ndarray, "n w"] | None] = {}
+    for target in (spec.target for spec in stored.values()):
+        if target is not None:
+            path = check.extra.get(target)
+            values[target] = path and fitted(read_extra(path, target.name)[1], check.num_frames)
+    return values
 
 
 def _waited_for(blocks: Iterator[Frames], clock: Clock) -> Iterator[Frames]:

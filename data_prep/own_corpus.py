@@ -4,6 +4,7 @@
     MINE/videos/**/<video>.{mp4,mov,…}
     MINE/transcripts/<video>.{json,vtt,srt,txt}         optional
 
+or, with `--labels PATH`, ratings as `maven-jax prepare --labels` reads them (`imports.labels`),
 becomes a corpus in Aff-Wild2's layout (`data_prep.corpus.layout`), with a crop for every frame that
 shows a face, cut as `maven-jax predict` cuts it. `maven-jax prepare` goes on from there.
 
@@ -20,7 +21,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,12 @@ from jaxtyping import Float, Float64
 
 from data_prep.corpus import face_records
 from data_prep.corpus.layout import ANNOTATIONS, SPLIT_FOLDERS, name_fault
+from data_prep.imports.command import add_label_arguments, labels_of
 from data_prep.imports.files import FeatureRows
 from data_prep.imports.grid import read_timed
+from data_prep.imports.labels import LabelTrack, read_labels
+from data_prep.imports.raters import LabelOptions
+from data_prep.imports.tables import checked_unit
 from maven_jax.command_line import Parser, local_path
 from maven_jax.convert import face_detectors
 from maven_jax.errors import UserError
@@ -63,6 +68,7 @@ class OwnVideo:
         annotation: the CSV.
         media: the video file.
         transcript: None if there is none.
+        ratings: those that were read of another form; None for a CSV of `read_timed`.
     """
 
     name: str
@@ -70,6 +76,7 @@ class OwnVideo:
     annotation: Path
     media: Path
     transcript: Path | None
+    ratings: LabelTrack | None = None
 
 
 @dataclass(frozen=True)
@@ -87,13 +94,21 @@ class Rated:
     values: Float[np.ndarray, "n 2"]
 
 
-def find_videos(folder: Path) -> tuple[list[OwnVideo], list[str]]:
+Labels = tuple[Path, LabelOptions]
+
+
+def find_videos(folder: Path, labels: Labels | None = None) -> tuple[list[OwnVideo], list[str]]:
     """The annotated videos of a folder, by split and name, and notes on unused files.
+
+    Args:
+        folder: see the head of this file.
+        labels: ratings of another form instead of its annotations, and how they are read.
 
     Raises:
         UserError: no such folder or no annotations, an annotation without video, a name in two
             splits, two videos of one name, or a name that cannot be used.
     """
+    notes: list[str] = []
     files: dict[str, Path] = {}
     for path in sorted((folder / "videos").rglob("*")):
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file() and path.name[0] != ".":
@@ -101,34 +116,50 @@ def find_videos(folder: Path) -> tuple[list[OwnVideo], list[str]]:
                 raise UserError(f"{path}: {files[path.stem]} has the same name")
             files[path.stem] = path
     videos: dict[str, OwnVideo] = {}
-    for split in SPLIT_FOLDERS:
-        for path in sorted((folder / "annotations" / split).glob("*")):
-            if path.suffix.lower() != ".csv" or path.name[0] == ".":
-                continue
-            name, fault = path.stem, name_fault(path.stem)
-            if fault:
-                raise UserError(f"{path}: {printable(name)!r}: {fault}")
-            if name in videos:
-                raise UserError(f"{path}: {videos[name].annotation} annotates the same video")
-            if name not in files:
-                close = difflib.get_close_matches(name, files, n=1)
-                hint = f"; is it that of {files[close[0]].name}?" if close else ""
-                raise UserError(f"{path}: no video {folder / 'videos' / name}.mp4 (.mov, …){hint}")
-            words = [folder / "transcripts" / (name + s) for s in TRANSCRIPT_SUFFIXES]
-            transcript = next((p for p in words if p.is_file()), None)
-            videos[name] = OwnVideo(name, split, path, files[name], transcript)
+    if labels is None:
+        annotations = _annotations(folder)
+    else:
+        tracks, problems = read_labels(*labels)
+        notes += [str(problem) for problem in problems]
+        annotations = ((track.video, track.split, track.path, track) for track in tracks)
+    for name, split, path, ratings in annotations:
+        if split not in SPLIT_FOLDERS:
+            notes.append(f"{path}: {printable(name)}: ratings of the {split} split are left out")
+            continue
+        if fault := name_fault(name):
+            raise UserError(f"{path}: {printable(name)!r}: {fault}")
+        if name in videos:
+            raise UserError(f"{path}: {videos[name].annotation} annotates the same video")
+        if name not in files:
+            close = difflib.get_close_matches(name, files, n=1)
+            hint = f"; is it that of {files[close[0]].name}?" if close else ""
+            raise UserError(f"{path}: no video {folder / 'videos' / name}.mp4 (.mov, …){hint}")
+        words = [folder / "transcripts" / (name + s) for s in TRANSCRIPT_SUFFIXES]
+        transcript = next((p for p in words if p.is_file()), None)
+        videos[name] = OwnVideo(name, split, path, files[name], transcript, ratings)
+    where = folder if labels is None else labels[0]
     if not videos:
-        raise UserError(f"{folder}: no annotations; {LAYOUT}")
+        raise UserError(f"{where}: no annotations; {LAYOUT}")
     missing = [s for s in SPLIT_FOLDERS if not any(v.split == s for v in videos.values())]
     if missing:
-        raise UserError(
-            f"{folder / 'annotations' / missing[0]}: no <video>.csv; a corpus needs videos for "
-            "training and others for validation"
-        )
-    return list(videos.values()), _unused(folder, videos, files)
+        place = f"{where}: no {missing[0]} video (--splits FILE.csv with the columns video,split)"
+        if labels is None:
+            place = f"{folder / 'annotations' / missing[0]}: no <video>.csv"
+        raise UserError(f"{place}; a corpus needs videos for training and others for validation")
+    return list(videos.values()), notes + _unused(folder, videos, files, labels is None)
 
 
-def _unused(folder: Path, videos: Mapping[str, OwnVideo], files: Mapping[str, Path]) -> list[str]:
+def _annotations(folder: Path) -> Iterator[tuple[str, str, Path, None]]:
+    """Name, split and file of each annotation."""
+    for split in SPLIT_FOLDERS:
+        for path in sorted((folder / "annotations" / split).glob("*")):
+            if path.suffix.lower() == ".csv" and path.name[0] != ".":
+                yield path.stem, split, path, None
+
+
+def _unused(
+    folder: Path, videos: Mapping[str, OwnVideo], files: Mapping[str, Path], annotations: bool
+) -> list[str]:
     """Notes on files that are in a wrong place or belong to no video."""
     taken = {p for v in videos.values() for p in (v.annotation, v.media, v.transcript)}
 
@@ -140,7 +171,7 @@ def _unused(folder: Path, videos: Mapping[str, OwnVideo], files: Mapping[str, Pa
         f"{len(paths)} {what}, such as {paths[0]}"
         for paths, what in (
             ([p for p in files.values() if p not in taken], "videos without ratings are left out"),
-            (others("annotations"), f"files are no ratings ({LAYOUT})"),
+            (others("annotations") if annotations else [], f"files are no ratings ({LAYOUT})"),
             (others("transcripts"), "transcripts belong to no video"),
         )
         if paths
@@ -158,24 +189,48 @@ def per_frame(
     """
     rows, fixes = read_timed(path, "train")
     notes = [": ".join(filter(None, (fix.place, fix.message))) for fix in fixes]
+    rated = (rows[:, 1:] != NOT_ANNOTATED).all(axis=1)
+    values = np.where(rated[:, None], rows[:, 1:], np.nan)
+    found, more = _at_frames(path, rows[:, 0], values, frame_times_s)
+    return found, notes + more
+
+
+def rated_frames(
+    video: OwnVideo, frame_times_s: Float64[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "n 2"], list[str]]:
+    """A video's ratings as `per_frame` gives them; one rating of a whole clip is that of each."""
+    track = video.ratings
+    if track is None:
+        return per_frame(video.annotation, frame_times_s)
+    if track.time_s is not None:
+        return _at_frames(track.path, track.time_s, track.values, frame_times_s)
+    one = np.where(np.isfinite(track.values).all(), track.values, NOT_ANNOTATED)
+    return np.repeat(one, len(frame_times_s), axis=0), []
+
+
+def _at_frames(
+    path: Path,
+    time_s: Float[np.ndarray, "r"],
+    values: Float[np.ndarray, "r 2"],
+    frame_times_s: Float64[np.ndarray, "n"],
+) -> tuple[Float[np.ndarray, "n 2"], list[str]]:
+    """As `per_frame`, of ratings at times, NaN where nobody rated."""
+    notes = []
     end_s = float(frame_times_s[-1]) + median_interval(frame_times_s)
-    outside = int(((rows[:, 0] < frame_times_s[0]) | (rows[:, 0] > end_s)).sum())
-    if 2 * outside > len(rows):
+    outside = int(((time_s < frame_times_s[0]) | (time_s > end_s)).sum())
+    if 2 * outside > len(time_s):
         raise InputError(
             path,
             "",
-            f"{outside} of {len(rows)} ratings lie outside the video, which ends at {end_s:.2f} s; "
+            f"{outside} of {len(time_s)} ratings lie outside the video, which ends at "
+            f"{end_s:.2f} s; "
             "are their times seconds, and of this video?",
         )
     if outside:
         notes.append(
-            f"{outside} of {len(rows)} ratings lie outside the video, which ends at {end_s:.2f} s"
+            f"{outside} of {len(time_s)} ratings lie outside the video, which ends at {end_s:.2f} s"
         )
-    rated = (rows[:, 1:] != NOT_ANNOTATED).all(axis=1)
-    values = np.where(rated[:, None], rows[:, 1:], np.nan)
-    ratings, inside = FeatureRows(values, rows[:, 0]).at(
-        slice(0, len(frame_times_s)), frame_times_s
-    )
+    ratings, inside = FeatureRows(values, time_s).at(slice(0, len(frame_times_s)), frame_times_s)
     annotated = inside & np.isfinite(ratings).all(axis=1)
     if not annotated.any():
         raise InputError(
@@ -191,7 +246,7 @@ class CorpusEntry:
     people correct those.
     """
 
-    def __init__(self, rated: Rated, root: Path):
+    def __init__(self, rated: Rated, root: Path, folder: Path):
         video, name = rated.video, rated.video.name
         self._rated, self._root = rated, root
         self.annotations = {
@@ -211,7 +266,7 @@ class CorpusEntry:
         self.product = Product(
             root,
             "corpus",
-            os.path.realpath(video.annotation.parents[1] / name),
+            os.path.realpath(folder / "annotations" / name),
             inputs=inputs,
             force=None,
             folders=[self._crops],
@@ -298,6 +353,7 @@ def make_corpus(
     face: str,
     detector: Detector,
     search: FaceSearch = FaceSearch(),  # noqa: B008
+    labels: Labels | None = None,
 ) -> None:
     """Writes the corpus; calling it again adds what is new.
 
@@ -307,6 +363,7 @@ def make_corpus(
         face: which face, see `track_faces.choose`; `all` is not one.
         detector: finds the faces.
         search: how often, and how many.
+        labels: see `find_videos`.
 
     Raises:
         UserError: the first thing that is wrong. All ratings and videos are checked before
@@ -314,21 +371,22 @@ def make_corpus(
             holds other files of the same names.
     """
     inside = [folder / name for name in ("annotations", "videos", "transcripts")]
+    inside += [] if labels is None else [labels[0]]
     if root.resolve() == folder.resolve() or any(
         root.resolve().is_relative_to(path.resolve()) for path in inside
     ):
         raise UserError(f"{root}: holds your own files, which this command reads; take another")
-    videos, notes = find_videos(folder)
+    videos, notes = find_videos(folder, labels)
     rated = []
     for video in videos:
         info = probe(video.media)
-        values, odd = per_frame(video.annotation, info.times_s)
+        values, odd = rated_frames(video, info.times_s)
         rated.append(Rated(video, info, values))
         notes += [f"{video.annotation}: {note}" for note in odd]
         notes += [f"{video.media}: {fix.message}" for fix in info.fixes]
     for note in notes:
         say(f"note: {note}")
-    entries = [CorpusEntry(one, root) for one in rated]
+    entries = [CorpusEntry(one, root, folder) for one in rated]
     for entry in entries:
         entry.check()
     cut = functools.partial(
@@ -365,11 +423,21 @@ def main(argv: list[str]) -> int:
         default="largest",
         help="whose face: largest (the default), longest, left, right or a number",
     )
+    add_label_arguments(p, "", " instead of MINE/annotations")
+    p.add_argument(
+        "--time-unit",
+        action="append",
+        default=[],
+        metavar="UNIT",
+        help="unit (s, ms, us, min) of the times of --labels, where their column does not say it",
+    )
     face_search.add_options(p)
     args = p.parse_args(argv)
     check_choice(args.face)
     if args.face == "all":
         raise UserError("--face all: a corpus has one face for each annotation; choose one")
+    for unit in args.time_unit:
+        checked_unit(unit)
     search = face_search.search_of(args)
     make_corpus(
         args.source,
@@ -377,5 +445,6 @@ def main(argv: list[str]) -> int:
         face=args.face,
         detector=face_detectors.open_detector(search),
         search=search,
+        labels=labels_of(args),
     )
     return 0

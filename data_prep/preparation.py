@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from data_prep.corpus.check import run_check, usable_videos
 from data_prep.corpus.check_video import VideoCheck
+from data_prep.corpus.extra_targets import settled
 from data_prep.corpus.face_records import read_records
 from maven_jax.errors import UserError
 from maven_jax.features.reader import MODALITIES, Encoders, open_encoders
 from maven_jax.progress import say
+from maven_jax.store.schema import ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 
 
@@ -69,12 +71,13 @@ def open_writer(
         UserError: the recipe's `chunk_frames` or `shard_bytes` is wrong, or as `StoreWriter`.
     """
     searches = read_records(c.video for c in checks)
+    extra = settled(target for check in checks for target in check.extra)
     return StoreWriter(
         out,
         videos=[
             PlannedVideo(c.video.name, c.video.split, c.num_frames, c.video.stem) for c in checks
         ],
-        modalities=opened.specs(),
+        modalities=opened.specs() | {n: ModalitySpec.of_target(t) for n, t in extra.items()},
         provenance={
             "encoders": _recipe_record(encoders, list(opened.present())),
             "assume_fps": assume_fps,

@@ -20,17 +20,18 @@ from maven_jax.data.offsets import directions_between
 from maven_jax.data.pipeline import WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 from maven_jax.evaluation.split_predictor import SplitPredictor
 from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
+from maven_jax.models.extra_heads import extra_targets_of, section_of
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
 from maven_jax.state import TrainState, Weights
 from maven_jax.store.moments import Moments
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import ModalitySpec, VideoEntry
+from maven_jax.store.schema import ExtraTarget, ModalitySpec, VideoEntry
 from maven_jax.types import DIMENSIONS, Batch
 
 
@@ -68,6 +69,9 @@ class Experiment:
         for key in ("modalities", "single_vector"):
             for name in config.data[key]:
                 store.check_modality(name, f"config.data.{key}: ")
+        if "extra_targets" not in config.model and (targets := _extra_targets(config, store)):
+            with config.unlocked():
+                config.model.extra_targets = section_of(targets)
 
     @classmethod
     def of(cls, config: Config) -> Experiment:
@@ -166,11 +170,33 @@ class Experiment:
     def source(self, windows: Windows, store: Store | None = None) -> WindowSource:
         """What reads some windows, of this store or of another with the same modalities."""
         single_vector: dict[str, Any] = dict(self.config.data.single_vector)
-        return WindowSource(store or self.store, windows, tuple(self.modalities), single_vector)
+        store, names = store or self.store, tuple(self.modalities)
+        return WindowSource(store, windows, names, single_vector, self.extra_targets)
+
+    @cached_property
+    def extra_targets(self) -> dict[str, ExtraTarget]:
+        """The targets beside valence and arousal that the model has heads for."""
+        section = recipes.plain(self.config.model).get("extra_targets")
+        return {target.name: target for target in extra_targets_of(section)}
+
+    @property
+    def extra_weights(self) -> dict[ExtraTarget, float]:
+        """Extra target -> its weight in the loss."""
+        names, weights = self.config.loss.extra_targets, self.config.loss.extra_weights
+        by_name = dict(zip(names, weights * len(names) if len(weights) == 1 else weights))
+        rest = by_name.get("*", 0.0)
+        return {t: float(by_name.get(n, rest)) for n, t in self.extra_targets.items()}
 
     def example(self) -> Batch:
         """A batch of one window, for its shapes; see `example_batch`."""
-        return example_batch(self.config, self.modalities)
+        batch = example_batch(self.config, self.modalities)
+        shape = batch.frame_mask.shape
+        return batch.replace(
+            extra_targets={
+                n: np.zeros((*shape, t.width), np.float32) for n, t in self.extra_targets.items()
+            },
+            extra_masks={n: np.zeros(shape, bool) for n in self.extra_targets},
+        )
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
@@ -256,12 +282,13 @@ class Experiment:
         """Whether an average of the parameters over the steps predicts."""
         return self.config.train.ema_decay > 0
 
-    def predictor(self, split: str, shardings: Any) -> SplitPredictor:
+    def predictor(self, split: str, shardings: Any, extra: bool = False) -> SplitPredictor:
         """A predictor of all videos of a split.
 
         Args:
             split: of the store.
             shardings: of the weights that it will be given.
+            extra: whether it predicts the extra targets too.
 
         Raises:
             UserError: the store has no such split, or its windows leave frames out.
@@ -271,6 +298,7 @@ class Experiment:
         # Some models are tied to the number of frames that they were trained with.
         tied = "window_length" in config.model
         lengths = padded_lengths("" if tied else config.data.window.kind, windows.length)
+        extra_targets = self.extra_targets if extra else {}
         step = make_predict_step(
             self.model,
             self.transform,
@@ -278,6 +306,7 @@ class Experiment:
             rules=self.rules,
             shardings=shardings,
             seed=config.seed,
+            extra=tuple(extra_targets.values()),
         )
         return SplitPredictor(
             step,
@@ -291,6 +320,7 @@ class Experiment:
             blend=config.eval.blend,
             smooth_frames=tuple(config.eval.smooth_frames),
             lengths=lengths,
+            extra_targets=extra_targets,
         )
 
     def describe(self) -> list[str]:
@@ -301,6 +331,9 @@ class Experiment:
             hosts.describe(self.mesh, self.config.train.batch_size),
             f"store {self.store.path}: {widths}",
         ]
+        if self.extra_targets:
+            learned = ", ".join(f"{t.name} ({t.kind})" for t in self.extra_targets.values())
+            lines.append(f"learned beside valence and arousal: {learned}")
         untrained = ", ".join(name for name, spec in modalities.items() if spec.untrained)
         if untrained:
             lines.append(f"note: the encoders of {untrained} are untrained (random weights)")
@@ -318,6 +351,27 @@ class Experiment:
         number = f"fold {data.fold} of 0 to {len(made.parts) - 1}"
         line = f"{number}: trains on {train}, holds out {held_out}"
         return [line, *(f"note: {note}" for note in made.notes)]
+
+
+def _extra_targets(config: Config, store: Store) -> dict[str, ExtraTarget]:
+    """The targets of a store that a recipe names.
+
+    Raises:
+        UserError: the store lacks one, or not as many weights as names.
+    """
+    names, weights = tuple(config.loss.extra_targets), config.loss.extra_weights
+    if len(weights) not in (1, len(names)):
+        raise UserError(
+            f"config.loss.extra_weights={weights}: expected one number, or one for each of "
+            f"config.loss.extra_targets={names}"
+        )
+    for name in names:
+        if name != "*" and name not in store.extra_targets:
+            raise UserError(
+                f"config.loss.extra_targets: {store.path} has no target {name!r}"
+                f"{did_you_mean(name, list(store.extra_targets)) if store.extra_targets else ''}"
+            )
+    return {n: t for n, t in store.extra_targets.items() if n in names or "*" in names}
 
 
 def open_store(recorded: str, given: str | None) -> Store:

@@ -100,6 +100,10 @@ WIDTHS = Some(
     ),
 )
 BLEND = Some("'mean' or 'centre'", lambda v: v in ("mean", "centre"))
+COEFFICIENTS = Some(
+    "one number from 0 on, or one for each target",
+    lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(map(_COEFFICIENT.fits, v)),
+)
 PENALTIES = Some(
     "numbers above 0",
     lambda v: (
@@ -146,6 +150,8 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("loss.terms", (SECTION,)),
     ("loss.terms.*", (_COEFFICIENT,)),
     ("loss.dimension_weights", (WEIGHTS,)),
+    ("loss.extra_targets", (NAMES,)),
+    ("loss.extra_weights", (COEFFICIENTS,)),
     ("loss.min_frames", (_whole(1, MOST_FRAMES),)),
     ("loss.stop_ccc_gradient", (FLAG,)),
     ("optimizer.learning_rate", (Number(0, 1e38),)),
@@ -192,7 +198,7 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
 _READ_DIRECTLY = tuple(
     key
     for key, _ in RULES
-    if re.fullmatch(r"(data|train|eval|checkpoint|mesh)\.\w+|loss\.dimension_weights", key)
+    if re.fullmatch(r"(data|train|eval|checkpoint|mesh)\.\w+|loss\.(dimension|extra)_\w+", key)
 )
 
 

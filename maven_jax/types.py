@@ -38,6 +38,9 @@ class Batch:
         targets: (b, t, 2) valence and arousal in [-1, 1]; 0 where `target_mask` is False.
         target_mask: (b, t); False for frames without annotation and for padding.
         window: (b,) position in the split's list of windows; -1 for a padded row.
+        extra_targets: name -> (b, t, w), see `store.schema.ExtraTarget`: a number, the number of a
+            class, or 0 and 1; -1 where one of several labels is not annotated.
+        extra_masks: name -> (b, t); False for frames without annotation and for padding.
     """
 
     features: dict[str, Float[Array, "b _ _"] | UInt8[Array, "b _ _"]]
@@ -46,6 +49,8 @@ class Batch:
     targets: Float[Array, "b t 2"]
     target_mask: Bool[Array, "b t"]
     window: Int[Array, "b"]
+    extra_targets: dict[str, Float[Array, "b t _"]] = struct.field(default_factory=dict)
+    extra_masks: dict[str, Bool[Array, "b t"]] = struct.field(default_factory=dict)
 
 
 @no_type_check
@@ -56,7 +61,11 @@ class Prediction:
     Attributes:
         va: (b, t, 2) valence and arousal.
         polar: (b, t, 2) the head's own (intensity, angle in radians), for heads that are polar.
+        hidden: (b, t or 1, d) what the head made its prediction of; None for models without head.
+        extra: name -> (b, t, k) what is predicted of each extra target: numbers, or logits.
     """
 
     va: Float[Array, "b t 2"]
     polar: Float[Array, "b t 2"] | None = None
+    hidden: Float[Array, "b _ d"] | None = None
+    extra: dict[str, Float[Array, "b t _"]] = struct.field(default_factory=dict)

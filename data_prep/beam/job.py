@@ -30,6 +30,7 @@ from maven_jax.features.device import Clock
 from maven_jax.features.reader import open_encoders
 from maven_jax.files import write_file
 from maven_jax.progress import say
+from maven_jax.store.schema import ExtraTarget
 from maven_jax.store.writer import StoreWriter
 
 Shard = tuple[str, int]
@@ -64,6 +65,7 @@ class Job:
         checks = [
             {"video": asdict(c.video), "num_frames": c.num_frames, "fps": c.fps}
             | {"times_s": c.times_s.tolist()}
+            | {"extra": [(asdict(target), path) for target, path in c.extra.items()]}
             for c in self.checks
         ]
         content = {k: v for k, v in vars(self).items() if k != "checks"} | {"checks": checks}
@@ -188,7 +190,15 @@ def read(job_file: Path) -> Job:
             f"{socket.gethostname()}: no {job_file}: all workers have to see the folder of --out"
         ) from None
     checks = [
-        VideoCheck(_video(c["video"]), c["num_frames"], np.array(c["times_s"]), c["fps"])
+        VideoCheck(
+            _video(c["video"]),
+            c["num_frames"],
+            np.array(c["times_s"]),
+            c["fps"],
+            extra={
+                ExtraTarget(**t | {"labels": tuple(t["labels"])}): Path(p) for t, p in c["extra"]
+            },
+        )
         for c in content["checks"]
     ]
     shards = [(split, index) for split, index in content["shards"]]
@@ -200,4 +210,5 @@ def _video(content: dict[str, Any]) -> Video:
     """The inverse of `asdict`."""
     files = ("annotation", "crops", "media", "audio", "transcript")
     paths: dict[str, Any] = {f: Path(content[f]) for f in files if content[f] is not None}
+    paths["extra"] = tuple((name, Path(path)) for name, path in content["extra"])
     return Video(**content | paths)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from data_prep.corpus.extra_targets import read_extra
 from data_prep.corpus.layout import Video
 from maven_jax.media.annotations import Annotation, read_annotation
 from maven_jax.media.crops import CROP_SIZE, Crops, crop_name, read_crop
@@ -28,6 +29,7 @@ from maven_jax.media.problems import (
 from maven_jax.media.recording import Recording
 from maven_jax.media.sound import open_audio
 from maven_jax.media.transcripts import parse_transcript
+from maven_jax.store.schema import ExtraTarget
 
 SOUND_TOLERANCE_S = 0.5
 # An annotation that exceeds its video by more, in share and in frames, is of another recording.
@@ -53,6 +55,7 @@ class VideoCheck:
         length_difference: what differs: "annotation_minus_video_frames", "crops_beyond",
             "sound_minus_video_s"; empty if nothing does.
         problems: in the order of the files.
+        extra: extra targets that are annotated -> the file of the annotation.
     """
 
     video: Video
@@ -64,6 +67,7 @@ class VideoCheck:
     unlabelled: int = 0
     length_difference: dict[str, float | int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    extra: dict[ExtraTarget, Path] = field(default_factory=dict)
 
     @property
     def recording(self) -> Recording:
@@ -173,6 +177,23 @@ class _Checker:
         self._set(np.concatenate([info.times_s, behind]))
         rule = f"the last {missing} continue at the median interval of {step:.4f} s"
         self.report(REPAIRED, path, f"{what}: {rule}")
+
+    def extra_targets(self) -> None:
+        for name, path in self.check.video.extra:
+            try:
+                target, values = read_extra(path, name)
+            except InputError as error:
+                self.report(REPAIRED, path, f"{error.message}: {name} is masked", error.place)
+                continue
+            rows, frames = len(values), self.check.num_frames
+            if abs(rows - frames) > max(FOREIGN_FRAMES, FOREIGN_SHARE * frames):
+                message = f"{rows} rows for {frames} frames, of another recording: {name} is masked"
+                self.report(REPAIRED, path, message)
+                continue
+            if rows != frames:
+                rule = "the others are masked" if rows < frames else "those beyond are unused"
+                self.report(REPAIRED, path, f"{rows} rows for {frames} frames: {rule}")
+            self.check.extra[target] = path
 
     def _last_crop(self) -> int:
         crops = self.check.video.crops
@@ -332,6 +353,7 @@ def check_video(video: Video, root: Path, assume_fps: float | int | None = None)
     annotation = checker.annotation()
     info = checker.media(assume_fps)
     checker.lengths(annotation, info, assume_fps)
+    checker.extra_targets()
     checker.crops()
     checker.sound(info)
     checker.transcript(info)

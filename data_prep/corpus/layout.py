@@ -64,6 +64,7 @@ class Video:
         media: the video file.
         audio: the WAV, else the media file if it has sound, else None.
         transcript: the one of this name, else the one of the stem, else None.
+        extra: extra target, and the file of its annotation.
         listed_frames: the highest frame that the test template asks for, 0 without template.
     """
 
@@ -76,6 +77,7 @@ class Video:
     audio: Path | None = None
     transcript: Path | None = None
     listed_frames: int = 0
+    extra: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,12 @@ def _report_orphans(
     }
     orphans = {}
     for kind, table in tables.items():
+        if kind in scan.places.extra:
+            own = {v.name for v in videos}
+            if others := len(table.keys() - own):
+                folder = scan.places.extra[kind][0].parent
+                scan.note(folder, f"{others:,} videos without valence and arousal: unused")
+            continue
         alone = [path for stem, paths in table.items() if stem not in used[kind] for path in paths]
         for path in alone:
             scan.note(path, message[kind])
@@ -333,7 +341,10 @@ def _find(scan: _Scan) -> dict[str, dict[str, list[Path]]]:
     audio = _by_stem(scan, places.audio, SOUND_SUFFIXES)
     transcripts = _by_stem(scan, places.transcripts, TRANSCRIPT_SUFFIXES)
     media = scan.media()
-    return {"crops": crops, "media": media, "audio": audio, "transcripts": transcripts}
+    tables = {"crops": crops, "media": media, "audio": audio, "transcripts": transcripts}
+    return tables | {
+        name: _by_stem(scan, folders, (".txt",)) for name, folders in places.extra.items()
+    }
 
 
 def _by_stem(scan: _Scan, folders: list[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -368,6 +379,11 @@ def _assemble(scan: _Scan, video: Video, tables: dict[str, dict[str, list[Path]]
         media=paths[0] if paths else None,
         audio=sound[0] if sound else None,
         transcript=words[0] if words else None,
+        extra=tuple(
+            (name, tables[name][video.name][0])
+            for name in scan.places.extra
+            if video.name in tables[name]
+        ),
     )
 
 

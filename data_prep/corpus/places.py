@@ -7,6 +7,8 @@
 | crops | `cropped_aligned` | every folder whose name begins with `cropped_aligned`; where there is
   none, with `cropped` |
 | videos | `videos` | folders whose names begin with `batch`, `new_vid`, `vid` or `raw` |
+| expressions, action units | folders with those of the splits whose names begin with `EXPR` or
+  `AU_`: of videos that the annotations above have | |
 | sound, words | `audio`, `transcripts` | |
 
 Each may lie up to four folders deep, as archives do that bring a folder of their own.
@@ -20,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.corpus.extra_targets import FOLDERS
 from maven_jax.errors import UserError, listing
 from maven_jax.media.problems import printable, relative
 
@@ -46,6 +49,7 @@ class Places:
         crops: folders that hold a folder for each video.
         media: folders with videos at any depth.
         audio, transcripts: folders of files.
+        extra: extra target -> folders of its annotations, those of all splits.
         notes: (folder, what was made of it) where it is not the usual one.
     """
 
@@ -55,6 +59,7 @@ class Places:
     media: list[Path] = field(default_factory=list)
     audio: list[Path] = field(default_factory=list)
     transcripts: list[Path] = field(default_factory=list)
+    extra: dict[str, list[Path]] = field(default_factory=dict)
     notes: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -135,6 +140,11 @@ def find_places(root: Path) -> Places:
     """
     folders, places = list(_walk(root)), Places()
     _find_annotations(root, folders, places)
+    for folder in folders:
+        for name, beginning in FOLDERS.items():
+            if folder.name.lower().startswith(beginning) and (splits := _splits_in(folder)):
+                places.extra.setdefault(name, []).extend(splits.values())
+                places.notes.append((folder, f"taken for annotations of {name}"))
     cropped = [f for f in folders if f.name.lower().startswith(_CROPPED)]
     # An archive's own folder of the same name, which holds folders of crops alone.
     cropped = [f for f in cropped if not any(other.parent == f for other in cropped)]

@@ -32,6 +32,7 @@ TIME_UNITS = {
     "time_ms": "ms",
     "time [ms]": "ms",
     "ms": "ms",
+    "jstime": "ms",
     "timestamp_us": "us",
     "frametime": "s",
     "seconds": "s",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from data_prep.imports.raters import LabelOptions, parse_scale
+from data_prep.imports.tables import checked_unit
 from maven_jax.command_line import local_path, positive
 from maven_jax.errors import UserError
 from maven_jax.store.reader import Store
@@ -48,12 +51,24 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="with --features: unit (s, ms, us, min) of a modality's times, or of those of "
         "--labels, where the name of their column does not say it (repeatable)",
     )
+    add_label_arguments(p, "with --features: ", " instead of --root")
+    p.add_argument("--fps", type=positive, help="with --features: frame rate of the annotations")
+
+
+def add_label_arguments(p: argparse.ArgumentParser, condition: str, instead: str) -> None:
+    """The options that say how ratings are read.
+
+    Args:
+        p: the command line.
+        condition: what help says of when `--labels` counts.
+        instead: and of what it takes the place of.
+    """
     p.add_argument(
         "--labels",
         type=local_path,
         metavar="PATH",
-        help="with --features: ratings of MuSe, AVEC/SEWA, RECOLA, OMG or a table with a row per "
-        "clip, instead of --root",
+        help=f"{condition}ratings of MuSe, AVEC/SEWA, RECOLA, OMG or a table with a row per clip,"
+        f"{instead}",
     )
     p.add_argument(
         "--scale",
@@ -79,7 +94,29 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         metavar="FILE|SPLIT",
         help="with --labels: a table with the columns video,split, or the split that all are in",
     )
-    p.add_argument("--fps", type=positive, help="with --features: frame rate of the annotations")
+
+
+def labels_of(args: argparse.Namespace) -> tuple[Path, LabelOptions] | None:
+    """What the options say of ratings; None without `--labels`.
+
+    Raises:
+        UserError: options that go with `--labels`, without it; or impossible values.
+    """
+    for name in _OF_LABELS:
+        if getattr(args, name) and args.labels is None:
+            raise UserError(f"--{name} goes with --labels")
+    units = [word for word in args.time_unit if "=" not in word]
+    if units and args.labels is None:
+        raise UserError(f"--time-unit {units[0]}: goes with --labels; else NAME=UNIT")
+    if args.labels is None:
+        return None
+    return args.labels, LabelOptions(
+        parse_scale(args.scale),
+        checked_unit(units[-1]) if units else None,
+        args.raters or "mean",
+        args.delay or 0.0,
+        args.splits,
+    )
 
 
 def check_absent(args: argparse.Namespace) -> None:
@@ -121,29 +158,10 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> Store:
         raise UserError(f"unknown argument {rest[0]!r}")
     if (args.root is None) == (args.labels is None):
         raise UserError("--features needs either --root ROOT or --labels PATH")
-    for name in _OF_LABELS:
-        if getattr(args, name) and args.labels is None:
-            raise UserError(f"--{name} goes with --labels")
-    units = [word for word in args.time_unit if "=" not in word]
-    if units and args.labels is None:
-        raise UserError(f"--time-unit {units[0]}: goes with --labels; else NAME=UNIT")
+    labels = labels_of(args)
     # Starts faster without.
     from data_prep.imports import features as import_features
     from data_prep.imports.files import readings_of
-    from data_prep.imports.labels import LabelOptions
-    from data_prep.imports.raters import parse_scale
-    from data_prep.imports.tables import checked_unit
-
-    labels = args.labels and (
-        args.labels,
-        LabelOptions(
-            parse_scale(args.scale),
-            checked_unit(units[-1]) if units else None,
-            args.raters or "mean",
-            args.delay or 0.0,
-            args.splits,
-        ),
-    )
 
     with filling(args.out):
         return import_features.run(

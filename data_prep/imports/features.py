@@ -35,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.corpus.extra_targets import extra_frames
 from data_prep.imports.files import Reading, find_features, find_rates
 from data_prep.imports.grid import Grid, read_grids
 from data_prep.imports.job import FeatureImport
@@ -75,6 +76,8 @@ def _store(job: FeatureImport, grid: Grid, writer: StoreWriter) -> None:
                     masks[modality] = np.zeros(len(time_s), bool)
                 else:
                     features[modality], masks[modality] = source.at(frames, time_s)
+            for name, target in job.extra_targets.items():
+                features[name], masks[name] = extra_frames(grid.extra.get(target), target, frames)
             out.append(
                 Frames(
                     time_s=time_s,
@@ -179,7 +182,7 @@ def run(
         provenance={
             "made_by": f"maven_jax {version('maven_jax')}, import of features",
             "fps": fps,
-            **({} if labels is None else {"labels": labels[1].record()}),
+            **({} if labels is None else {"labels": labels[1].record(job.extra_targets)}),
         },
     )
     for video, reason in unusable.items():

@@ -1,7 +1,8 @@
 """Feature files made elsewhere, and their values at the times of a video's frames.
 
     DIR/<modality>/<video>.npy     (T, c) numbers; row i is frame i, or lies at i / rate
-    DIR/<modality>/<video>.csv     a header with one column for each feature, and mostly a time
+    DIR/<modality>/<video>.csv     a header with one column for each feature, and mostly a time;
+                                   or such a table in another of `containers.CONTAINERS`
     DIR/<modality>/rate.txt        rows per second of files without times, if not the frame rate
 
 `data_prep.imports.columns` says what is a time and what is a feature. Features are told by their
@@ -20,15 +21,21 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.imports.columns import Columns, describe
+from data_prep.imports.containers import CONTAINERS, PICKLES, ArrayTable, read_any_table
 from data_prep.imports.grid import parse_number
-from data_prep.imports.tables import TABLES, TextTable, checked_unit, read_table
+from data_prep.imports.tables import TABLES, TextTable, checked_unit
 from maven_jax.errors import UserError, listing
 from maven_jax.media.container import MAX_FRAMES
 from maven_jax.media.problems import InputError, check_file, printable, read_text
 from maven_jax.progress import say
 from maven_jax.store.plan import check_modality_name
 
-SUFFIXES = (".npy", *TABLES)
+SUFFIXES = (".npy", *TABLES, *CONTAINERS)
+_READ = ", ".join(SUFFIXES)
+_FROM_PICKLE = (
+    "a pickle can run code when it is opened, so none is: if you trust it, "
+    "pandas.read_pickle(FILE).to_parquet(NAME) writes what is read"
+)
 RATE_FILE = "rate.txt"
 # Rows that begin or end further from a video's first or last frame, in share of its length and in
 # seconds, may be of another recording or have another rate.
@@ -156,10 +163,11 @@ def find_features(folder: Path) -> dict[str, dict[str, Path]]:
                 raise UserError(f"{path}: the same features are in {files[path.stem].name} too")
             files[path.stem] = path
         if not files:
-            there = f" but {_counted(others)} (write those as .npy or .csv)" if +others else ""
-            raise UserError(f"{sub}: no .npy or .csv file{there}; remove the folder, or fill it")
+            there = f" but {_counted(others)}" if +others else ""
+            cure = _FROM_PICKLE if others.keys() & set(PICKLES) else "remove the folder, or fill it"
+            raise UserError(f"{sub}: no file of {_READ}{there}; {cure}")
         if +others:
-            say(f"note: {sub}: {_counted(others)} are not read; .npy and .csv are")
+            say(f"note: {sub}: {_counted(others)} are not read; {_READ} are")
     if not modalities:
         raise UserError(f"{folder}: no folder in it; expected DIR/<modality>/<video>.npy or .csv")
     return modalities
@@ -263,7 +271,7 @@ def read_features(path: Path, reading: Reading) -> FeatureTable:
     Raises:
         InputError: names the line.
     """
-    table = read_table(path, _MAX_CSV_BYTES, "features")
+    table = read_any_table(path, _MAX_CSV_BYTES, "features")
     columns = describe(path, table.names, reading.columns)
     values = table.numbers(list(columns.features))
     if columns.seen is not None:
@@ -283,7 +291,7 @@ def read_features(path: Path, reading: Reading) -> FeatureTable:
 
 
 def _positions(
-    table: TextTable, columns: Columns, reading: Reading
+    table: TextTable | ArrayTable, columns: Columns, reading: Reading
 ) -> tuple[np.ndarray | None, bool]:
     """When each row is, in seconds or (True) in frames; None where row i is frame i."""
     if columns.time is not None:
@@ -312,7 +320,7 @@ def _positions(
 
 
 def _chosen(
-    table: TextTable, columns: Columns, time: np.ndarray | None, face: str | None
+    table: TextTable | ArrayTable, columns: Columns, time: np.ndarray | None, face: str | None
 ) -> np.ndarray:
     """Which rows are of the face that counts; all of them without a choice."""
     every = np.ones(len(table.rows), bool)

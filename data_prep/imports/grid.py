@@ -19,6 +19,7 @@ import numpy as np
 
 from data_prep.corpus import layout as corpus
 from data_prep.corpus.check_video import FOREIGN_FRAMES, FOREIGN_SHARE
+from data_prep.corpus.extra_targets import fitted, read_extra
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import NOT_ANNOTATED, read_annotation
 from maven_jax.media.frame_times import mean_fps, median_interval, probe
@@ -35,6 +36,7 @@ from maven_jax.media.problems import (
     read_text,
     relative,
 )
+from maven_jax.store.schema import ExtraTarget
 
 LAYOUT = (
     "expected ROOT/annotations/{train,validation,test}/<video>.csv with the columns "
@@ -56,6 +58,7 @@ class Grid:
         target_mask: (n,) False where not annotated.
         problems: of its files.
         whole_clip: one rating holds for the whole clip, whose frames are not known yet.
+        extra: extra target -> (n, w) as `types.Batch` has it, NaN in frames without annotation.
     """
 
     video: str
@@ -66,12 +69,14 @@ class Grid:
     target_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     problems: list[Problem] = field(default_factory=list)
     whole_clip: bool = False
+    extra: dict[ExtraTarget, np.ndarray] = field(default_factory=dict)
 
     def repeat(self, count: int, fps: float | int) -> None:
         """Repeats the rating of a clip on evenly spaced frames."""
         self.time_s = np.arange(count) / float(fps)
         self.targets = np.repeat(self.targets, count, axis=0)
         self.target_mask = np.repeat(self.target_mask, count)
+        self.extra = {t: np.repeat(values, count, axis=0) for t, values in self.extra.items()}
 
     @property
     def fps(self) -> float:
@@ -266,6 +271,12 @@ def _challenge_grid(root: Path, video: corpus.Video, fps: float | int | None) ->
     elif beyond < 0:
         problem(REPAIRED, path, f"the last {-beyond} frames of the video are not annotated: unused")
     grid.time_s = media_s[:count]
+    for name, own in video.extra:
+        try:
+            target, values = read_extra(own, name)
+            grid.extra[target] = fitted(values, count)
+        except InputError as error:
+            problem(REPAIRED, own, f"{error.place}: {error.message}: {name} is masked")
     if annotation is None:
         grid.targets, grid.target_mask = np.zeros((count, 2), np.float32), np.zeros(count, bool)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from data_prep.corpus.extra_targets import settled
 from data_prep.imports.columns import Columns
 from data_prep.imports.files import (
     TOLERATED_FRAMES,
@@ -33,7 +34,7 @@ from maven_jax.media.problems import (
     relative,
 )
 from maven_jax.progress import console, meter, say
-from maven_jax.store.schema import ModalitySpec
+from maven_jax.store.schema import ExtraTarget, ModalitySpec
 
 # Tables that are read are kept until they take so much memory together, larger ones read again.
 _KEPT_BYTES = 256 << 20
@@ -64,6 +65,7 @@ class FeatureImport:
         columns: modality -> names of the channels, where .csv files tell them.
         programs: modality -> what wrote its .csv files, where that is known.
         dtypes: modality -> what its values are stored as.
+        extra_targets: of the videos, beside valence and arousal.
         problems: of all files.
         kinds: modality -> rule of `RULES` -> how many videos it applies to.
     """
@@ -77,6 +79,7 @@ class FeatureImport:
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
+    extra_targets: dict[str, ExtraTarget] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
     _kept: dict[Path, FeatureTable] = field(default_factory=dict)
@@ -95,7 +98,8 @@ class FeatureImport:
         return reasons
 
     def check(self) -> None:
-        """Looks at all files; fills `dims`, `columns`, `problems`, `kinds` and `dtypes`."""
+        """Looks at all files; fills all that is not given."""
+        self._settle_extra_targets()
         widths: dict[str, dict[str, int]] = {}
         rows: dict[tuple[str, str], int] = {}
         number = sum(map(len, self.files.values()))
@@ -131,6 +135,15 @@ class FeatureImport:
             if len(grid.time_s):
                 self._check_video(video, len(grid.time_s), widths, rows)
         self._choose_dtypes(widths)
+
+    def _settle_extra_targets(self) -> None:
+        """Sets `extra_targets` to those of all videos; one that has a modality's name is noted."""
+        for target in settled(t for grid in self.grids.values() for t in grid.extra).values():
+            if target.name in self.files:
+                message = f"the extra target {target.name} is left out: a modality has its name"
+                self.note(NOTE, self.features / target.name, "", message)
+            else:
+                self.extra_targets[target.name] = target
 
     def _table(self, modality: str, path: Path) -> FeatureTable:
         if path in self._kept:
@@ -313,8 +326,8 @@ class FeatureImport:
         return FeatureRows(values, None if rate is None else np.arange(len(values)) / rate)
 
     def specs(self) -> dict[str, ModalitySpec]:
-        """Describes the features for the store."""
-        specs = {}
+        """Describes the features for the store, and the extra targets behind them."""
+        specs: dict[str, ModalitySpec] = {}
         for modality, files in self.files.items():
             spec = {
                 "encoder": "imported",
@@ -332,4 +345,5 @@ class FeatureImport:
             specs[modality] = ModalitySpec(
                 modality, self.dims[modality], spec, self.dtypes[modality]
             )
-        return specs
+        extra = {n: ModalitySpec.of_target(t) for n, t in self.extra_targets.items()}
+        return specs | extra

@@ -9,9 +9,10 @@
 | OMG | `omg_*Videos.csv`: a row per clip, which is called `<video>_<utterance>` |
 | EmoBank, MSP-Podcast, … | a row per clip: its name, (its split,) valence and arousal |
 
-A split is told by a column, by `--splits`, by a `partition.csv` nearby, by a folder or file that is
-called like it, or by the beginning of the video's name. Ratings are brought from `--scale` to
-[-1, 1].
+Dominance, liking and trustworthiness, where a column or a folder has them, are kept as extra
+targets. A split is told by a column, by `--splits`, by a `partition.csv` nearby, by a folder or
+file that is called like it, or by the beginning of the video's name. Ratings are brought from
+`--scale` to [-1, 1].
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -28,9 +28,9 @@ from jaxtyping import Float
 from data_prep.corpus.layout import SPLITS, name_fault
 from data_prep.imports.columns import TIME_UNITS
 from data_prep.imports.grid import Grid
-from data_prep.imports.raters import combined
+from data_prep.imports.raters import EXTRA_DIMENSIONS, RATED, LabelOptions, combined
 from data_prep.imports.tables import TABLES, TextTable, read_table
-from maven_jax.errors import UserError, listing
+from maven_jax.errors import UserError
 from maven_jax.media.annotations import NOT_ANNOTATED
 from maven_jax.media.problems import (
     NOTE,
@@ -41,14 +41,16 @@ from maven_jax.media.problems import (
     printable,
     relative,
 )
+from maven_jax.store.schema import ExtraTarget
+from maven_jax.types import DIMENSIONS
 
-DIMENSIONS = ("valence", "arousal")
 _NAMES = {
     "valence": ("valence", "val", "v", "emoval", "pleasure", "valence_mean"),
     "arousal": ("arousal", "aro", "a", "emoact", "activation", "arousal_mean"),
+    "dominance": ("dominance", "dom", "d", "emodom", "dominance_mean"),
+    "liking": ("liking",),
+    "trustworthiness": ("trustworthiness",),
 }
-# Known, and of no use to models with two outputs.
-_OTHER_DIMENSIONS = ("liking", "dominance", "dom", "d", "emodom", "trustworthiness")
 _CLIPS = ("video", "clip", "id", "filename", "file", "name", "wav", "utterance_id")
 _SPLIT_COLUMNS = ("split", "partition", "proposal", "split_set", "set", "fold")
 # How a word in lower case begins that names a split.
@@ -77,34 +79,6 @@ class _Everywhere(dict[str, str]):
 
 
 @dataclass(frozen=True)
-class LabelOptions:
-    """How ratings are read.
-
-    Attributes:
-        scale: dimension -> the lowest and the highest rating; what is not named is in [-1, 1].
-        unit: of times whose column does not say it; None where nobody says it.
-        raters: of `raters.RULES`.
-        delay_s: people rate so much later than they see.
-        splits: a table `video,split`, the split that all videos are in, or None.
-    """
-
-    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    unit: str | None = None
-    raters: str = "mean"
-    delay_s: float = 0.0
-    splits: Path | str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """For the store's description; JSON."""
-        return {
-            "scale": {name: list(ends) for name, ends in self.scale.items()},
-            "time_unit": self.unit,
-            "raters": self.raters,
-            "delay_s": self.delay_s,
-        }
-
-
-@dataclass(frozen=True)
 class LabelTrack:
     """The ratings of one video.
 
@@ -114,6 +88,7 @@ class LabelTrack:
         path: a file that they come from.
         time_s: (n,) increasing; None for one rating of the whole clip.
         values: (n, 2) valence and arousal in [-1, 1], NaN where not rated.
+        extra: of `EXTRA_DIMENSIONS` -> (n,) as `values`.
     """
 
     video: str
@@ -121,6 +96,7 @@ class LabelTrack:
     path: Path
     time_s: Float[np.ndarray, "n"] | None
     values: Float[np.ndarray, "n 2"]
+    extra: dict[str, Float[np.ndarray, "n"]] = field(default_factory=dict)
 
 
 def _split_of(text: str) -> str | None:
@@ -147,7 +123,6 @@ class _Labels:
     problems: list[Problem] = field(default_factory=list)
     parts: dict[str, dict[str, tuple[Path, np.ndarray, np.ndarray]]] = field(default_factory=dict)
     clips: dict[str, LabelTrack] = field(default_factory=dict)
-    ignored: dict[str, None] = field(default_factory=dict)
 
     def unusable(self, path: Path, video: str, message: str) -> None:
         where = relative(path, self.root)
@@ -157,8 +132,7 @@ class _Labels:
         """Reads one file."""
         table = read_table(path, _MAX_BYTES, "ratings")
         lower = [name.lower() for name in table.names]
-        columns = {d: _of_dimension(lower, d) for d in DIMENSIONS}
-        self.ignored |= dict.fromkeys(n for n in _OTHER_DIMENSIONS if n in lower)
+        columns = {d: _of_dimension(lower, d) for d in RATED}
         time = next((lower.index(n) for n in TIME_UNITS if n in lower), None)
         if time is None:
             self._read_clips(table, lower, columns)
@@ -166,7 +140,7 @@ class _Labels:
         if not any(columns.values()):
             folders = [part.lower() for part in path.relative_to(self.root).parts[:-1]]
             folders += [self.root.name.lower()]
-            dimension = next((d for d in DIMENSIONS if d in folders), None)
+            dimension = next((d for d in RATED if d in folders), None)
             if dimension is None:
                 names = printable(", ".join(table.names), 80)
                 message = f"no column valence or arousal in {names}, nor a folder of that name"
@@ -183,7 +157,21 @@ class _Labels:
                 if dimension in parts:
                     other = relative(parts[dimension][0], self.root)
                     raise InputError(path, "", f"{dimension} of this video is in {other} too")
-                parts[dimension] = (path, time_s, self._scaled(table, dimension, own))
+                ratings = self._extra(table, dimension, own)
+                if ratings is not None:
+                    parts[dimension] = (path, time_s, ratings)
+
+    def _extra(self, table: TextTable, dimension: str, columns: list[int]) -> np.ndarray | None:
+        """As `_scaled`; None, and a note, for faulty ratings of an extra dimension."""
+        try:
+            return self._scaled(table, dimension, columns)
+        except InputError as error:
+            if dimension in DIMENSIONS:
+                raise
+            where = relative(table.path, self.root)
+            message = f"{dimension} is left out: {error.message}"
+            self.problems.append(Problem(NOTE, where, error.place, message))
+            return None
 
     def _unit(self, table: TextTable, lower: list[str], time: int) -> str:
         unit = TIME_UNITS[lower[time]]
@@ -206,7 +194,8 @@ class _Labels:
         outside &= np.isfinite(ratings)
         if outside.any():
             row, column = (int(k[0]) for k in np.nonzero(outside))
-            value, cure = ratings[row, column], "give --scale LOW,HIGH"
+            of = "" if dimension in DIMENSIONS else f"{dimension}="
+            value, cure = ratings[row, column], f"give --scale {of}LOW,HIGH"
             cure = cure if dimension not in self.options.scale else "is the --scale right?"
             message = f"{dimension} {value:g} is outside [{low:g}, {high:g}]; {cure}"
             raise InputError(table.path, f"line {table.lines[row]}", message)
@@ -218,12 +207,13 @@ class _Labels:
     ) -> None:
         """A table of one rating per clip."""
         name = next((lower.index(n) for n in _CLIPS if n in lower), None)
-        if name is None or not all(columns.values()):
+        if name is None or not all(columns[d] for d in DIMENSIONS):
             names = printable(", ".join(table.names), 80)
             message = f"neither a time nor a clip's name, valence and arousal in {names}"
             raise _NoRatings(table.path, "line 1", message)
         split = next((lower.index(n) for n in _SPLIT_COLUMNS if n in lower), None)
         values = np.stack([self._scaled(table, d, columns[d]) for d in DIMENSIONS], 1)
+        extra = {d: self._extra(table, d, columns[d]) for d in EXTRA_DIMENSIONS if columns[d]}
         of_file = _split_in(table.path.stem)
         for i, row in enumerate(table.rows):
             video = row[name].strip()
@@ -241,7 +231,9 @@ class _Labels:
                 fault = _NO_SPLIT
             if fault:
                 raise InputError(table.path, place, f"{printable(video)!r}: {fault}")
-            self.clips[video] = LabelTrack(video, own or "", table.path, None, values[i : i + 1])
+            more = {d: ratings[i : i + 1] for d, ratings in extra.items() if ratings is not None}
+            row_values = values[i : i + 1]
+            self.clips[video] = LabelTrack(video, own or "", table.path, None, row_values, more)
 
     def tracks(self) -> Iterator[LabelTrack]:
         """The videos with both dimensions."""
@@ -259,7 +251,8 @@ class _Labels:
                 message = "not one row of both dimensions at a time from 0 on"
                 self.unusable(path, video, message)
                 continue
-            yield LabelTrack(video, split, path, time_s[inside], values[inside])
+            extra = {d: _at(time_s[inside], *parts[d][1:]) for d in EXTRA_DIMENSIONS if d in parts}
+            yield LabelTrack(video, split, path, time_s[inside], values[inside], extra)
 
     def _split_by_place(self, path: Path) -> str | None:
         folders = [_split_of(part) for part in path.relative_to(self.root).parts[:-1]]
@@ -289,6 +282,14 @@ def _joined(
     (_, v_s, valence), (_, a_s, arousal) = (parts[d] for d in DIMENSIONS)
     _, v, a = np.intersect1d(np.round(v_s * 1e6), np.round(a_s * 1e6), return_indices=True)
     return v_s[v], np.stack([valence[v], arousal[a]], 1)
+
+
+def _at(time_s: np.ndarray, own_s: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values at times, within a microsecond; NaN at others."""
+    _, to, of = np.intersect1d(np.round(time_s * 1e6), np.round(own_s * 1e6), return_indices=True)
+    placed = np.full(len(time_s), np.nan)
+    placed[to] = values[of]
+    return placed
 
 
 def _read_splits(path: Path) -> dict[str, str]:
@@ -345,10 +346,6 @@ def read_labels(path: Path, options: LabelOptions) -> tuple[list[LabelTrack], li
             severity = NOTE if isinstance(error, _NoRatings) else UNUSABLE
             labels.problems.append(from_error(error, root, printable(file.stem), severity))
     tracks = [*labels.clips.values(), *labels.tracks()]
-    if labels.ignored:
-        which = listing(list(labels.ignored), 5)
-        message = f"{which}: not used, models have two outputs, valence and arousal"
-        labels.problems.append(Problem(NOTE, relative(path, root), "", message))
     if not tracks:
         why = str(labels.problems[0]) if labels.problems else "no .csv file"
         raise UserError(f"{path}: not one usable rating: {why}")
@@ -364,7 +361,10 @@ def label_grids(path: Path, options: LabelOptions) -> tuple[list[Grid], list[Pro
         targets = np.where(rated[:, None], track.values, 0).astype(np.float32)
         clip = track.time_s is None
         time_s = np.zeros(1) if track.time_s is None else track.time_s
-        grids.append(
-            Grid(track.video, track.video, track.split, time_s, targets, rated, whole_clip=clip)
-        )
+        extra = {
+            ExtraTarget(name, "continuous", (name,)): ratings[:, None].astype(np.float32)
+            for name, ratings in track.extra.items()
+        }
+        names = (track.video, track.video, track.split)
+        grids.append(Grid(*names, time_s, targets, rated, whole_clip=clip, extra=extra))
     return grids, problems

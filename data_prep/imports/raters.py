@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
 from maven_jax.errors import UserError
 
 RULES = ("mean", "ewe")
+# What people rate beside valence and arousal: kept as extra targets, as far as it is there.
+EXTRA_DIMENSIONS = ("dominance", "liking", "trustworthiness")
+RATED = ("valence", "arousal", *EXTRA_DIMENSIONS)
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How ratings are read.
+
+    Attributes:
+        scale: dimension -> the lowest and the highest rating; what is not named is in [-1, 1].
+        unit: of times whose column does not say it; None where nobody says it.
+        raters: of `RULES`.
+        delay_s: people rate so much later than they see.
+        splits: a table `video,split`, the split that all videos are in, or None.
+    """
+
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    unit: str | None = None
+    raters: str = "mean"
+    delay_s: float = 0.0
+    splits: Path | str | None = None
+
+    def record(self, extra: Collection[str]) -> dict[str, Any]:
+        """For the store's description; JSON. Of the extra dimensions, those that are stored."""
+        own = {n: ends for n, ends in self.scale.items() if n in ("valence", "arousal", *extra)}
+        return {
+            "scale": {name: list(ends) for name, ends in own.items()},
+            "time_unit": self.unit,
+            "raters": self.raters,
+            "delay_s": self.delay_s,
+        }
 
 
 def combined(ratings: Float[np.ndarray, "n r"], rule: str) -> Float[np.ndarray, "n"]:
@@ -61,8 +98,8 @@ def parse_scale(words: list[str]) -> dict[str, tuple[float, float]]:
             ends = (float(low), float(high))
         except ValueError:
             ends = (0.0, 0.0)
-        if name not in ("", "valence", "arousal") or not ends[0] < ends[1]:
+        if name not in ("", *RATED) or not ends[0] < ends[1]:
             raise UserError(f"--scale {word}: expected LOW,HIGH or valence=LOW,HIGH, e.g. 1,5")
-        for dimension in ("valence", "arousal") if name == "" else (name,):
+        for dimension in RATED if name == "" else (name,):
             scale[dimension] = ends
     return scale

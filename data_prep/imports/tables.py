@@ -137,6 +137,10 @@ def read_table(path: Path, max_bytes: int, what: str) -> TextTable:
     if not text.strip():
         raise InputError(path, "", "the file is empty")
     header, _, body = text.partition("\n")
+    before = 1
+    if re.fullmatch(r'"?sep=.?"?', header.strip(), re.IGNORECASE):  # for a spreadsheet alone
+        header, _, body = body.partition("\n")
+        before = 2
     names, separator = split_header(header)
     numbered = [str(i) for i in range(len(names))]  # as pandas names them by itself
     if list(names) != numbered and all(_NUMBER.fullmatch(name) for name in names):
@@ -144,18 +148,40 @@ def read_table(path: Path, max_bytes: int, what: str) -> TextTable:
         raise InputError(path, "line 1", message)
     if not body.strip():
         raise InputError(path, "", "no rows behind the header")
+    rows, lines = read_rows(path, body.rstrip(), separator, len(names), before)
+    return TextTable(Path(path), names, rows, lines, fixes)
+
+
+def read_rows(
+    path: Path, body: str, separator: str, width: int, before: int, quote: str = '"'
+) -> tuple[list[list[str]], list[int]]:
+    """The cells of rows, and the line that each stands in.
+
+    Args:
+        path: the file, for messages.
+        body: its rows.
+        separator: of cells.
+        width: cells that each row has to have.
+        before: lines before the first row.
+        quote: around cells that hold a separator.
+
+    Raises:
+        InputError: a row of another width; names its line.
+    """
     rows, lines = [], []
-    reader = csv.reader(body.rstrip().split("\n"), delimiter=separator, skipinitialspace=True)
+    reader = csv.reader(
+        body.split("\n"), delimiter=separator, skipinitialspace=True, quotechar=quote
+    )
     try:
         for cells in reader:
-            line = reader.line_num + 1
-            if len(cells) == len(names) + 1 and not cells[-1].strip():
+            line = reader.line_num + before
+            if len(cells) == width + 1 and not cells[-1].strip():
                 cells.pop()  # a separator behind the last cell
-            if len(cells) != len(names):
-                count = f"{len(cells)} column{'s' * (len(cells) > 1)} instead of {len(names)}"
+            if len(cells) != width:
+                count = f"{len(cells)} column{'s' * (len(cells) > 1)} instead of {width}"
                 raise InputError(path, f"line {line}", count if cells else "a blank line")
             rows.append(cells)
             lines.append(line)
     except csv.Error as error:
-        raise InputError(path, f"line {reader.line_num + 1}", str(error)) from None
-    return TextTable(Path(path), names, rows, lines, fixes)
+        raise InputError(path, f"line {reader.line_num + before}", str(error)) from None
+    return rows, lines

@@ -29,6 +29,9 @@ def summarize(store: Store) -> dict[str, Any]:
             name: {"dim": m.dim, "dtype": m.dtype, "untrained": m.untrained, "spec": m.spec}
             for name, m in store.modalities.items()
         },
+        "extra_targets": {
+            name: {"kind": t.kind, "labels": t.labels} for name, t in store.extra_targets.items()
+        },
         "splits": {split: _split(store, split) for split in store.splits},
         "statistics": {name: _moments(store, name) for name in store.statistics},
         "dropped": [{"video": video, "reason": reason} for video, reason in store.dropped],
@@ -46,7 +49,7 @@ def _split(store: Store, split: str) -> dict[str, Any]:
         "hours": sum(e.duration_s for e in entries) / 3600,
         "fps": sorted({round(e.fps, 2) for e in entries}),
         "annotated": sum(e.num_annotated for e in entries) / frames,
-        "observed": {m: sum(e.observed[m] for e in entries) / frames for m in store.modalities},
+        "observed": {m: sum(e.observed[m] for e in entries) / frames for m in store.stored},
         "nonfinite": {m: sum(e.nonfinite[m] for e in entries) for m in store.modalities},
         "shards": len(shards),
         "records": sum(s["records"] for s in shards),
@@ -127,6 +130,8 @@ def show(store: Store, summary: dict[str, Any]) -> None:
     table.add_row("annotated", *(f"{s['annotated']:.1%}" for s in splits))
     for m in store.modalities:
         table.add_row(f"{m} observed", *(f"{s['observed'][m]:.1%}" for s in splits))
+    for m in store.extra_targets:
+        table.add_row(f"{m} annotated", *(f"{s['observed'][m]:.1%}" for s in splits))
     console.print(table)
 
     table = Table("training statistics", "frames", "mean", "std (median)")

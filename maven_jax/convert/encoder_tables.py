@@ -35,8 +35,9 @@ from maven_jax.convert.conversions import (
     linear,
     norm,
 )
-from maven_jax.convert.efficientnet import efficientnet
+from maven_jax.convert.efficientnet import DEPTHWISE, efficientnet
 from maven_jax.encoders.beit import BeitStack
+from maven_jax.encoders.convnext import ConvNextConfig
 from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
@@ -170,6 +171,29 @@ def _swin(c: SwinConfig) -> list[Line]:
             down, merging = f"encoder.layers.{stage - 1}.downsample", f"stage{stage}_merging"
             lines += norm(f"{down}.norm", f"{merging}/norm")
             lines += linear(f"{down}.reduction", f"{merging}/reduction", bias=False)
+    return lines
+
+
+def _convnext(c: ConvNextConfig) -> list[Line]:
+    lines = [
+        *linear("embeddings.patch_embeddings", "stage0_reduction", CONV_2D),
+        *norm("embeddings.layernorm", "stage0_norm"),
+        *norm("layernorm", "norm"),
+    ]
+    for stage in range(len(c.depths)):
+        source, target = f"encoder.stages.{stage}.layers.{{}}", f"stage{stage}_block{{}}"
+        lines += [
+            *linear(f"{source}.dwconv", f"{target}/depthwise", DEPTHWISE),
+            *norm(f"{source}.layernorm", f"{target}/norm"),
+            *linear(f"{source}.pwconv1", f"{target}/up"),
+            *linear(f"{source}.pwconv2", f"{target}/down"),
+        ]
+        if c.layer_scale_init_value > 0:
+            lines += [(f"{source}.layer_scale_parameter", f"{target}/scale", SAME)]
+        if stage:
+            down = f"encoder.stages.{stage}.downsampling_layer"
+            lines += norm(f"{down}.0", f"stage{stage}_norm")
+            lines += linear(f"{down}.1", f"stage{stage}_reduction", CONV_2D)
     return lines
 
 
@@ -309,6 +333,7 @@ TABLES: dict[str, Table] = {
             ),
         ),
     ),
+    "convnext": Table(_convnext, lambda c, source: c.depths[int(source.split(".")[2])]),
     **{
         kind: Table(
             _hubert,

@@ -21,7 +21,9 @@ HEADS: dict[str, tuple[Layers, ...]] = {
     **dict.fromkeys(("hubert", "wav2vec2", "wavlm"), _AUDIO),
     **dict.fromkeys(("roberta", "xlm-roberta"), (_REGRESSION,)),
     "bert": ((("pooler.dense", "tanh"), ("classifier", None)),),
-    **dict.fromkeys(("swin", "vit", "vit_mae", "dinov2", "dinov2_with_registers"), (_LINEAR,)),
+    **dict.fromkeys(
+        ("swin", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"), (_LINEAR,)
+    ),
     # CLIP's is the projection into the space that pictures and texts share.
     **dict.fromkeys(("clip", "clip_vision_model"), ((("visual_projection", None),),)),
     "efficientnet": (_LINEAR, (("classifier.0", None),)),

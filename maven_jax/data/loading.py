@@ -51,7 +51,7 @@ def load_frames(
     Raises:
         UserError: a shard of the store is damaged.
     """
-    arrays = {f: record_arrays(store.chunk_frames, store.modalities)[f] for f in fields}
+    arrays = {f: record_arrays(store.chunk_frames, store.stored)[f] for f in fields}
     row_bytes = sum(dtype.itemsize * math.prod(shape[1:]) for dtype, shape in arrays.values())
     # The same in every process, as they put their pieces in one program.
     positions = -(-mesh.shape["data"] // jax.process_count())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -12,7 +13,7 @@ import numpy as np
 
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
-from maven_jax.store.schema import ModalitySpec, VideoEntry, mask_field
+from maven_jax.store.schema import ExtraTarget, ModalitySpec, VideoEntry, mask_field
 from maven_jax.types import Batch
 
 
@@ -22,6 +23,7 @@ class FrameStore(Protocol):
 
     path: Path
     modalities: dict[str, ModalitySpec]
+    extra_targets: dict[str, ExtraTarget]
 
     def read_into(
         self,
@@ -39,6 +41,7 @@ class WindowSource:
         modalities: which to read, in this order.
         single_vector: modalities that become one vector per window, the mean over its observed
             frames -> seconds of the window that count, from its start (None: all).
+        extra_targets: to read as well; all masked in a store without them.
 
     Raises:
         UserError: a mean vector of a modality of uint8 values.
@@ -50,8 +53,14 @@ class WindowSource:
         windows: Windows,
         modalities: tuple[str, ...],
         single_vector: Mapping[str, float | None],
+        extra_targets: Mapping[str, ExtraTarget] = MappingProxyType({}),
     ):
         self._store, self._windows = store, windows
+        self._extra = dict(extra_targets)
+        own = store.extra_targets
+        self._stored_extra = [
+            name for name, target in self._extra.items() if own.get(name) == target
+        ]
         self._modalities = modalities
         self._single = {m: s for m, s in single_vector.items() if m in modalities}
         for name in self._single:
@@ -119,6 +128,10 @@ class WindowSource:
             "targets": np.empty((count, length, 2), np.float32),
             "target_mask": np.empty((count, length), bool),
             "window": np.full(count, -1, np.int32),
+            "extra_targets": {
+                n: np.zeros((count, length, t.width), np.float32) for n, t in self._extra.items()
+            },
+            "extra_masks": {n: np.zeros((count, length), bool) for n in self._extra},
         }
 
     def _framed(self, batch: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
@@ -129,6 +142,9 @@ class WindowSource:
             if name not in self._single:
                 yield name, batch["features"][name]
                 yield mask_field(name), batch["modality_masks"][name]
+        for name in self._stored_extra:
+            yield name, batch["extra_targets"][name]
+            yield mask_field(name), batch["extra_masks"][name]
 
     def _outputs(self, batch: Mapping[str, Any], row: int, n: int) -> dict[str, np.ndarray]:
         """Arrays for the `n` frames of a window: views of its row, or new ones to take means of."""

@@ -50,6 +50,8 @@ class ResidentArrays:
         masks: modality -> (d f,) or (d w,), False where nothing was observed.
         targets: (d f, 2).
         target_mask: (d f,).
+        extra_targets: name -> (d f, w).
+        extra_masks: name -> (d f,).
         first: (n,) row of each window's first frame.
         count: (n,) frames of each window.
         step: (n,) distance in rows between neighbouring frames of a window.
@@ -60,6 +62,8 @@ class ResidentArrays:
     masks: dict[str, Bool[Array, "f"]]
     targets: Float[Array, "f 2"]
     target_mask: Bool[Array, "f"]
+    extra_targets: dict[str, Float[Array, "f _"]]
+    extra_masks: dict[str, Bool[Array, "f"]]
     first: Int[Array, "n"]
     count: Int[Array, "n"]
     step: Int[Array, "n"]
@@ -96,12 +100,15 @@ def make_layout(windows: Windows, positions: int) -> Layout:
 
 
 def device_bytes(
-    store: Store, layout: Layout, modalities: Sequence[str], single: Mapping[str, Any]
+    store: Store,
+    layout: Layout,
+    modalities: Sequence[str],
+    single: Mapping[str, Any],
+    extra_targets: Sequence[str] = (),
 ) -> int:
     """Bytes that each device needs for the features of its position."""
-    frame = _TARGET_BYTES + sum(
-        store.modalities[m].frame_bytes + 1 for m in modalities if m not in single
-    )
+    framed = [*(m for m in modalities if m not in single), *extra_targets]
+    frame = _TARGET_BYTES + sum(store.stored[m].frame_bytes + 1 for m in framed)
     vector = sum(store.modalities[m].frame_bytes + 1 for m in modalities if m in single)
     return layout.frames * frame + layout.windows * vector
 
@@ -129,6 +136,7 @@ class ResidentWindows:
         modalities: which to hold, in this order.
         single_vector: see `WindowSource`.
         mesh: the device mesh.
+        extra_targets: those of the store that batches have.
 
     Attributes:
         layout: which videos lie where.
@@ -145,7 +153,9 @@ class ResidentWindows:
         modalities: tuple[str, ...],
         single_vector: Mapping[str, float | None],
         mesh: Mesh,
+        extra_targets: Sequence[str] = (),
     ):
+        self._extra = tuple(extra_targets)
         self._store, self._windows, self._mesh = store, windows, mesh
         self._modalities = modalities
         self._single = {m: s for m, s in single_vector.items() if m in modalities}
@@ -188,6 +198,7 @@ class ResidentWindows:
         """The positions of this process's devices, read onto these."""
         windows, layout = self._windows, self.layout
         framed = [m for m in self._modalities if m not in self._single]
+        framed += self._extra
         fields = [TARGETS, "target_mask", *framed, *map(mask_field, framed)]
         videos = {
             position: [windows.entries[v] for v in layout.shards[position]]
@@ -204,6 +215,8 @@ class ResidentWindows:
             "masks": {m: loaded[mask_field(m)] for m in self._modalities},
             "targets": loaded[TARGETS],
             "target_mask": loaded["target_mask"],
+            "extra_targets": {n: loaded[n] for n in self._extra},
+            "extra_masks": {n: loaded[mask_field(n)] for n in self._extra},
         }
 
     def _mean_vectors(self, position: int) -> dict[str, np.ndarray]:
@@ -281,4 +294,6 @@ class ResidentWindows:
             window=jax.lax.with_sharding_constraint(
                 windows.astype(jnp.int32), NamedSharding(self._mesh, P("data"))
             ),
+            extra_targets={n: gather(x, rows, inside) for n, x in arrays.extra_targets.items()},
+            extra_masks={n: gather(x, rows, inside) for n, x in arrays.extra_masks.items()},
         )

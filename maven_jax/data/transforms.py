@@ -199,6 +199,8 @@ def change_speed(key: Array, batch: Batch, most: float | int) -> Batch:
         frame_mask=moved(batch.frame_mask) & inside,
         targets=moved(batch.targets),
         target_mask=moved(batch.target_mask) & inside,
+        extra_targets={n: moved(x) for n, x in batch.extra_targets.items()},
+        extra_masks={n: moved(x) & inside for n, x in batch.extra_masks.items()},
     )
 
 

@@ -15,6 +15,7 @@ from maven_jax.encoders import hf_config
 from maven_jax.encoders.audio_resnet import AudioResnet18, AudioResnetConfig
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.bert import Bert, BertConfig
+from maven_jax.encoders.convnext import ConvNext, ConvNextConfig
 from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
@@ -111,6 +112,7 @@ KINDS: dict[str, Kind] = {
     "clip_vision_model": Kind(ClipConfig.from_hf, Vit, _image, True),
     "dinov2": Kind(Dinov2Config.from_hf, Vit, _image, True),
     "dinov2_with_registers": Kind(Dinov2RegistersConfig.from_hf, Vit, _image, True),
+    "convnext": Kind(ConvNextConfig.from_hf, ConvNext, _image, True),
     "videomae": Kind(
         VideoMaeConfig.from_hf,
         VideoMae,

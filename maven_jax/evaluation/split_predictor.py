@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,7 +21,22 @@ from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import VideoEntry
+from maven_jax.store.schema import ExtraTarget, VideoEntry
+
+
+@dataclasses.dataclass
+class ExtraTrack:
+    """One video's predictions of an extra target beside its annotation.
+
+    Attributes:
+        outputs: (n, k) numbers, or probabilities by label.
+        targets: (n, w) of an `ExtraTarget`.
+        target_mask: (n,) annotated frames.
+    """
+
+    outputs: Float32[np.ndarray, "n k"]
+    targets: Float32[np.ndarray, "n w"]
+    target_mask: Bool[np.ndarray, "n"]
 
 
 @dataclasses.dataclass
@@ -32,12 +48,14 @@ class PredictedVideo:
         predictions: (n, 2) valence and arousal of every frame.
         targets: (n, 2); 0 where `target_mask` is False.
         target_mask: (n,) annotated frames.
+        extra: name -> what is predicted of an extra target.
     """
 
     entry: VideoEntry
     predictions: Float32[np.ndarray, "n 2"]
     targets: Float32[np.ndarray, "n 2"]
     target_mask: Bool[np.ndarray, "n"]
+    extra: dict[str, ExtraTrack] = dataclasses.field(default_factory=dict)
 
 
 def check_finite(videos: Sequence[PredictedVideo]) -> None:
@@ -56,7 +74,8 @@ class SplitPredictor:
     """Predicts every frame of a split; a frame in several windows gets their mean.
 
     Args:
-        predict_step: (weights, batch) -> (b, t, 2); jitted, if `compile` is to be called.
+        predict_step: (weights, batch) -> (b, t, 2 and the extra targets' outputs); jitted, if
+            `compile` is to be called.
         store: the feature store.
         windows: which frames; they have to cover every frame of their videos.
         modalities: which to read.
@@ -69,6 +88,7 @@ class SplitPredictor:
             `box_filter`.
         lengths: frames that windows may be padded to, each to the next; the last is the windows'
             own. One program is compiled for each that a window needs.
+        extra_targets: those whose outputs `predict_step` gives.
 
     Raises:
         UserError: a frame is in no window, or a batch size that the mesh cannot divide.
@@ -88,16 +108,21 @@ class SplitPredictor:
         blend: str,
         smooth_frames: tuple[int, int],
         lengths: Sequence[int] = (),
+        extra_targets: Mapping[str, ExtraTarget] = MappingProxyType({}),
     ):
         self._smooth_frames = as_widths(smooth_frames, "config.eval.smooth_frames")
         _check_coverage(windows)
-        self._blend = blend
+        self._blend, self._extra = blend, extra_targets
         self._windows, self._mesh = windows, mesh
         self._rows = process_rows(mesh, batch_size, "eval.batch_size")
         self._batch_size, self._num_threads = batch_size, num_threads
         # For each padded length: the numbers of its windows, the windows, and their program.
         self._parts = [
-            (numbers, WindowSource(store, part, modalities, single_vector), predict_step)
+            (
+                numbers,
+                WindowSource(store, part, modalities, single_vector, extra_targets),
+                predict_step,
+            )
             for numbers, part in windows.by_length(lengths or (windows.length,))
         ]
 
@@ -138,6 +163,7 @@ class SplitPredictor:
         means = [OverlapMean(e.num_frames, self._blend) for e in entries]
         targets = [np.zeros((e.num_frames, 2), np.float32) for e in entries]
         masks = [np.zeros(e.num_frames, bool) for e in entries]
+        extra = [self._empty_extra(e.num_frames) for e in entries]
         outputs: list[Any] = [None] * len(self._windows)
         for numbers, source, step in self._parts:
             for number, output in zip(numbers, self._outputs(source, step, weights, advance)):
@@ -147,12 +173,43 @@ class SplitPredictor:
             frames, output = self._windows.frames(window), outputs[window]
             count = means[i].add(frames, output[:, :2])
             targets[i][frames], masks[i][frames] = output[:count, 2:4], output[:count, 4] > 0
+            at = 5
+            for name, target in self._extra.items():
+                mean, track = extra[i][name]
+                ends = np.cumsum((at, len(target.labels), target.width, 1)).tolist()
+                mean.add(frames, output[:, at : ends[1]])
+                track.targets[frames] = output[:count, ends[1] : ends[2]]
+                track.target_mask[frames] = output[:count, ends[2]] > 0
+                at = ends[3]
         videos = [
-            PredictedVideo(entry, box_filter(mean.mean(), self._smooth_frames), target, mask)
-            for entry, mean, target, mask in zip(entries, means, targets, masks)
+            PredictedVideo(
+                entry,
+                box_filter(mean.mean(), self._smooth_frames),
+                target,
+                mask,
+                {
+                    name: dataclasses.replace(track, outputs=outputs_mean.mean())
+                    for name, (outputs_mean, track) in tracks.items()
+                },
+            )
+            for entry, mean, target, mask, tracks in zip(entries, means, targets, masks, extra)
         ]
         check_finite(videos)
         return videos
+
+    def _empty_extra(self, frames: int) -> dict[str, tuple[OverlapMean, ExtraTrack]]:
+        """Extra target -> the mean of its outputs and its annotation, of a video, to be filled."""
+        return {
+            name: (
+                OverlapMean(frames, self._blend, (len(target.labels),)),
+                ExtraTrack(
+                    np.zeros((frames, len(target.labels)), np.float32),
+                    np.zeros((frames, target.width), np.float32),
+                    np.zeros(frames, bool),
+                ),
+            )
+            for name, target in self._extra.items()
+        }
 
     def _outputs(
         self,
@@ -160,8 +217,10 @@ class SplitPredictor:
         step: Any,
         weights: Weights,
         advance: Callable[[float | int], None],
-    ) -> Float32[np.ndarray, "n t 5"]:
+    ) -> Float32[np.ndarray, "n t _"]:
         """For all windows of a source: valence, arousal, their targets, 1 where annotated.
+
+        Behind them the same of each extra target.
 
         Processes exchange nothing before the end: each keeps its own rows. A batch's output is
         read when the next batch has been sent, so that the device need not wait.
@@ -172,11 +231,18 @@ class SplitPredictor:
             rows=self._rows,
             num_threads=self._num_threads,
         )
-        rows: list[np.ndarray] = []  # a batch's (r, t, 5)
+        rows: list[np.ndarray] = []  # a batch's (r, t, 5 or more)
+        widths = [2, *(len(target.labels) for target in self._extra.values())]
 
         def keep(output: jax.Array, item: Mapping[str, Any]) -> None:
-            mask = item["target_mask"][..., None].astype(np.float32)
-            rows.append(np.concatenate([rows_here(output), item["targets"], mask], -1))
+            own = [(item["targets"], item["target_mask"])]
+            own += [(item["extra_targets"][n], item["extra_masks"][n]) for n in self._extra]
+            parts = np.split(rows_here(output), np.cumsum(widths)[:-1], axis=-1)
+            columns = [
+                (part, targets, mask[..., None].astype(np.float32))
+                for part, (targets, mask) in zip(parts, own)
+            ]
+            rows.append(np.concatenate([x for part in columns for x in part], -1))
             remaining = len(source) - (len(rows) - 1) * self._batch_size
             advance(min(remaining, self._batch_size))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,15 @@ from jaxtyping import Array, Float
 from maven_jax.data.transforms import InputTransform
 from maven_jax.runtime.sharding import Rules, batch_sharding
 from maven_jax.state import Weights
+from maven_jax.store.schema import ExtraTarget
 from maven_jax.types import Batch, Prediction
+
+# A head's outputs as they are averaged over windows.
+_READABLE: dict[str, Callable[[Array], Array]] = {
+    "continuous": lambda x: jnp.clip(x, -1.0, 1.0),
+    "classes": jax.nn.softmax,
+    "binary": jax.nn.sigmoid,
+}
 
 
 def apply_model(
@@ -32,18 +40,30 @@ def apply_model(
 
 
 def predict_function(
-    model: nn.Module, transform: InputTransform, *, rules: Rules, seed: int
-) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
-    """(weights, batch) -> (b, t, 2) valence, arousal, clipped to [-1, 1]; not jitted."""
+    model: nn.Module,
+    transform: InputTransform,
+    *,
+    rules: Rules,
+    seed: int,
+    extra: Sequence[ExtraTarget] = (),
+) -> Callable[[Weights, Batch], Float[Array, "b t _"]]:
+    """(weights, batch) -> (b, t, 2) valence, arousal, clipped to [-1, 1]; not jitted.
 
-    def predict(weights: Weights, batch: Batch) -> Float[Array, "b t 2"]:
+    Behind them are the outputs for `extra`: numbers within [-1, 1], or probabilities by label.
+    """
+
+    def predict(weights: Weights, batch: Batch) -> Float[Array, "b t _"]:
         with nn.logical_axis_rules(rules):
             key = jax.random.key(seed)
             batch = transform(batch, weights.statistics, key, train=False)
             prediction, _ = apply_model(
                 model, weights.params, weights.model_state, batch, train=False, key=key
             )
-            return jnp.clip(prediction.va.astype(jnp.float32), -1.0, 1.0)
+            va = jnp.clip(prediction.va.astype(jnp.float32), -1.0, 1.0)
+            if not extra:
+                return va
+            readable = (_READABLE[t.kind](prediction.extra[t.name]) for t in extra)
+            return jnp.concatenate([va, *readable], axis=-1)
 
     return predict
 
@@ -56,10 +76,11 @@ def make_predict_step(
     rules: Rules,
     shardings: Any,
     seed: int,
-) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
+    extra: Sequence[ExtraTarget] = (),
+) -> Callable[[Weights, Batch], Float[Array, "b t _"]]:
     """A jitted `predict_function`."""
     return jax.jit(
-        predict_function(model, transform, rules=rules, seed=seed),
+        predict_function(model, transform, rules=rules, seed=seed, extra=extra),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
     )

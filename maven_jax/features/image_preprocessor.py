@@ -14,6 +14,8 @@ from maven_jax.errors import UserError
 
 # More than any encoder takes.
 _MOST_PIXELS = 4096
+# ConvNeXt crops nothing from pictures of this size on.
+_WHOLE_FROM = 384
 
 
 class ImagePreprocessor:
@@ -45,6 +47,8 @@ class ImagePreprocessor:
         if settings.get("do_center_crop"):
             crop = _sides(settings.get("crop_size", 224), "crop_size")
             size = {"shortest_edge": size} if isinstance(size, int) else size
+        if "crop_pct" in settings and isinstance(size, Mapping):  # ConvNeXt's
+            size, crop = _within(size, settings["crop_pct"])
         self._edge = _edge(size, crop)
         self.height, self.width = crop or _sides(size, "size")
         names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
@@ -96,6 +100,16 @@ def _sides(size: Any, key: str) -> tuple[int, int]:
         raise UserError(f"image processor resizes to {key} {size}: expected height and width")
     height, width = sides
     return height, width
+
+
+def _within(size: Mapping[str, Any], share: Any) -> tuple[Any, tuple[int, int] | None]:
+    """What ConvNeXt resizes to and crops: a share of small pictures, the whole of large ones."""
+    edge = size.get("shortest_edge")
+    if not isinstance(edge, int) or not isinstance(share, int | float) or not 0.1 <= share <= 1:
+        raise UserError(f"image processor resizes to {dict(size)} and takes {share!r} of it")
+    if edge >= _WHOLE_FROM:
+        return {"height": edge, "width": edge}, None
+    return {"shortest_edge": int(edge / share)}, (edge, edge)
 
 
 def _edge(size: Any, crop: tuple[int, int] | None) -> int | None:

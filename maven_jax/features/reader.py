@@ -44,6 +44,7 @@ KINDS: dict[str, dict[str, type]] = {
         "clip_vision_model": VisualEncoder,
         "dinov2": VisualEncoder,
         "dinov2_with_registers": VisualEncoder,
+        "convnext": VisualEncoder,
         "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
         "mini_xception": GreyFaceEncoder,

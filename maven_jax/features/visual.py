@@ -97,10 +97,13 @@ class CropEncoder:
 # Kind of a ViT's classifier -> what it was trained on; of the others, the image's token.
 _HEAD_TAKES = {
     "swin": "mean",
+    "convnext": "mean",
     "dinov2": "cls_mean",
     "dinov2_with_registers": "cls_mean",
 }
 _POOLS = ("cls", "mean", "cls_mean")
+# Networks without a token for the image.
+_MEAN_ONLY = ("swin", "convnext")
 
 
 class VisualEncoder(CropEncoder):
@@ -131,16 +134,16 @@ class VisualEncoder(CropEncoder):
             workers: threads that decode crops ahead of the encoder.
             kind: of the encoder.
             pool: the feature of an image: "cls", the token that stands for it, "mean" of its
-                patches, or both, "cls_mean"; Swin has no token.
+                patches, or both, "cls_mean"; Swin and ConvNeXt have no token.
             output: "embedding", or "logits" for what its trained head says, whatever `pool` is.
             seed: of a random encoder.
             model: Hugging Face config of a random encoder.
             preprocessor: settings of a random encoder's image processor.
         """
-        if pool not in (("mean",) if kind == "swin" else _POOLS):
+        if pool not in (("mean",) if kind in _MEAN_ONLY else _POOLS):
             raise UserError(
                 f"encoders.visual.pool {pool!r}: expected "
-                f"{'mean' if kind == 'swin' else ', '.join(_POOLS)}"
+                f"{'mean' if kind in _MEAN_ONLY else ', '.join(_POOLS)}"
             )
         loaded = open_encoder(kind, source, dtype, seed, model, output)
         if loaded.head is not None:
@@ -166,7 +169,7 @@ class VisualEncoder(CropEncoder):
         )
         self.spec = identity(
             loaded,
-            feature=_feature(loaded, "pooled" if kind == "swin" else f"pooled: {pool}"),
+            feature=_feature(loaded, "pooled" if kind in _MEAN_ONLY else f"pooled: {pool}"),
             preprocessing=self._prep.settings,
             dtype=dtype,
         )

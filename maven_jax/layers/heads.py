@@ -14,7 +14,7 @@ from maven_jax.layers import circumplex
 from maven_jax.layers.batch_norm import MaskedBatchNorm
 from maven_jax.layers.dropout import Dropout
 from maven_jax.layers.linear import dense, uniform_by_fan_in
-from maven_jax.layers.modalities import DenseOverModalities
+from maven_jax.layers.modalities import DenseOverModalities, over_frames
 from maven_jax.types import AROUSAL, VALENCE, Prediction
 
 _COLUMN = {"valence": VALENCE, "arousal": AROUSAL}
@@ -74,6 +74,7 @@ class RegressionHead(nn.Module):
             raise ValueError(f"head: outputs are 'va' or 'polar', not {self.outputs!r}")
         # Axis names alternate, so that splitting "mlp" splits every other layer's outputs.
         axes = ("embed", "mlp")
+        hidden = _side_by_side(x)
         for layer, (width, rate) in enumerate(zip(self.hidden_dims, self.dropout_rates)):
             name = f"hidden_{layer}"
             if isinstance(x, dict):
@@ -94,9 +95,9 @@ class RegressionHead(nn.Module):
             bias_init=_BIAS_START[self.outputs],
         )(x.astype(jnp.float32))
         if self.outputs == "va":
-            return Prediction(va=output)
+            return Prediction(va=output, hidden=hidden)
         polar = output if self.outputs == "polar" else output[..., ::-1]
-        return Prediction(va=circumplex.from_polar(polar), polar=polar)
+        return Prediction(va=circumplex.from_polar(polar), polar=polar, hidden=hidden)
 
 
 class TanhHead(nn.Module):
@@ -135,7 +136,7 @@ class TanhHead(nn.Module):
         names = tuple(self.dimensions)
         if not names or len(set(names)) < len(names) or not set(names) <= set(_COLUMN):
             raise ValueError(f"dimensions are {names}; choose from {tuple(_COLUMN)}")
-        start = uniform_by_fan_in(x.shape[-1])
+        start, hidden = uniform_by_fan_in(x.shape[-1]), x
         x = dense(
             self.hidden_dim,
             ("embed", "mlp"),
@@ -156,7 +157,7 @@ class TanhHead(nn.Module):
             dtype=jnp.float32,
             param_dtype=self.param_dtype,
         )(nn.leaky_relu(x, self.negative_slope))
-        return Prediction(va=_in_columns(jnp.tanh(output), names))
+        return Prediction(va=_in_columns(jnp.tanh(output), names), hidden=hidden)
 
 
 class DimensionHeads(nn.Module):
@@ -195,7 +196,13 @@ class DimensionHeads(nn.Module):
                 param_dtype=self.param_dtype,
             )
             outputs.append(output(y.astype(jnp.float32)))
-        return Prediction(va=_in_columns(jnp.concatenate(outputs, axis=-1), tuple(_COLUMN)))
+        va = _in_columns(jnp.concatenate(outputs, axis=-1), tuple(_COLUMN))
+        return Prediction(va=va, hidden=x)
+
+
+def _side_by_side(x: Array | dict[str, Array]) -> Float[Array, "b t d"]:
+    """Frames as they are; modalities of t frames or one vector each side by side."""
+    return over_frames(x, max(p.shape[1] for p in x.values())) if isinstance(x, dict) else x
 
 
 def _in_columns(output: Array, dimensions: Sequence[str]) -> Array:
@@ -223,4 +230,4 @@ def repeat_over_frames(prediction: Prediction, num_frames: int) -> Prediction:
         return jnp.broadcast_to(leaf, (leaf.shape[0], num_frames, leaf.shape[2]))
 
     polar = None if prediction.polar is None else repeat(prediction.polar)
-    return Prediction(va=repeat(prediction.va), polar=polar)
+    return prediction.replace(va=repeat(prediction.va), polar=polar)

@@ -26,6 +26,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHARS_PER_S = 15.0
 # Of a word.
 _MOST_CHARS = 1000
+# If most words last longer, their times are milliseconds, as AssemblyAI writes them.
+_LONGEST_WORD_S = 20.0
 _EXPECTED = (
     "expected a list of {start, end, text}, or an object with such a list: segments, chunks, "
     "transcription, words or result"
@@ -129,6 +131,10 @@ def _words(cues: Cues, where: str, items: list[Any]) -> list[tuple[str, Word]]:
             cues.fault(place, "a word without times")
         elif word.text:
             words.append((place, word))
+    lengths_s = sorted(word.end_s - word.start_s for _, word in words)
+    if lengths_s and lengths_s[len(words) // 2] > _LONGEST_WORD_S:
+        cues.fixes.append(Fix(REPAIRED, where, "times of words taken for milliseconds"))
+        words = [(at, Word(w.start_s / 1000, w.end_s / 1000, w.text)) for at, w in words]
     return words
 
 

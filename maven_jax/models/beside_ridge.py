@@ -84,7 +84,8 @@ class BesideRidge(nn.Module):
         if train:
             return network
         ridge = jnp.einsum("btd,dk->btk", x, kernel.value, precision="highest") + bias.value
-        return Prediction(va=self.weight * ridge + (1 - self.weight) * network.va)
+        va = self.weight * ridge + (1 - self.weight) * network.va
+        return network.replace(va=va, polar=None)
 
     def _design(
         self, features: Features, modality_masks: ModalityMasks, frame_mask: Bool[Array, "b t"]

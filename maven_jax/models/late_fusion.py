@@ -58,7 +58,7 @@ class LateFusion(nn.Module, kw_only=True):
         """Returns the prediction for every frame; frames outside `frame_mask` hold anything."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         frames, masks = observed_frames(self.modalities, features, modality_masks, frame_mask)
-        predictions = []
+        predictions, hidden = [], []
         for m in self.modalities:
             x = TemporalModel(
                 self.temporal,
@@ -75,8 +75,10 @@ class LateFusion(nn.Module, kw_only=True):
                 name=f"head_{m}",
                 **dtypes,
             )
-            predictions.append(head(x, deterministic=not train).va)
+            prediction = head(x, deterministic=not train)
+            predictions.append(prediction.va)
+            hidden.append(prediction.hidden)
         observed = jnp.stack([masks[m] for m in self.modalities])  # (m, b, t)
         weights = jnp.where(observed.any(axis=0), observed, True)[..., None]
         total = jnp.where(weights, jnp.stack(predictions), 0).sum(axis=0)
-        return Prediction(va=total / weights.sum(axis=0))
+        return Prediction(va=total / weights.sum(axis=0), hidden=jnp.concatenate(hidden, axis=-1))

@@ -82,7 +82,8 @@ class Lfan(nn.Module, kw_only=True):
             dtype=jnp.float32,
             param_dtype=self.param_dtype,
         )
-        return Prediction(va=self.finish(output(joint.astype(jnp.float32))))
+        va = self.finish(output(joint.astype(jnp.float32)))
+        return Prediction(va=va, hidden=joint)
 
     def fuse(
         self,

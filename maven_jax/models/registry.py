@@ -18,6 +18,7 @@ from maven_jax.models.baselines import ConcatMlp, ConstantMean
 from maven_jax.models.beside_ridge import BesideRidge, RidgeBeside
 from maven_jax.models.early_fusion import EarlyFusion
 from maven_jax.models.end_to_end import EndToEnd
+from maven_jax.models.extra_heads import WithExtraHeads, extra_targets_of
 from maven_jax.models.grjca import Grjca
 from maven_jax.models.hgrjca import Hgrjca
 from maven_jax.models.late_fusion import LateFusion
@@ -90,6 +91,7 @@ def check_keys(section: Mapping[str, Any], where: str = "model") -> None:
         raise UserError(f"config.{where}.name={keys.get('name')!r}: expected the name of a model")
     model = model_class(keys.pop("name"))
     ridge_beside(keys.pop("ridge", None), where)
+    extra_targets_of(keys.pop("extra_targets", None))
     recipes.check_keys(model, keys, where, ("modalities", "target_mean"))
     recipes.check_attributes(model, keys, where)
     if "fusion" in keys:
@@ -138,6 +140,7 @@ def create(
     modalities: Sequence[str],
     target_mean: Sequence[float] | None = None,
     ridge: Mapping[str, Any] | None = None,
+    extra_targets: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Returns a model, still without parameters.
@@ -147,6 +150,7 @@ def create(
         modalities: names, in the order in which the model is to use them.
         target_mean: (valence, arousal) of the training set, for models with such an attribute.
         ridge: see `RidgeBeside`; None for the model alone.
+        extra_targets: see `extra_targets_of`; None for valence and arousal alone.
         **kwargs: the model's own attributes; lists become tuples, dicts frozen, and `fusion`
             (`name` and attributes) the model that it describes. An attribute that is a dataclass is
             made of keywords with the names of its fields (`recipes.key_groups`).
@@ -174,9 +178,10 @@ def create(
         names = [f.name for f in dataclasses.fields(group) if f.name in attributes]
         attributes[attribute] = group(**{name: attributes.pop(name) for name in names})
     network = model(modalities=modalities, **attributes)
-    if beside is None or mean is None:
-        return network
-    return BesideRidge(modalities, network, beside.weight, beside.widths, mean)
+    if beside is not None and mean is not None:
+        network = BesideRidge(modalities, network, beside.weight, beside.widths, mean)
+    extra = extra_targets_of(extra_targets)
+    return WithExtraHeads(modalities, network, extra) if extra else network
 
 
 def _hashable(value: Any) -> Any:

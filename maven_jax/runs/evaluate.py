@@ -18,6 +18,7 @@ from maven_jax.evaluation.calibration import (
     box_filter,
     read_calibration,
 )
+from maven_jax.evaluation.extra_scores import describe_extra, score_extra
 from maven_jax.evaluation.labels import with_labels
 from maven_jax.evaluation.report import frame_times, report_of, write_report
 from maven_jax.evaluation.scores import score
@@ -100,7 +101,7 @@ def evaluate(
     else:
         weights = checkpoints.restore_weights(step, fresh)
     checkpoints.close()
-    predictor = experiment.predictor(split, shardings)
+    predictor = experiment.predictor(split, shardings, extra=True)
     name = f"{split}@{features.path.resolve().name}" if foreign else split
     with hosts.alone_as_writer(workdir, f"evaluate-{name}"):
         report = report_of(workdir, name, "evaluate", force)
@@ -132,6 +133,9 @@ def evaluate(
             "num_parameters": count_parameters(weights.params),
             "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
         }
+        extra = score_extra(videos, experiment.extra_targets)
+        if extra:
+            scores["extra_targets"] = extra
         if calibration is not None:
             scores["calibrated"] = _calibrated(
                 unsmoothed, calibration, experiment.dimensions, split, features, labels is None
@@ -215,6 +219,8 @@ def _write(
                 f"note: {where} chose the step, so the score flatters; a split that chose nothing, "
                 "or --checkpoint latest, says more"
             )
+        for line in describe_extra(scores.get("extra_targets", {})):
+            say(line)
     else:
         say(f"{name} has no annotations: predictions are written, there is nothing to score")
     if scores["untrained_encoders"]:

@@ -20,6 +20,8 @@ from maven_jax.store.schema import (
     STORE_FILE,
     STORED_DTYPES,
     TARGETS,
+    VERSION_WITH_EXTRA_TARGETS,
+    ModalitySpec,
     VideoEntry,
 )
 
@@ -76,10 +78,10 @@ def read_meta(path: Path) -> tuple[dict[str, Any], str]:
     meta = read_json(file, "what `maven-jax prepare` writes")
     if meta.get("format") != FORMAT:
         raise UserError(f"{file}: not written by `maven-jax prepare`")
-    if meta.get("version") != FORMAT_VERSION:
+    if meta.get("version") not in (FORMAT_VERSION, VERSION_WITH_EXTRA_TARGETS):
         raise UserError(
             f"{file}: store format {meta.get('version')}, this version of maven_jax reads "
-            f"{FORMAT_VERSION}; run `maven-jax prepare` again"
+            f"{FORMAT_VERSION} and {VERSION_WITH_EXTRA_TARGETS}; run `maven-jax prepare` again"
         )
     if fault := mismatch(meta, _PATTERN) or _contradiction(meta):
         raise UserError(f"{file}: damaged: {fault}")
@@ -92,6 +94,7 @@ def _contradiction(meta: Mapping[str, Any]) -> str | None:
     searches = meta["provenance"].get("face_search", [])
     if fault := mismatch(searches, [FACE_SEARCH | {"videos": int}], "provenance.face_search"):
         return fault
+    targets = 0
     for name, modality in modalities.items():
         dtype = modality.get("dtype", "float16")
         if dtype not in STORED_DTYPES:
@@ -100,8 +103,12 @@ def _contradiction(meta: Mapping[str, Any]) -> str | None:
         frame_bytes = modality["dim"] * np.dtype(dtype).itemsize
         if not 0 < frame_bytes * max(chunk, 1) <= RECORD_BYTES:
             return f"modality {name!r}: {modality['dim']:,} wide, {chunk:,} frames in a record"
-    if not modalities or chunk < 1:
-        return f"{len(modalities)} modalities, {chunk:,} frames in a record"
+        try:
+            targets += ModalitySpec.from_json(name, modality).target is not None
+        except ValueError as error:
+            return f"extra target {name!r}: {error}"
+    if len(modalities) == targets or chunk < 1:
+        return f"{len(modalities) - targets} modalities, {chunk:,} frames in a record"
     widths = {name: m["dim"] for name, m in modalities.items()} | {TARGETS: 2}
     for name, moments in meta["statistics"].items():
         if {len(moments["mean"]), len(moments["std"])} != {widths.get(name)}:

@@ -66,9 +66,11 @@ class Store:
         path: the folder.
         chunk_frames: frames per record.
         modalities: name -> spec, in the order in which they were written.
+        extra_targets: name -> target beside valence and arousal.
+        stored: modalities and extra targets, as the records have them.
         splits: names, in the order train, validation, test, others.
-        statistics: modality or `targets` -> moments of the values as stored, over the observed
-            (annotated) frames of the *training* split.
+        statistics: modality, extra target or `targets` -> moments of the values as stored, over
+            the observed (annotated) frames of the *training* split.
         dropped: (video, reason) of the videos that could not be stored.
         provenance: how the store was made, as the writer was told.
         face_searches: of that, the ways in which faces were looked for, where that is recorded.
@@ -86,9 +88,12 @@ class Store:
         self.path = local_path(path)
         self._meta, self.fingerprint = read_meta(self.path)
         self.chunk_frames: int = self._meta["chunk_frames"]
-        self.modalities = {
+        self.stored = {
             name: ModalitySpec.from_json(name, m) for name, m in self._meta["modalities"].items()
         }
+        targets = {name: spec.target for name, spec in self.stored.items()}
+        self.extra_targets = {name: t for name, t in targets.items() if t is not None}
+        self.modalities = {n: m for n, m in self.stored.items() if targets[n] is None}
         self.splits: tuple[str, ...] = tuple(self._meta["splits"])
         self.statistics = {
             name: Moments(
@@ -167,7 +172,7 @@ class Store:
         pattern = {"video": str, "moments": {str: sums}}
         facts = read_json(file, "the index of a video, or it is damaged", pattern)
         sums, video = facts["moments"], facts["video"]
-        widths = {m: spec.dim for m, spec in self.modalities.items()} | {TARGETS: 2}
+        widths = {m: spec.dim for m, spec in self.stored.items()} | {TARGETS: 2}
         if video != entry.video or {m: len(s["mean"]) for m, s in sums.items()} != widths:
             raise UserError(f"{file}: does not belong to this store")
         return sums
@@ -190,7 +195,7 @@ class Store:
 
         Args:
             spans: videos (from `videos`) and which of their frames: start, stop and step.
-            modalities: which ones; all of the store if None.
+            modalities: which ones, extra targets too; all modalities of the store if None.
 
         Returns:
             One `Frames` for each span, in order.
@@ -224,7 +229,7 @@ class Store:
         """
         if not spans:
             return
-        all_arrays = record_arrays(self.chunk_frames, self.modalities)
+        all_arrays = record_arrays(self.chunk_frames, self.stored)
         arrays = {field: all_arrays[field] for field in outputs[0]}
         requests: dict[str, dict[int, _Request]] = {}
         for (entry, span), out in zip(spans, outputs):
@@ -247,13 +252,13 @@ class Store:
     def _specs(self, modalities: Sequence[str] | None) -> dict[str, ModalitySpec]:
         names = tuple(self.modalities) if modalities is None else tuple(modalities)
         for name in names:
-            self.check_modality(name)
-        return {name: self.modalities[name] for name in names}
+            self._check_name("modality", name, tuple(self.stored), "")
+        return {name: self.stored[name] for name in names}
 
     @property
     def _fetched_at_once(self) -> int:
         """How many records may be fetched in one call."""
-        frame_bytes = sum(m.frame_bytes for m in self.modalities.values())
+        frame_bytes = sum(m.frame_bytes for m in self.stored.values())
         return max(1, FETCH_BYTES // (self.chunk_frames * max(frame_bytes, 1)))
 
     def _fetch(

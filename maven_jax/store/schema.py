@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 # In `STORE_FILE`, for whoever opens it.
 FORMAT = "maven_jax feature store"
 FORMAT_VERSION = 1
+# Of stores with extra targets, which the first version would take for features.
+VERSION_WITH_EXTRA_TARGETS = 2
 
 # Written last: a folder with it is a finished store.
 STORE_FILE = "store.json"
@@ -43,6 +45,31 @@ FACE_SEARCH: Any = {
 }
 
 
+# A number, one class of several, or several labels that are there or not.
+TargetKind = Literal["continuous", "classes", "binary"]
+TARGET_KINDS: tuple[TargetKind, ...] = ("continuous", "classes", "binary")
+
+
+@dataclass(frozen=True)
+class ExtraTarget:
+    """A target beside valence and arousal, which a model may learn as well.
+
+    Attributes:
+        name: identifier, e.g. `dominance` or `expr`.
+        kind: of `TARGET_KINDS`.
+        labels: of the outputs: the target's own name, the classes', or those of each yes or no.
+    """
+
+    name: str
+    kind: TargetKind
+    labels: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Values of a frame as they are annotated: one number (of a class), or one per label."""
+        return len(self.labels) if self.kind == "binary" else 1
+
+
 def file_key(video: str) -> str:
     """A name for a video's files that is safe whatever the video is called."""
     return hashlib.sha256(video.encode()).hexdigest()[:32]
@@ -60,13 +87,13 @@ def mask_field(modality: str) -> str:
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """One modality of a store.
+    """One modality of a store, or an extra target, which is stored like one.
 
     Attributes:
         name: identifier, e.g. `visual`.
         dim: width of its feature vectors.
         spec: how they were made (JSON): encoder, source, weights sha256, untrained,
-            preprocessing, versions.
+            preprocessing, versions. Of an extra target: `target` (its kind) and `labels`.
         dtype: of the stored values, one of `STORED_DTYPES`.
 
     Raises:
@@ -84,6 +111,31 @@ class ModalitySpec:
                 f"modality {self.name!r}: dtype {self.dtype!r}, expected one of "
                 + ", ".join(STORED_DTYPES)
             )
+
+    @classmethod
+    def of_target(cls, target: ExtraTarget) -> ModalitySpec:
+        """How an extra target is stored."""
+        spec = {"target": target.kind, "labels": list(target.labels)}
+        return cls(target.name, target.width, spec, "float32")
+
+    @property
+    def target(self) -> ExtraTarget | None:
+        """The extra target that this is; None for a modality.
+
+        Raises:
+            ValueError: what is said of it cannot be.
+        """
+        if "target" not in self.spec:
+            return None
+        kind, labels = self.spec["target"], self.spec.get("labels")
+        if kind not in TARGET_KINDS or not isinstance(labels, list) or not labels:
+            raise ValueError(f"{kind!r} is no kind of target, or it has no labels")
+        if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+            raise ValueError("its labels are not different texts")
+        target = ExtraTarget(self.name, kind, tuple(labels))
+        if target.width != self.dim or (kind == "continuous" and len(labels) > 1):
+            raise ValueError(f"{self.dim} wide with {len(labels)} labels")
+        return target
 
     @classmethod
     def from_json(cls, name: str, content: Mapping[str, Any]) -> ModalitySpec:
@@ -135,7 +187,7 @@ class Frames:
         target_mask: (n,) False for frames without annotation.
         segment_id: (n,) transcript segment, -1 for none.
         features: modality -> (n, c). The reader gives the stored dtype; the writer takes any
-            float for one of float.
+            float for one of float. Extra targets are among them, if they are asked for.
         masks: modality -> (n,), False where nothing was observed (features are 0 there).
     """
 

@@ -68,6 +68,7 @@ from maven_jax.store.schema import (
     PLAN_FILE,
     STORE_FILE,
     TARGETS,
+    VERSION_WITH_EXTRA_TARGETS,
     ModalitySpec,
     file_key,
     video_file,
@@ -98,7 +99,7 @@ class StoreWriter:
         Args:
             out: the store's folder; made if it does not exist.
             videos: all videos that are to be stored, in order.
-            modalities: all modalities, in order.
+            modalities: all modalities, in order, and extra targets behind them.
             chunk_frames: frames per record.
             shard_bytes: a shard's size before compression, about.
             provenance: JSON; goes into `store.json`. Nothing in it may change from run to run
@@ -351,9 +352,10 @@ class StoreWriter:
                 "shards": [{k: s[k] for k in ("file", "records", "bytes")} for s in shards],
                 "videos": videos,
             }
+        extra = any(spec.target is not None for spec in self.plan.modalities.values())
         return {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": VERSION_WITH_EXTRA_TARGETS if extra else FORMAT_VERSION,
             "name": self.plan.name,
             "chunk_frames": self.plan.chunk_frames,
             "modalities": self.plan.to_json()["modalities"],

@@ -39,6 +39,7 @@ def fit_beside(weights: Weights, experiment: Experiment, watchdog: Watchdog) -> 
         return weights
     config = recipes.from_json(experiment.config.to_dict())
     config.model = dict(name="ridge", widths=section.widths)
+    config.loss.extra_targets = ()
     choice = ClosedForm("closed_form", section.penalties, section.frame_step, section.most_groups)
     linear = Experiment(config, experiment.store, mesh=experiment.mesh)
     work = ClosedFormFit(linear, choice)

@@ -164,12 +164,13 @@ def make_feed(
         raise UserError("config.data.resident does not go with config.data.mix: stream them")
     process_rows(mesh, config.train.batch_size, "train.batch_size")
     modalities, single = tuple(experiment.modalities), dict(config.data.single_vector)
+    extra = tuple(experiment.extra_targets)
     layout = make_layout(windows, mesh.shape["data"])
-    needed, free = device_bytes(store, layout, modalities, single), free_bytes()
+    needed, free = device_bytes(store, layout, modalities, single, extra), free_bytes()
     sizes = f"{needed / 2**30:.2f} GiB of features per device"
     if free is not None and needed > free:
         say(f"{sizes}, but {free / 2**30:.2f} GiB are free: they are streamed instead")
         return StreamedFeed(experiment, source)
     say(f"{sizes}" + ("" if free is None else f", of {free / 2**30:.2f} GiB that may be used"))
-    resident = ResidentWindows(store, windows, modalities, single, mesh)
+    resident = ResidentWindows(store, windows, modalities, single, mesh, extra)
     return ResidentFeed(experiment, resident, source, steps_at_once(experiment))

@@ -13,11 +13,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float
 
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.layers import circumplex
-from maven_jax.types import Prediction
+from maven_jax.store.schema import ExtraTarget
+from maven_jax.types import Batch, Prediction
 
 # Added to the denominator of the CCC. The variance of a constant track is float32 rounding, about
 # 1e-15: its quotient would be noise with huge gradients. Real windows are above 1e-6.
@@ -38,8 +40,8 @@ def _masked_mean_square(errors: Float[Array, "b t 2"], keep: Bool[Array, "b t 1"
 
 
 def masked_ccc(
-    predictions: Float[Array, "*v n 2"], targets: Float[Array, "*v n 2"], mask: Bool[Array, "*v n"]
-) -> Float[Array, "*v 2"]:
+    predictions: Float[Array, "*v n k"], targets: Float[Array, "*v n k"], mask: Bool[Array, "*v n"]
+) -> Float[Array, "*v k"]:
     """Returns the differentiable CCC over the frames (axis -2); 0 for a constant track.
 
     Population moments, as in `maven_jax.ccc`, whose values it equals up to an epsilon of 1e-8
@@ -196,3 +198,49 @@ def make_loss(
         return total, parts
 
     return loss
+
+
+ExtraLossFn = Callable[[Prediction, Batch], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+
+
+def make_extra_loss(weights: Mapping[ExtraTarget, float | int]) -> ExtraLossFn:
+    """Returns loss(prediction, batch) -> (weighted sum, {"extra_<name>": its unweighted value}).
+
+    Over the annotated frames of the global batch: 1 - CCC of a continuous target, the mean cross
+    entropy of classes, and that of each yes or no.
+
+    Args:
+        weights: target -> its weight.
+    """
+
+    def loss(prediction: Prediction, batch: Batch):
+        parts = {
+            f"extra_{target.name}": _extra_loss(
+                target.kind,
+                prediction.extra[target.name].astype(jnp.float32),
+                batch.extra_targets[target.name],
+                batch.extra_masks[target.name],
+            )
+            for target in weights
+        }
+        return sum((w * p for w, p in zip(weights.values(), parts.values())), jnp.zeros(())), parts
+
+    return loss
+
+
+def _extra_loss(
+    kind: str, outputs: Float[Array, "b t k"], targets: Float[Array, "b t w"], mask: Array
+) -> Float[Array, ""]:
+    keep = mask[..., None]
+    targets = jnp.where(keep, targets, -1.0)
+    if kind == "continuous":
+        flat = [x.reshape(-1, *x.shape[2:]) for x in (outputs, targets, mask)]
+        return jnp.where(mask.sum() > 1, 1.0 - masked_ccc(*flat).mean(), 0.0)
+    keep &= targets >= 0
+    outputs = jnp.where(mask[..., None], outputs, 0.0)
+    if kind == "classes":
+        classes = jnp.maximum(targets[..., 0], 0).astype(jnp.int32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, classes)[..., None]
+    else:
+        losses = optax.sigmoid_binary_cross_entropy(outputs, jnp.maximum(targets, 0))
+    return jnp.where(keep, losses, 0.0).sum() / jnp.maximum(keep.sum(), 1)

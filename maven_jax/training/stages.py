@@ -24,7 +24,7 @@ from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.experiment import Experiment
 from maven_jax.state import TrainState, Weights, abstract_state, count_parameters
-from maven_jax.training.losses import make_loss
+from maven_jax.training.losses import make_extra_loss, make_loss
 from maven_jax.training.optimizer import Plateau, make_optimizer
 from maven_jax.training.step import make_train_step
 from maven_jax.types import Batch
@@ -208,9 +208,12 @@ class StageBuilder:
             experiment.rules,
             experiment.averages,
         )
+        section = recipes.plain(config.loss)
+        section = {k: v for k, v in section.items() if not k.startswith("extra_")}
+        extra = experiment.extra_weights
         step = make_train_step(
             experiment.model,
-            recipes.call(make_loss, config.loss, "loss"),
+            recipes.call(make_loss, section, "loss"),
             experiment.training_transform,
             tx,
             mesh=experiment.mesh,
@@ -220,6 +223,7 @@ class StageBuilder:
             ema_decay=config.train.ema_decay,
             seed=config.seed,
             select=select,
+            extra_loss=make_extra_loss(extra) if extra else None,
         )
         count = count_parameters(select(self.params))
         # Computed in advance: on the devices it would wait behind the queued steps.

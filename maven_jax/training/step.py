@@ -20,6 +20,7 @@ from maven_jax.state import TrainState, Weights
 from maven_jax.types import Batch, Prediction
 
 LossFn = Callable[[Prediction, Array, Array], tuple[Array, dict[str, Array]]]
+ExtraLossFn = Callable[[Prediction, Batch], tuple[Array, dict[str, Array]]]
 
 
 def _split(batch: Batch, parts: int) -> Batch:
@@ -60,6 +61,7 @@ def make_train_step(
     ema_decay: float | int,
     seed: int,
     select: Callable[[Any], Any] = lambda params: params,
+    extra_loss: ExtraLossFn | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """A jitted step: (state, batch) -> (state, metrics); the state given to it is consumed.
 
@@ -78,6 +80,7 @@ def make_train_step(
         seed: of dropout, noise and modality dropout; seed and step number determine them.
         select: parameters -> those that train, in the same nested dicts without the others. The
             others have no gradient and stay bit for bit the same; `tx` never sees them.
+        extra_loss: of the extra targets, added to the loss; None without any.
     """
 
     def loss_of(
@@ -90,6 +93,9 @@ def make_train_step(
             model, params, model_state, batch, train=True, key=dropout_key
         )
         loss, parts = loss_fn(prediction, batch.targets, batch.target_mask)
+        if extra_loss is not None:
+            extra, extra_parts = extra_loss(prediction, batch)
+            loss, parts = loss + extra, {**parts, **extra_parts}
         return loss, (model_state, parts)
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax.errors import UserError
-from maven_jax.store.schema import Frames, ModalitySpec, VideoEntry, mask_field
+from maven_jax.store.schema import ExtraTarget, Frames, ModalitySpec, VideoEntry, mask_field
 
 
 class LiveFrames:
@@ -27,6 +27,7 @@ class LiveFrames:
         self, path: Path, modalities: Mapping[str, ModalitySpec], blocks: Iterator[Frames]
     ):
         self.path, self.modalities = path, dict(modalities)
+        self.extra_targets: dict[str, ExtraTarget] = {}
         self.observed: dict[str, list[np.ndarray]] = {m: [] for m in modalities}
         self._blocks = blocks
         self._first = 0  # frame that `_held` begins with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from data_prep.corpus.face_records import read_records
 from data_prep.corpus.layout import ANNOTATIONS, scan
-from data_prep.own_corpus import find_videos, make_corpus, per_frame
+from data_prep.imports.raters import LabelOptions
+from data_prep.own_corpus import find_videos, make_corpus, per_frame, rated_frames
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import read_annotation, write_annotation
@@ -107,6 +109,39 @@ def test_the_corpus_is_one_of_prepare(tmp_path, capsys):
     assert [(way["detector"], way["face"], way["videos"]) for way in ways] == [
         ("another", "largest", 2)
     ]
+
+
+def test_ratings_of_other_forms_are_those_that_prepare_reads(tmp_path):
+    mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
+    shutil.rmtree(mine / "annotations")
+    labels = tmp_path / "labels"
+    for dimension, half in (("valence", 1), ("arousal", -1)):
+        for video in ("one", "two"):
+            path = labels / dimension / f"{video}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = "".join(f"{500 + i * 250},{3 + half * i / 2},1\n" for i in range(5))
+            path.write_text("timestamp,value,segment_id\n" + rows)
+    (labels / "partition.csv").write_text("Id,Proposal\none,train\ntwo,devel\n")
+    options = LabelOptions(dict.fromkeys(("valence", "arousal"), (1.0, 5.0)), delay_s=0.5)
+    root = tmp_path / "root"
+    make_corpus(mine, root, face="largest", detector=everywhere, labels=(labels, options))
+    annotation = read_annotation(root / ANNOTATIONS / "Train_Set" / "one.txt")
+    assert annotation.valid.sum() == 26
+    # A rating of 4 at 1 s, half a second late; on a scale from 1 to 5.
+    np.testing.assert_allclose(annotation.values[[0, 25]], [[0, 0], [1, -1]], atol=1e-6)
+
+
+def test_one_rating_of_a_clip_is_that_of_each_frame(tmp_path):
+    mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
+    table = tmp_path / "clips.csv"
+    table.write_text("file,split,valence,arousal\none.mp4,train,0.5,-1\ntwo.mp4,dev,0,0\n")
+    (one, two), notes = find_videos(mine, (table, LabelOptions()))
+    assert (one.split, two.split) == ("train", "validation")
+    assert rated_frames(one, np.arange(3) / 25)[0].tolist() == [[0.5, -1]] * 3
+    assert notes == []
+    table.write_text("file,split,valence,arousal\none.mp4,train,0.5,-1\ntwo.mp4,test,0,0\n")
+    with pytest.raises(UserError, match=r"clips.csv: no validation video \(--splits FILE"):
+        find_videos(mine, (table, LabelOptions()))
 
 
 def test_the_same_command_adds_what_is_new_and_leaves_the_rest(tmp_path, capsys):

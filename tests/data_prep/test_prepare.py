@@ -29,6 +29,7 @@ from maven_jax.errors import UserError
 from maven_jax.features.device import Clock
 from maven_jax.features.reader import BLOCK_FRAMES, KINDS, MODALITIES, Encoders, open_encoders
 from maven_jax.features.visual import RawCrops
+from maven_jax.store.plan import Plan
 from maven_jax.store.reader import Store
 from maven_jax.store.writer import PlannedVideo, StoreWriter
 from tests.support import corpora
@@ -136,7 +137,7 @@ def test_what_ends_the_writing_ends_the_reading_ahead(root, monkeypatch):
 
     class FullDisk(StoreWriter):
         def __init__(self) -> None:
-            pass
+            self.plan = Plan("full", 1, {}, {}, {})
 
         def is_done(self, name: str) -> bool:
             return False

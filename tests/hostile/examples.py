@@ -113,6 +113,27 @@ def make_own_videos(folder: Path) -> None:
     (folder / "mine/transcripts/one.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nwell\n")
 
 
+def make_tables(folder: Path) -> None:
+    """Features in other containers, and annotations of extra targets."""
+    import h5py
+    import pyarrow as pa
+    import pyarrow.parquet
+    import scipy.io
+
+    folder.mkdir(exist_ok=True)
+    values, times = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) / 10
+    columns = {"timestamp": times, "a": values[:, 0], "b": values[:, 1], "name": ["x"] * 20}
+    pyarrow.parquet.write_table(pa.table(columns), folder / "a.parquet")
+    scipy.io.savemat(folder / "b.mat", {"time": times, "x": values}, do_compression=True)
+    with h5py.File(folder / "c.mat", "w", userblock_size=512) as file:
+        file["time"], file["x"] = times[None], values.T
+    head = "@relation r\n@attribute frameTime numeric\n@attribute a real\n@data\n"
+    rows = "".join(f"{t},{v}\n" for t, v in zip(times, values[:, 0]))
+    (folder / "d.arff").write_text(head + rows)
+    (folder / "expr.txt").write_text("Sad,Calm,Happy\n" + "0\n1\n-1\n2\n" * 5)
+    (folder / "au.txt").write_text("AU1,AU2\n" + "0,1\n1,1\n-1,-1\n" * 5)
+
+
 def make_features(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for video, split in (("one", "train"), ("two", "validation")):

@@ -51,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "corpus": Kind(examples.make_corpus, "**/*", readers.read_corpus),
     "own_videos": Kind(examples.make_own_videos, "mine/**/*", readers.read_own_videos),
     "features": Kind(examples.make_features, "features/**/*", readers.read_features),
+    "tables": Kind(examples.make_tables, "*", readers.read_tables),
     "store": Kind(examples.make_store, "**/*", readers.read_store),
     "published_encoder": Kind(examples.make_published, "*", readers.read_published),
     "converted_encoder": Kind(examples.make_converted, "**/*", readers.read_converted),

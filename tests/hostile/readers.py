@@ -18,6 +18,9 @@ import cv2
 import jax
 import numpy as np
 
+from data_prep.corpus import extra_targets
+from data_prep.imports.files import Reading
+from data_prep.imports.files import read_features as read_table_of_features
 from data_prep.imports.grid import read_timed
 from maven_jax.__main__ import main
 from maven_jax.convert.huggingface import load_encoder
@@ -147,6 +150,14 @@ def read_corpus(folder: Path) -> Any:
 
 def read_own_videos(folder: Path) -> None:
     command("corpus", "--from", folder / "mine", "--out", folder / "corpus")
+
+
+def read_tables(folder: Path) -> None:
+    for name in extra_targets.KINDS:
+        values = extra_targets.read_extra(folder / f"{name}.txt", name)[1]
+        assert ((values >= -1) | np.isnan(values)).all()
+    for path in (p for name in ("*.parquet", "*.mat", "*.arff") for p in sorted(folder.glob(name))):
+        assert len(read_table_of_features(path, Reading()).rows.values)
 
 
 def read_features(folder: Path) -> None:

@@ -286,6 +286,11 @@ HELLO = (Word(0.0, 0.5, "Hello."), Word(0.5, 1.0, "You"), Word(1.0, 1.5, "there"
             ]
         },
         {
+            "words": [
+                {"text": w.text, "start": 1000 * w.start_s, "end": 1000 * w.end_s} for w in HELLO
+            ]
+        },
+        {
             "transcription": [
                 {
                     "offsets": {"from": 1000 * a[0].start_s, "to": 1000 * a[-1].end_s},

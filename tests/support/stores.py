@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax.store.reader import Store
-from maven_jax.store.schema import Frames, ModalitySpec
+from maven_jax.store.schema import ExtraTarget, Frames, ModalitySpec
 from maven_jax.store.writer import PlannedVideo, StoreWriter
+
+# Learnable from the features: a third dimension, the quadrant, and two yes-or-nos.
+EXTRA_TARGETS = (
+    ExtraTarget("dominance", "continuous", ("dominance",)),
+    ExtraTarget("expr", "classes", ("Sad", "Calm", "Angry", "Happy")),
+    ExtraTarget("au", "binary", ("AU1", "AU12")),
+)
 
 
 def write_small_store(
@@ -24,6 +31,7 @@ def write_small_store(
     shard_bytes: int = 2**15,
     unannotated: float = 0.02,
     unobserved: float = 0.02,
+    extra_targets: Sequence[ExtraTarget] = (),
 ) -> Store:
     """Writes a store whose targets are a smooth function of its features, with noise.
 
@@ -41,6 +49,7 @@ def write_small_store(
         shard_bytes: small, so that there are several shards.
         unannotated: share of frames without annotation.
         unobserved: share of frames in which a modality is missing.
+        extra_targets: of `EXTRA_TARGETS`; the first 20 frames of each video are without.
     """
     rng = np.random.default_rng(seed)
     mixing = {m: rng.normal(size=(2, dim)) for m, dim in modalities.items()}
@@ -54,7 +63,8 @@ def write_small_store(
         path,
         videos=planned,
         modalities={
-            m: ModalitySpec(m, dim, {"encoder": "random"}) for m, dim in modalities.items()
+            **{m: ModalitySpec(m, dim, {"encoder": "random"}) for m, dim in modalities.items()},
+            **{t.name: ModalitySpec.of_target(t) for t in extra_targets},
         },
         chunk_frames=chunk_frames,
         shard_bytes=shard_bytes,
@@ -78,6 +88,15 @@ def write_small_store(
             },
             masks={m: rng.uniform(size=n) >= unobserved for m in modalities},
         )
+        quadrants = targets > 0
+        extra = {
+            "dominance": targets.mean(axis=1, keepdims=True),
+            "expr": quadrants @ [[1.0], [2.0]],
+            "au": np.where(np.arange(2 * n).reshape(n, 2) % 11 == 0, -1.0, quadrants),
+        }
+        for target in extra_targets:
+            block.features[target.name] = extra[target.name].astype(np.float32)
+            block.masks[target.name] = np.arange(n) >= 20
         if not writer.is_done(video.video):
             with writer.video(video.video, 25.0, n / 25.0) as out:
                 out.append(block)

@@ -58,6 +58,8 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "timm/tf_efficientnet_b2.ns_jft_in1k": ("efficientnet", {"resize": 260, "crop": 260}),
     "microsoft/swin-base-patch4-window7-224": ("swin", {}),
     "microsoft/swin-tiny-patch4-window7-224": ("swin", {}),
+    "facebook/convnext-tiny-224": ("convnext", {}),
+    "facebook/convnext-base-224": ("convnext", {}),
     "google/vit-base-patch16-224": ("vit", {}),
     "google/vit-large-patch16-224": ("vit", {}),
     "trpakov/vit-face-expression": ("vit", {"output": "logits"}),
@@ -76,6 +78,7 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
 KINDS = (
     "swin",
     *VITS,
+    "convnext",
     "efficientnet",
     "mini_xception",
     "iresnet50",
@@ -92,6 +95,8 @@ def get_config(arg: str = "") -> ConfigDict:
     kind, changes = published(name, KINDS, FILES | HUB)
     if kind in ELSEWHERE:
         section = recipes.load(ELSEWHERE[kind][size == "tiny"], group="encoders").visual
+    elif kind == "convnext":
+        section = convnext(size == "tiny")
     elif kind == "videomae":
         section = videomae(size == "tiny")
     elif kind == "efficientnet":
@@ -103,6 +108,17 @@ def get_config(arg: str = "") -> ConfigDict:
     # None of the files but state dicts leaves out a size.
     with section.unlocked():
         section.update(changes)
+    return section
+
+
+def convnext(tiny: bool) -> ConfigDict:
+    """As Swin, by convolutions alone."""
+    section = recipes.load("tiny" if tiny else "base", group="encoders").visual
+    section.kind = "convnext"
+    if not tiny:
+        section.source = "facebook/convnext-base-224"
+        return section
+    section.model = ConfigDict({"image_size": 32, "hidden_sizes": (16, 32), "depths": (1, 1)})
     return section
 
 

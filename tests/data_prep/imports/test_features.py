@@ -367,7 +367,7 @@ def test_folders_that_are_not_as_expected(folders, tmp_path):
     with pytest.raises(UserError, match="no folder in it"):
         import_features.run(features, root, out)
     (features / "m").mkdir()
-    with pytest.raises(UserError, match=r"no .npy or .csv file"):
+    with pytest.raises(UserError, match=r"no file of .npy, .csv"):
         import_features.run(features, root, out)
     save(features / "m" / "a.npy", np.ones((40, 2)))
     with pytest.raises(UserError, match="--rate k: no such modality"):

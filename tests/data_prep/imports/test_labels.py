@@ -30,7 +30,8 @@ def test_muse_has_a_file_for_each_dimension_and_milliseconds(tmp_path):
     assert (track.video, track.split) == ("7", "validation")
     assert track.time_s.tolist() == [0, 0.25, 0.5, 0.75]
     np.testing.assert_allclose(track.values, [[0, 0], [0.1, -0.1], [0.2, -0.2], [0.3, -0.3]])
-    assert [p.severity for p in problems] == ["note"]
+    np.testing.assert_allclose(track.extra["trustworthiness"], [0, 0.1, 0.2, 0.3])
+    assert problems == []
 
 
 def test_avec_names_splits_by_files_and_has_semicolons(tmp_path):
@@ -46,7 +47,20 @@ def test_avec_names_splits_by_files_and_has_semicolons(tmp_path):
     ]
     assert videos[0].time_s.tolist() == [0]
     assert videos[0].values.tolist() == [[0, 1]]
-    assert "liking: not used" in str(problems[0])
+    assert videos[0].extra["liking"].tolist() == [0]
+    assert problems == []
+
+
+def test_ratings_of_an_extra_dimension_on_another_scale_cost_that_dimension_alone(tmp_path):
+    path = save(tmp_path / "x.csv", "time,valence,arousal,dominance\n0,0,0,3\n1,0,0,4\n")
+    (track,), (problem,) = read_labels(path, LabelOptions(splits="train"))
+    assert track.extra == {}
+    assert "dominance is left out: dominance 3 is outside [-1, 1]; give --scale dominance=" in str(
+        problem
+    )
+    scale = parse_scale(["dominance=1,5"])
+    (track,), _ = read_labels(path, LabelOptions(scale, splits="train"))
+    assert track.extra["dominance"].tolist() == [0, 0.5]
 
 
 def test_recola_has_a_column_for_each_rater(tmp_path):
@@ -102,6 +116,23 @@ def test_faults_are_named(tmp_path, text, options, message):
         read_labels(path, LabelOptions(**options))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Time,Valence,Arousal\n0,0.5,-0.25\n0.5,1,0\n",
+        "Time;Valence;Arousal\n0,0;0,5;-0,25\n0,5;1;0\n",
+        "sep=;\ntime;valence;arousal\n0;0.5;-0.25\n0.5;1;0\n",
+        "jstime,valence,arousal\n0,0.5,-0.25\n500,1,0\n",
+        "time,valence_1,valence_2,arousal_1,arousal_2\n0,0.25,0.75,-0.5,0\n0.5,1,1,0,0\n",
+        "time,valence,arousal\n00:00:00.0,0.5,-0.25\n00:00:00.5,1,0\n",
+    ],
+)
+def test_a_table_of_one_s_own_may_be_written_in_many_ways(tmp_path, text):
+    (track,) = tracks(save(tmp_path / "x.csv", text), splits="train").values()
+    assert track.time_s.tolist() == [0, 0.5]
+    assert track.values.tolist() == [[0.5, -0.25], [1, 0]]
+
+
 def test_one_label_per_clip_from_a_table_to_a_store(tmp_path, capsys):
     head = "FileName,EmoAct,EmoVal,EmoDom,Split_Set\n"
     table = save(tmp_path / "l.csv", head + "a.wav,1,7,4,Train\nb.wav,4,4,4,Development\n")
@@ -113,8 +144,10 @@ def test_one_label_per_clip_from_a_table_to_a_store(tmp_path, capsys):
     store = Store(tmp_path / "s")
     (entry,) = store.videos("train")
     assert store.read(entry, 0, 1).targets.tolist() == [[1, -1]]
-    assert store.provenance["labels"]["scale"] == {"valence": [1, 7], "arousal": [1, 7]}
-    assert "emodom: not used" in capsys.readouterr().out
+    assert store.provenance["labels"]["scale"] == {
+        d: [1, 7] for d in ("valence", "arousal", "dominance")
+    }
+    assert store.read(entry, 0, 1, ("dominance",)).features["dominance"].tolist() == [[0]]
     # Features over time need a rate for the label, which then is repeated.
     np.save(tmp_path / "f" / "m" / "b.npy", np.full((5, 2), 0.5))
     assert main([*command, str(tmp_path / "t"), "--scale=1,7"]) == 2
