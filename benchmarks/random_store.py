@@ -48,6 +48,7 @@ class RandomStore(Store):
     def __init__(self, videos: int, frames: int, widths: Mapping[str, int]):
         self.path, self.chunk_frames, self.fingerprint = Path("random"), 100, "random"
         self.modalities = {m: ModalitySpec(m, c, {"encoder": "random"}) for m, c in widths.items()}
+        self.stored, self.extra_targets, self.face_searches = self.modalities, {}, []
         self.splits, self.dropped, self.provenance = ("train",), (), {}
         self.statistics = {
             m: Moments(videos * frames, np.zeros(c), np.ones(c))

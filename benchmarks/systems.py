@@ -30,6 +30,8 @@ from maven_jax.progress import console, say
 from maven_jax.runs.workdir import FINISHED_FILE
 
 # Row -> recipe and what is changed in it.
+_CENTRED = "model.temporal=centred_tcn"
+_CHANNEL = "model.correlation=channel"
 ROWS: dict[str, tuple[str, ...]] = {
     "mean": ("systems:mean",),
     "ridge": ("systems:ridge",),
@@ -37,16 +39,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "early_fusion_tcn": ("systems:early_fusion",),
     "late_fusion_blstm": ("systems:late_fusion", "model.temporal=blstm"),
     "late_fusion_tcn": ("systems:late_fusion",),
+    "late_fusion_centred": ("systems:late_fusion", _CENTRED),
     "lfan": ("systems:lfan",),
+    "lfan_centred": ("systems:lfan", _CENTRED),
+    "lfan_abaw3_centred": ("systems:lfan_abaw3", _CENTRED),
     "maven": ("systems:maven",),
     "maven_polar": ("systems:maven", "model.head=polar"),
     "rjca": ("systems:rjca",),
     "rjcma": ("systems:rjcma",),
-    "rjcma_channel": ("systems:rjcma", "model.correlation=channel"),
-    "grjca": ("systems:grjca",),
-    "hgrjca": ("systems:hgrjca",),
-    "tagf": ("systems:tagf",),
-    "lfan_abaw3": ("systems:lfan_abaw3",),
+    "rjcma_centred": ("systems:rjcma", _CENTRED),
+    "rjcma_channel": ("systems:rjcma", _CHANNEL),
+    "grjca_centred": ("systems:grjca", _CENTRED, _CHANNEL),
+    "hgrjca_centred": ("systems:hgrjca", _CENTRED, _CHANNEL),
+    "tagf_centred": ("systems:tagf", _CENTRED, _CHANNEL),
     "transformer": ("systems:transformer",),
     "mamba": ("systems:mamba",),
     "ras_reliability": ("systems:ras_reliability",),

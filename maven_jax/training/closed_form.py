@@ -24,7 +24,7 @@ from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Array, Float, Float64, Int
 
 from maven_jax import recipes
 from maven_jax.data.pipeline import listed_batches, to_batch
@@ -231,13 +231,18 @@ class ClosedFormFit:
         self._experiment, self._section, self._mesh = experiment, section, experiment.mesh
         config = experiment.config
         self._windows = experiment.windows(config.data.train_split, train=True)
+        # Rows of a window that count at the most.
+        self._most_rows = -(-self._windows.length // section.frame_step)
+        example = experiment.example(), np.zeros((1, self._most_rows), np.int32)
         with jax.set_mesh(self._mesh):
-            rows = jax.eval_shape(self._rows, experiment.example(), experiment.statistics)
+            rows = jax.eval_shape(self._rows, *example, experiment.statistics)
         self.width = rows.shape[-1]
         most = max(MOST_SUM_BYTES // (8 * self.width**2), 2)
         self._group = group_recordings(self._windows, min(section.most_groups, most))
+        # As many rows in a product as without leaving any out, however few a window has.
+        windows = config.train.batch_size * self._windows.length // self._most_rows
         devices = self._mesh.shape["data"]
-        self.rows_at_once = -(-config.train.batch_size // devices) * devices
+        self.rows_at_once = -(-windows // devices) * devices
         self._batches = [
             (group, numbers[i : i + self.rows_at_once])
             for group in range(self.groups)
@@ -253,6 +258,7 @@ class ClosedFormFit:
             in_shardings=(
                 self.shardings.opt_state,
                 replicated,
+                batch_sharding(self._mesh),
                 batch_sharding(self._mesh),
                 replicated,
             ),
@@ -287,21 +293,30 @@ class ClosedFormFit:
             f"out {what} of {recordings} recordings in turn"
         )
 
-    def _rows(self, batch: Batch, statistics: Any) -> Float[Array, "b t n"]:
-        """[x, 1, y] of every annotated frame, zeros elsewhere."""
+    def _rows(
+        self, batch: Batch, places: Int[Array, "b k"], statistics: Any
+    ) -> Float[Array, "b k n"]:
+        """[x, 1, y] of the annotated frames in these places, zeros for others and for -1."""
         model: Any = self._experiment.model
         batch = self._experiment.transform(batch, statistics, jax.random.key(0), train=False)
         x = model.design(batch.features, batch.modality_masks, batch.frame_mask)
         ones = jnp.ones((*x.shape[:2], 1), x.dtype)
         rows = jnp.concatenate([x, ones, batch.targets], -1)
-        return jnp.where((batch.target_mask & batch.frame_mask)[..., None], rows, 0)
+        counted = batch.target_mask & batch.frame_mask
+        if self._most_rows < rows.shape[1]:
+            # The product below is most of the work: of the frames that count alone.
+            rows = jnp.take_along_axis(rows, jnp.maximum(places, 0)[..., None], 1)
+            counted = jnp.take_along_axis(counted, jnp.maximum(places, 0), 1) & (places >= 0)
+        return jnp.where(counted[..., None], rows, 0)
 
-    def _added(self, sums: Sums, statistics: Any, batch: Batch, group: Array) -> Sums:
-        rows = self._rows(batch, statistics)
+    def _added(
+        self, sums: Sums, statistics: Any, batch: Batch, places: Array, group: Array
+    ) -> Sums:
+        rows = self._rows(batch, places, statistics)
         return sums.add(group, jnp.einsum("bti,btj->ij", rows, rows, precision="highest"))
 
     def batches(self, start: int) -> Any:
-        """(group, batch on the devices) from the batch `start` on."""
+        """(group, batch and places of what counts, on the devices) from the batch `start` on."""
         experiment, config = self._experiment, self._experiment.config
         at_once = self.rows_at_once
         empty = len(self._windows)  # numbers past the last give empty windows
@@ -316,8 +331,13 @@ class ClosedFormFit:
             num_threads=config.data.num_threads,
         )
         for (group, _), batch in zip(self._batches[start:], read):
-            counted = batch["target_mask"] & self._first_time(batch["window"])
-            yield group, place_batch(to_batch({**batch, "target_mask": counted}), self._mesh)
+            first_time = self._first_time(batch["window"])
+            batch = to_batch({**batch, "target_mask": batch["target_mask"] & first_time})
+            places = np.full((len(first_time), self._most_rows), -1, np.int32)
+            for row, counted in enumerate(first_time):
+                at = np.flatnonzero(counted)
+                places[row, : len(at)] = at
+            yield group, place_batch((batch, places), self._mesh)
 
     def _first_time(self, numbers: np.ndarray) -> np.ndarray:
         """(b, t): frames that no earlier window has, every `frame_step`-th of them."""
@@ -344,9 +364,10 @@ class ClosedFormFit:
         weights = state.weights.replace(params=params)
         return state.replace(step=state.step + 1, weights=weights, opt_state=optax.EmptyState())
 
-    def add(self, state: TrainState, group: int, batch: Batch) -> TrainState:
-        """The state after one batch."""
-        sums = self._add(state.opt_state, state.weights.statistics, batch, np.int32(group))
+    def add(self, state: TrainState, group: int, placed: tuple[Batch, Array]) -> TrainState:
+        """The state after what `batches` gives."""
+        statistics = state.weights.statistics
+        sums = self._add(state.opt_state, statistics, *placed, np.int32(group))
         return state.replace(step=state.step + 1, opt_state=sums)
 
     def solution(self, state: TrainState) -> Solution:
@@ -415,9 +436,9 @@ def fit(
                 checkpoints.save(int(state.step), state, position, saved, metrics)
 
         with meter("summing", len(work), "batches", initial=start - first) as progress:
-            for step, (group, batch) in enumerate(work.batches(start - first), start + 1):
+            for step, (group, placed) in enumerate(work.batches(start - first), start + 1):
                 watchdog.beat(step, "summing")
-                state = work.add(state, group, batch)
+                state = work.add(state, group, placed)
                 progress.advance()
                 stops = preemption.reached()
                 if stops or step % config.checkpoint.every_steps == 0:
