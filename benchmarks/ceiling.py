@@ -141,7 +141,7 @@ def table(corpus: Path, workdirs: list[Path], baseline: str) -> Table:
         below = name != baseline and sum(means) / 2 <= to_beat
         label = f"{name}{f' ({len(runs)} seeds ±{spread:.3f})' if len(runs) > 1 else ''}"
         add(
-            f"{label}{' not above ' + baseline if below else ''}",
+            f"{label}{' ≤ ' + baseline if below else ''}",
             (means[0], means[1]),
             f"{validation:.3f}",
             f"{scores[0][0]['num_parameters']:,}",

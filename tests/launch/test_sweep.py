@@ -143,6 +143,7 @@ def start(name: str, out: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_queue_goes_on_behind_a_failure_and_continues_where_it_stopped(tmp_path):
     write_small_store(tmp_path / "s", videos=2, frames=60)

@@ -123,6 +123,7 @@ def test_every_wrong_tensor_is_named_those_of_the_encoders_too(released, tmp_pat
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_evaluate_opens_the_workdir(converted, tmp_path, capsys):
     store = write_small_store(
         tmp_path / "store",

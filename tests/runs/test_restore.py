@@ -149,6 +149,7 @@ def assert_continued(workdir: Path, whole: Path, printed: str) -> None:
         np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_checkpoint_of_eight_devices_really_is_split(undisturbed):
     described = json.loads(

@@ -280,7 +280,11 @@ def saved_steps(workdir: Path) -> list[int]:
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(
     ("count", "told"),
-    [(1, (0,)), (2, (1,)), pytest.param(2, (0, 1), marks=pytest.mark.slow)],
+    [
+        (1, (0,)),
+        pytest.param(2, (1,), marks=pytest.mark.slow),
+        pytest.param(2, (0, 1), marks=pytest.mark.slow),
+    ],
 )
 def test_sigterm_saves_and_the_same_command_continues(count, told, store, tmp_path):
     epochs = 200.0
