@@ -300,13 +300,14 @@ class ClosedFormFit:
         model: Any = self._experiment.model
         batch = self._experiment.transform(batch, statistics, jax.random.key(0), train=False)
         x = model.design(batch.features, batch.modality_masks, batch.frame_mask)
+        targets, counted = batch.targets, batch.target_mask & batch.frame_mask
+        if self._most_rows < x.shape[1]:
+            # The product of the rows is most of the work: of those that count alone.
+            at = jnp.maximum(places, 0)
+            x, targets = (jnp.take_along_axis(v, at[..., None], 1) for v in (x, targets))
+            counted = jnp.take_along_axis(counted, at, 1) & (places >= 0)
         ones = jnp.ones((*x.shape[:2], 1), x.dtype)
-        rows = jnp.concatenate([x, ones, batch.targets], -1)
-        counted = batch.target_mask & batch.frame_mask
-        if self._most_rows < rows.shape[1]:
-            # The product below is most of the work: of the frames that count alone.
-            rows = jnp.take_along_axis(rows, jnp.maximum(places, 0)[..., None], 1)
-            counted = jnp.take_along_axis(counted, jnp.maximum(places, 0), 1) & (places >= 0)
+        rows = jnp.concatenate([x, ones, targets], -1)
         return jnp.where(counted[..., None], rows, 0)
 
     def _added(
