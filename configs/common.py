@@ -30,6 +30,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 fold_groups=None,
                 mix={},
                 window=dict(kind="sliding", length=300, hop=200, step_s=None),
+                # Share of each recording's mean that is taken from features made elsewhere; of
+                # several, ridge chooses one by leaving out recordings.
+                centre=(0.0,),
                 num_threads=8,
                 resident=False,
             ),

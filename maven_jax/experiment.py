@@ -15,16 +15,17 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from maven_jax import recipes, state
+from maven_jax.data.centred import CentredStore, made_elsewhere
 from maven_jax.data.folds import cut, digest_of, fold_entries, fold_statistics, is_official
 from maven_jax.data.offsets import directions_between
-from maven_jax.data.pipeline import WindowSource, to_batch
+from maven_jax.data.pipeline import FrameStore, WindowSource, to_batch
 from maven_jax.data.transforms import FeatureStatistics, InputTransform
 from maven_jax.data.windows import Windows, make_windows, padded_lengths
-from maven_jax.errors import UserError, did_you_mean
+from maven_jax.errors import UserError
 from maven_jax.evaluation.split_predictor import SplitPredictor
 from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
-from maven_jax.models.extra_heads import extra_targets_of, section_of
+from maven_jax.models.extra_heads import extra_targets_of, section_of, targets_asked_for
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
@@ -69,7 +70,9 @@ class Experiment:
         for key in ("modalities", "single_vector"):
             for name in config.data[key]:
                 store.check_modality(name, f"config.data.{key}: ")
-        if "extra_targets" not in config.model and (targets := _extra_targets(config, store)):
+        if "extra_targets" not in config.model and (
+            targets := targets_asked_for(config, store.extra_targets)
+        ):
             with config.unlocked():
                 config.model.extra_targets = section_of(targets)
 
@@ -170,8 +173,23 @@ class Experiment:
     def source(self, windows: Windows, store: Store | None = None) -> WindowSource:
         """What reads some windows, of this store or of another with the same modalities."""
         single_vector: dict[str, Any] = dict(self.config.data.single_vector)
-        store, names = store or self.store, tuple(self.modalities)
-        return WindowSource(store, windows, names, single_vector, self.extra_targets)
+        names, frames = tuple(self.modalities), self.frames(store)
+        return WindowSource(frames, windows, names, single_vector, self.extra_targets)
+
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The modalities with features made elsewhere, which `data.centre` concerns."""
+        return made_elsewhere(self.modalities, self.config.data.single_vector)
+
+    @property
+    def centre(self) -> float:
+        """The share of each video's mean that is taken from its `imported` features."""
+        return float(self.config.data.centre[0]) if self.imported else 0.0
+
+    def frames(self, store: Store | None = None) -> FrameStore:
+        """This store, or another with the same modalities, as it is read: centred, if asked for."""
+        store = store or self.store
+        return CentredStore(store, self.centre, self.imported) if self.centre else store
 
     @cached_property
     def extra_targets(self) -> dict[str, ExtraTarget]:
@@ -245,6 +263,8 @@ class Experiment:
         floats = [name for name, spec in self.modalities.items() if spec.dtype != "uint8"]
         videos = [self.store.video_sums(e) for e in self.entries(self.config.data.train_split)]
         directions = directions_between(videos, {m: self.moments[m] for m in floats})
+        for name in self.imported:  # they differ by so much less
+            directions[name] = (1 - self.centre) * directions[name]
         return dataclasses.replace(self.transform, directions=directions)
 
     @cached_property
@@ -310,7 +330,7 @@ class Experiment:
         )
         return SplitPredictor(
             step,
-            self.store,
+            self.frames(),
             windows,
             modalities=tuple(self.modalities),
             single_vector=dict(config.data.single_vector),
@@ -351,27 +371,6 @@ class Experiment:
         number = f"fold {data.fold} of 0 to {len(made.parts) - 1}"
         line = f"{number}: trains on {train}, holds out {held_out}"
         return [line, *(f"note: {note}" for note in made.notes)]
-
-
-def _extra_targets(config: Config, store: Store) -> dict[str, ExtraTarget]:
-    """The targets of a store that a recipe names.
-
-    Raises:
-        UserError: the store lacks one, or not as many weights as names.
-    """
-    names, weights = tuple(config.loss.extra_targets), config.loss.extra_weights
-    if len(weights) not in (1, len(names)):
-        raise UserError(
-            f"config.loss.extra_weights={weights}: expected one number, or one for each of "
-            f"config.loss.extra_targets={names}"
-        )
-    for name in names:
-        if name != "*" and name not in store.extra_targets:
-            raise UserError(
-                f"config.loss.extra_targets: {store.path} has no target {name!r}"
-                f"{did_you_mean(name, list(store.extra_targets)) if store.extra_targets else ''}"
-            )
-    return {n: t for n, t in store.extra_targets.items() if n in names or "*" in names}
 
 
 def open_store(recorded: str, given: str | None) -> Store:

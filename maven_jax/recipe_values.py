@@ -112,6 +112,10 @@ PENALTIES = Some(
         and all(Number(0, 1e9, above=True).fits(x) for x in v)
     ),
 )
+SHARES = Some(
+    "shares from 0 to 1, as `0.5,`: one, or several to choose from",
+    lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(map(Number(0, 1).fits, v)),
+)
 _COEFFICIENT = Number(0, 1e6)
 _SHARE = Number(0, 1, below=True)
 
@@ -122,6 +126,7 @@ RULES: tuple[tuple[str, tuple[Number | Some, ...]], ...] = (
     ("data.store", (TEXT,)),
     ("data.*_split", (TEXT,)),
     ("data.modalities", (NAMES,)),
+    ("data.centre", (SHARES,)),
     ("data.single_vector", (SECTION,)),
     ("data.single_vector.*", (Number(0, 3600, above=True), NONE)),
     ("data.window", (SECTION,)),

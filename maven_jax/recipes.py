@@ -61,7 +61,7 @@ def from_json(config: dict[str, Any]) -> Config:
 
 # Keys that recorded configs may lack, as they came later; the value is what a run then did.
 _LATER: dict[str, dict[str, Any]] = {
-    "data": {"folds": None, "fold_groups": None},
+    "data": {"folds": None, "fold_groups": None, "centre": [0.0]},
     "inputs": {"video_offset_std": 0.0, "channel_dropout": 0.0, "speed": 0.0},
     "loss": {"extra_targets": [], "extra_weights": [1.0]},  # as JSON has them
     "train": {"ema_decay": 0.0, "batch_frames": None, "wandb": None, "mlflow": None},

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float32
 
-from maven_jax.data.pipeline import WindowSource, ordered_batches, to_batch
+from maven_jax.data.pipeline import FrameStore, WindowSource, ordered_batches, to_batch
 from maven_jax.data.windows import Windows
 from maven_jax.errors import UserError
 from maven_jax.evaluation.calibration import as_widths, box_filter
@@ -20,7 +20,6 @@ from maven_jax.evaluation.overlap import OverlapMean
 from maven_jax.progress import meter
 from maven_jax.runtime.sharding import gather_rows, place_batch, process_rows, rows_here
 from maven_jax.state import Weights
-from maven_jax.store.reader import Store
 from maven_jax.store.schema import ExtraTarget, VideoEntry
 
 
@@ -97,7 +96,7 @@ class SplitPredictor:
     def __init__(
         self,
         predict_step: Any,
-        store: Store,
+        store: FrameStore,
         windows: Windows,
         *,
         modalities: tuple[str, ...],

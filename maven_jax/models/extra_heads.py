@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, did_you_mean
 from maven_jax.layers.linear import dense
+from maven_jax.recipes import Config
 from maven_jax.store.schema import TARGET_KINDS, ExtraTarget
 from maven_jax.types import Features, ModalityMasks, Prediction
 
@@ -93,3 +94,24 @@ def extra_targets_of(section: Mapping[str, Any] | None) -> tuple[ExtraTarget, ..
 def section_of(targets: Mapping[str, ExtraTarget]) -> dict[str, Any]:
     """The section that `extra_targets_of` reads."""
     return {name: {"kind": t.kind, "labels": t.labels} for name, t in targets.items()}
+
+
+def targets_asked_for(config: Config, stored: Mapping[str, ExtraTarget]) -> dict[str, ExtraTarget]:
+    """The targets that a recipe names, of those that its store has.
+
+    Raises:
+        UserError: the store lacks one, or not as many weights as names.
+    """
+    names, weights = tuple(config.loss.extra_targets), config.loss.extra_weights
+    if len(weights) not in (1, len(names)):
+        raise UserError(
+            f"config.loss.extra_weights={weights}: expected one number, or one for each of "
+            f"config.loss.extra_targets={names}"
+        )
+    for name in names:
+        if name != "*" and name not in stored:
+            raise UserError(
+                f"config.loss.extra_targets: {config.data.store} has no target {name!r}"
+                f"{did_you_mean(name, list(stored)) if stored else ''}"
+            )
+    return {n: t for n, t in stored.items() if n in names or "*" in names}

@@ -9,12 +9,12 @@ import numpy as np
 
 from maven_jax import recipes
 from maven_jax.experiment import Experiment
-from maven_jax.models.beside_ridge import SOLUTION
+from maven_jax.models.beside_ridge import SOLUTION, RidgeBeside
 from maven_jax.models.registry import ridge_beside
 from maven_jax.progress import meter, say, timed
 from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import Weights
-from maven_jax.training.closed_form import ClosedForm, ClosedFormFit
+from maven_jax.training.closed_form import ClosedForm, ClosedFormFit, Solution
 
 
 def fit_beside(weights: Weights, experiment: Experiment, watchdog: Watchdog) -> Weights:
@@ -37,21 +37,7 @@ def fit_beside(weights: Weights, experiment: Experiment, watchdog: Watchdog) -> 
     section = ridge_beside(recipes.plain(experiment.config.model).get("ridge"))
     if section is None:
         return weights
-    config = recipes.from_json(experiment.config.to_dict())
-    config.model = dict(name="ridge", widths=section.widths)
-    config.loss.extra_targets = ()
-    choice = ClosedForm("closed_form", section.penalties, section.frame_step, section.most_groups)
-    linear = Experiment(config, experiment.store, mesh=experiment.mesh)
-    work = ClosedFormFit(linear, choice)
-    say(f"beside the network, {work.describe()}")
-    state = work.fresh()
-    with meter("summing", len(work), "batches") as progress:
-        for step, (group, batch) in enumerate(work.batches(0), 1):
-            watchdog.beat(step, "summing")
-            state = work.add(state, group, batch)
-            progress.advance()
-    with watchdog.paused("solving"), timed("solving"):
-        solution = work.solution(state)
+    solution = linear_solution(experiment, section, watchdog, "beside the network, ")
     say(solution.describe())
     solved: dict[str, Any] = {"kernel": solution.kernel, "bias": solution.bias}
     placed = {
@@ -59,3 +45,34 @@ def fit_beside(weights: Weights, experiment: Experiment, watchdog: Watchdog) -> 
         for name, old in weights.model_state[SOLUTION].items()
     }
     return weights.replace(model_state={**weights.model_state, SOLUTION: placed})
+
+
+def linear_solution(
+    experiment: Experiment, section: RidgeBeside, watchdog: Watchdog, purpose: str
+) -> Solution:
+    """Ridge's solution on the windows of a network's recipe, and how well it predicts.
+
+    Args:
+        experiment: what is trained.
+        section: of the ridge.
+        watchdog: is told of every batch.
+        purpose: begins the line that describes it.
+
+    Raises:
+        UserError: no frame is annotated.
+    """
+    config = recipes.from_json(experiment.config.to_dict())
+    config.model = dict(name="ridge", widths=section.widths)
+    config.loss.extra_targets = ()
+    choice = ClosedForm("closed_form", section.penalties, section.frame_step, section.most_groups)
+    linear = Experiment(config, experiment.store, mesh=experiment.mesh)
+    work = ClosedFormFit(linear, choice)
+    say(f"{purpose}{work.describe()}")
+    state = work.fresh()
+    with meter("summing", len(work), "batches") as progress:
+        for step, (group, batch) in enumerate(work.batches(0), 1):
+            watchdog.beat(step, "summing")
+            state = work.add(state, group, batch)
+            progress.advance()
+    with watchdog.paused("solving"), timed("solving"):
+        return work.solution(state)

@@ -162,6 +162,9 @@ def make_feed(
         return StreamedFeed(experiment, source)
     if not isinstance(source, WindowSource):
         raise UserError("config.data.resident does not go with config.data.mix: stream them")
+    if experiment.centre:
+        say("data.resident: centred features (data.centre) are streamed instead")
+        return StreamedFeed(experiment, source)
     process_rows(mesh, config.train.batch_size, "train.batch_size")
     modalities, single = tuple(experiment.modalities), dict(config.data.single_vector)
     extra = tuple(experiment.extra_targets)

@@ -30,6 +30,7 @@ from maven_jax.runtime.watchdog import Watchdog
 from maven_jax.state import count_parameters
 from maven_jax.training import closed_form
 from maven_jax.training.beside_ridge import fit_beside
+from maven_jax.training.centring import settle_centre
 from maven_jax.training.feed import make_feed
 from maven_jax.training.initial_weights import start_from
 from maven_jax.training.mixing import open_mixed, training_source
@@ -94,6 +95,7 @@ def _train(
 ) -> dict[str, Any] | None:
     """`train` in a folder that is its own."""
     settle_sizes(experiment)
+    settle_centre(experiment, workdir, watchdog)
     for line in experiment.describe():
         say(line)
     if experiment.config.optimizer.get("name") == "closed_form":

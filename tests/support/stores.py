@@ -32,6 +32,8 @@ def write_small_store(
     unannotated: float = 0.02,
     unobserved: float = 0.02,
     extra_targets: Sequence[ExtraTarget] = (),
+    encoder: str = "random",
+    offset_std: float = 0.0,
 ) -> Store:
     """Writes a store whose targets are a smooth function of its features, with noise.
 
@@ -50,6 +52,8 @@ def write_small_store(
         unannotated: share of frames without annotation.
         unobserved: share of frames in which a modality is missing.
         extra_targets: of `EXTRA_TARGETS`; the first 20 frames of each video are without.
+        encoder: what is said to have made the features.
+        offset_std: of an offset of each video's features.
     """
     rng = np.random.default_rng(seed)
     mixing = {m: rng.normal(size=(2, dim)) for m, dim in modalities.items()}
@@ -63,7 +67,7 @@ def write_small_store(
         path,
         videos=planned,
         modalities={
-            **{m: ModalitySpec(m, dim, {"encoder": "random"}) for m, dim in modalities.items()},
+            **{m: ModalitySpec(m, dim, {"encoder": encoder}) for m, dim in modalities.items()},
             **{t.name: ModalitySpec.of_target(t) for t in extra_targets},
         },
         chunk_frames=chunk_frames,
@@ -88,6 +92,9 @@ def write_small_store(
             },
             masks={m: rng.uniform(size=n) >= unobserved for m in modalities},
         )
+        if offset_std:
+            for x in block.features.values():
+                x += offset_std * rng.normal(size=x.shape[1]).astype(np.float32)
         quadrants = targets > 0
         extra = {
             "dominance": targets.mean(axis=1, keepdims=True),
