@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from maven_jax import recipes
 from maven_jax.errors import UserError
 from maven_jax.layers.linear import dense
+from maven_jax.recipes import Config
 from maven_jax.store.schema import TARGET_KINDS, ExtraTarget
-from maven_jax.types import Features, ModalityMasks, Prediction
+from maven_jax.types import DIMENSIONS, Features, ModalityMasks, Prediction
 
 
 class WithExtraHeads(nn.Module):
@@ -88,6 +90,16 @@ def extra_targets_of(section: Mapping[str, Any] | None) -> tuple[ExtraTarget, ..
             )
         targets.append(ExtraTarget(name, kind, tuple(map(str, labels))))
     return tuple(targets)
+
+
+def predicted_beside(config: Config) -> tuple[ExtraTarget, ...]:
+    """The extra targets that the model of a resolved recipe has heads for, in their order."""
+    return extra_targets_of(recipes.plain(config.model).get("extra_targets"))
+
+
+def output_names(targets: Iterable[ExtraTarget]) -> tuple[str, ...]:
+    """What the columns of a prediction are called: valence, arousal, then those of the targets."""
+    return (*DIMENSIONS, *(name for target in targets for name in target.columns))
 
 
 def section_of(targets: Mapping[str, ExtraTarget]) -> dict[str, Any]:

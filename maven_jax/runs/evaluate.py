@@ -133,7 +133,7 @@ def evaluate(
             "num_parameters": count_parameters(weights.params),
             "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
         }
-        extra = score_extra(videos, experiment.extra_targets)
+        extra = score_extra(videos)
         if extra:
             scores["extra_targets"] = extra
         if calibration is not None:
