@@ -74,13 +74,13 @@ class WithExtraHeads(nn.Module):
 
 
 def extra_targets_of(section: Mapping[str, Any] | None) -> tuple[ExtraTarget, ...]:
-    """A model's section `extra_targets`: name -> `kind` and `labels`.
+    """A model's section `extra_targets`: name -> `kind` and `labels`; by name, as JSON has them.
 
     Raises:
         UserError: a target that cannot be.
     """
     targets = []
-    for name, content in (section or {}).items():
+    for name, content in sorted((section or {}).items()):
         kind = content.get("kind") if isinstance(content, Mapping) else None
         labels = content.get("labels") if isinstance(content, Mapping) else None
         if kind not in TARGET_KINDS or not isinstance(labels, list | tuple) or not labels:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from maven_jax.errors import printable
 from maven_jax.store.schema import ExtraTarget
@@ -31,7 +31,7 @@ class ExtraCurves:
         """Column of a table -> its values in some frames."""
         return dict(zip(self.target.columns, self.values[rows].T.tolist()))
 
-    def shown(self, values: Float32[np.ndarray, "k"]) -> str:
+    def shown(self, values: Float[np.ndarray, "k"]) -> str:
         """The values of one frame, or the mean of some: `+0.20`, `Happy`, `AU1 AU12`."""
         if self.target.kind == "continuous":
             return f"{values[0]:+.2f}"
