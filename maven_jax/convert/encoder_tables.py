@@ -39,6 +39,7 @@ from maven_jax.convert.efficientnet import DEPTHWISE, efficientnet
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.convnext import ConvNextConfig
 from maven_jax.encoders.hubert import HubertConfig
+from maven_jax.encoders.mpnet import MpnetConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
 from maven_jax.encoders.videomae import VideoMaeConfig
@@ -64,7 +65,11 @@ def _roberta(c: RobertaConfig) -> list[Line]:
     return [
         ("embeddings.word_embeddings.weight", "embeddings/word/embedding", SAME),
         ("embeddings.position_embeddings.weight", "embeddings/position/embedding", SAME),
-        ("embeddings.token_type_embeddings.weight", "embeddings/type/embedding", SAME),
+        *(
+            [("embeddings.token_type_embeddings.weight", "embeddings/type/embedding", SAME)]
+            if c.type_vocab_size
+            else []
+        ),
         *norm("embeddings.LayerNorm", "embeddings/norm"),
         *_attention(
             f"{source}.attention.self",
@@ -77,6 +82,11 @@ def _roberta(c: RobertaConfig) -> list[Line]:
         *linear(f"{source}.output.dense", f"{target}/mlp/down"),
         *norm(f"{source}.output.LayerNorm", f"{target}/mlp_norm"),
     ]
+
+
+def _mpnet(c: MpnetConfig) -> list[Line]:
+    table = ("encoder.relative_attention_bias.weight", "relative_position_bias", SAME)
+    return [*_roberta(c), table]
 
 
 def _hubert(c: HubertConfig) -> list[Line]:
@@ -377,6 +387,15 @@ TABLES: dict[str, Table] = {
         )
         for kind in ("roberta", "xlm-roberta", "bert")
     },
+    "mpnet": Table(
+        _mpnet,
+        lambda c, source: c.num_hidden_layers,
+        renames=(
+            *((rf"\.attn\.{n[0]}\.", f".self.{n}.") for n in _BERT_NAMES),
+            (r"\.attn\.o\.", ".output.dense."),
+            (r"\.attention\.LayerNorm\.", ".attention.output.LayerNorm."),
+        ),
+    ),
     "beit": Table(
         _beit,
         lambda c, source: c.num_layers,

@@ -19,7 +19,7 @@ _REGRESSION: Layers = (("classifier.dense", "tanh"), ("classifier.out_proj", Non
 _AUDIO = (_REGRESSION, (("projector", None), ("classifier", None)))
 HEADS: dict[str, tuple[Layers, ...]] = {
     **dict.fromkeys(("hubert", "wav2vec2", "wavlm"), _AUDIO),
-    **dict.fromkeys(("roberta", "xlm-roberta"), (_REGRESSION,)),
+    **dict.fromkeys(("roberta", "xlm-roberta", "mpnet"), (_REGRESSION,)),
     "bert": ((("pooler.dense", "tanh"), ("classifier", None)),),
     **dict.fromkeys(
         ("swin", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"), (_LINEAR,)

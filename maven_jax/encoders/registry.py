@@ -20,6 +20,7 @@ from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
 from maven_jax.encoders.mini_xception import MiniXception, MiniXceptionConfig
+from maven_jax.encoders.mpnet import Mpnet, MpnetConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
 from maven_jax.encoders.swin import Swin, SwinConfig
@@ -125,6 +126,7 @@ KINDS: dict[str, Kind] = {
     "whisper": Kind(WhisperConfig.from_hf, Whisper, lambda c: _floats(2, c.num_mel_bins), True),
     "roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
+    "mpnet": Kind(MpnetConfig.from_hf, Mpnet, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),
     "beit": Kind(_BeitConfig.from_hf, _beit, lambda c: _floats(2, c.hidden_size), True),
     "iresnet50": Kind(

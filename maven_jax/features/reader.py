@@ -62,7 +62,12 @@ KINDS: dict[str, dict[str, type]] = {
         "log_mel": RawMel,
         "opensmile": OpenSmile,
     },
-    "text": {"roberta": TextEncoder, "xlm-roberta": TextEncoder, "bert": BertEncoder},
+    "text": {
+        "roberta": TextEncoder,
+        "xlm-roberta": TextEncoder,
+        "bert": BertEncoder,
+        "mpnet": TextEncoder,
+    },
 }
 
 

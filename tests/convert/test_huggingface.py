@@ -103,6 +103,7 @@ CONFIGS = {
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
     "bert": ROBERTA,
+    "mpnet": ROBERTA | {"pad_token_id": 1},
     "convnext": {"image_size": 32, "hidden_sizes": (4, 8), "depths": (1, 2)},
     "vit": VIT,
     "vit_mae": VIT,

@@ -18,6 +18,7 @@ SOURCES = {
     "roberta": "roberta-base",
     "xlm-roberta": "FacebookAI/xlm-roberta-base",
     "bert": "bert-base-uncased",
+    "mpnet": "sentence-transformers/all-mpnet-base-v2",
 }
 # Sentence encoders of BERT's kind: one layer, as their own pooling takes it.
 LAST = {"summed_layers": 1}
@@ -30,6 +31,8 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "google-bert/bert-large-uncased": ("bert", {}),
     "google-bert/bert-base-multilingual-cased": ("bert", {}),
     "sentence-transformers/all-MiniLM-L6-v2": ("bert", LAST),
+    "sentence-transformers/all-mpnet-base-v2": ("mpnet", {}),
+    "microsoft/mpnet-base": ("mpnet", {}),
     # Classifiers: what they say of a segment is the vector of each of its words.
     "j-hartmann/emotion-english-distilroberta-base": ("roberta", {"output": "logits"}),
     "SamLowe/roberta-base-go_emotions": ("roberta", {"output": "logits"}),
