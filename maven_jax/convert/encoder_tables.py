@@ -38,6 +38,7 @@ from maven_jax.convert.conversions import (
 from maven_jax.convert.efficientnet import DEPTHWISE, efficientnet
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.convnext import ConvNextConfig
+from maven_jax.encoders.deberta import DebertaConfig
 from maven_jax.encoders.hubert import HubertConfig
 from maven_jax.encoders.mpnet import MpnetConfig
 from maven_jax.encoders.roberta import RobertaConfig
@@ -61,7 +62,6 @@ _BERT_NAMES = ("query", "key", "value")
 
 
 def _roberta(c: RobertaConfig) -> list[Line]:
-    source, target = "encoder.layer.{}", "encoder/layers"
     return [
         ("embeddings.word_embeddings.weight", "embeddings/word/embedding", SAME),
         ("embeddings.position_embeddings.weight", "embeddings/position/embedding", SAME),
@@ -71,6 +71,13 @@ def _roberta(c: RobertaConfig) -> list[Line]:
             else []
         ),
         *norm("embeddings.LayerNorm", "embeddings/norm"),
+        *_bert_layers("encoder/layers"),
+    ]
+
+
+def _bert_layers(target: str) -> list[Line]:
+    source = "encoder.layer.{}"
+    return [
         *_attention(
             f"{source}.attention.self",
             _BERT_NAMES,
@@ -81,6 +88,16 @@ def _roberta(c: RobertaConfig) -> list[Line]:
         *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
         *linear(f"{source}.output.dense", f"{target}/mlp/down"),
         *norm(f"{source}.output.LayerNorm", f"{target}/mlp_norm"),
+    ]
+
+
+def _deberta(c: DebertaConfig) -> list[Line]:
+    return [
+        ("embeddings.word_embeddings.weight", "word/embedding", SAME),
+        *norm("embeddings.LayerNorm", "norm"),
+        ("encoder.rel_embeddings.weight", "distance/embedding", SAME),
+        *norm("encoder.LayerNorm", "distance_norm"),
+        *_bert_layers("layers"),
     ]
 
 
@@ -395,6 +412,11 @@ TABLES: dict[str, Table] = {
             (r"\.attn\.o\.", ".output.dense."),
             (r"\.attention\.LayerNorm\.", ".attention.output.LayerNorm."),
         ),
+    ),
+    "deberta-v2": Table(
+        _deberta,
+        lambda c, source: c.num_hidden_layers,
+        renames=((r"\.self\.(query|key|value)_proj\.", r".self.\1."),),
     ),
     "beit": Table(
         _beit,

@@ -21,6 +21,7 @@ HEADS: dict[str, tuple[Layers, ...]] = {
     **dict.fromkeys(("hubert", "wav2vec2", "wavlm"), _AUDIO),
     **dict.fromkeys(("roberta", "xlm-roberta", "mpnet"), (_REGRESSION,)),
     "bert": ((("pooler.dense", "tanh"), ("classifier", None)),),
+    "deberta-v2": ((("pooler.dense", "gelu"), ("classifier", None)),),
     **dict.fromkeys(
         ("swin", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"), (_LINEAR,)
     ),

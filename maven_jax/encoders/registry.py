@@ -16,6 +16,7 @@ from maven_jax.encoders.audio_resnet import AudioResnet18, AudioResnetConfig
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.bert import Bert, BertConfig
 from maven_jax.encoders.convnext import ConvNext, ConvNextConfig
+from maven_jax.encoders.deberta import Deberta, DebertaConfig
 from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
@@ -93,7 +94,7 @@ def _floats(*shape: int) -> Shapes:
     return (jax.ShapeDtypeStruct((1, *shape), jnp.float32),)
 
 
-def _tokens(c: RobertaConfig) -> Shapes:
+def _tokens(c: Any) -> Shapes:
     return jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1, 2), jnp.bool_)
 
 
@@ -127,6 +128,7 @@ KINDS: dict[str, Kind] = {
     "roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "mpnet": Kind(MpnetConfig.from_hf, Mpnet, _tokens, True),
+    "deberta-v2": Kind(DebertaConfig.from_hf, Deberta, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),
     "beit": Kind(_BeitConfig.from_hf, _beit, lambda c: _floats(2, c.hidden_size), True),
     "iresnet50": Kind(

@@ -67,6 +67,7 @@ KINDS: dict[str, dict[str, type]] = {
         "xlm-roberta": TextEncoder,
         "bert": BertEncoder,
         "mpnet": TextEncoder,
+        "deberta-v2": TextEncoder,
     },
 }
 

@@ -31,6 +31,14 @@ ROBERTA = {
     "intermediate_size": 12,
     "max_position_embeddings": 20,
 }
+DEBERTA_3 = {
+    "relative_attention": True,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "pos_att_type": "p2c|c2p",
+    "position_buckets": 8,
+}
 HUBERT = {
     "hidden_size": 8,
     "num_hidden_layers": 2,
@@ -104,6 +112,7 @@ CONFIGS = {
     "xlm-roberta": ROBERTA,
     "bert": ROBERTA,
     "mpnet": ROBERTA | {"pad_token_id": 1},
+    "deberta-v2": ROBERTA | DEBERTA_3,
     "convnext": {"image_size": 32, "hidden_sizes": (4, 8), "depths": (1, 2)},
     "vit": VIT,
     "vit_mae": VIT,

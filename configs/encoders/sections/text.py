@@ -19,6 +19,7 @@ SOURCES = {
     "xlm-roberta": "FacebookAI/xlm-roberta-base",
     "bert": "bert-base-uncased",
     "mpnet": "sentence-transformers/all-mpnet-base-v2",
+    "deberta-v2": "microsoft/deberta-v3-base",
 }
 # Sentence encoders of BERT's kind: one layer, as their own pooling takes it.
 LAST = {"summed_layers": 1}
@@ -33,6 +34,9 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "sentence-transformers/all-MiniLM-L6-v2": ("bert", LAST),
     "sentence-transformers/all-mpnet-base-v2": ("mpnet", {}),
     "microsoft/mpnet-base": ("mpnet", {}),
+    "microsoft/deberta-v3-base": ("deberta-v2", {}),
+    "microsoft/deberta-v3-large": ("deberta-v2", {}),
+    "microsoft/mdeberta-v3-base": ("deberta-v2", {}),
     # Classifiers: what they say of a segment is the vector of each of its words.
     "j-hartmann/emotion-english-distilroberta-base": ("roberta", {"output": "logits"}),
     "SamLowe/roberta-base-go_emotions": ("roberta", {"output": "logits"}),
