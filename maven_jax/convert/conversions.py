@@ -36,6 +36,8 @@ def _reshaped(tensor: np.ndarray, shape: Shape) -> np.ndarray:
 SAME = Conversion(lambda s: s, _reshaped)
 LINEAR = Conversion(lambda s: s[::-1], _transposed)
 HEADS_IN = Conversion(lambda s: (s[1] * s[2], s[0]), _transposed)  # (embed, heads, head_dim)
+# Query, key and value in one: (embed, 3, heads, head_dim).
+ALL_HEADS_IN = Conversion(lambda s: (s[1] * s[2] * s[3], s[0]), _transposed)
 HEADS_BIAS = Conversion(lambda s: (s[0] * s[1],), _reshaped)
 HEADS_OUT = Conversion(lambda s: (s[2], s[0] * s[1]), _transposed)  # (heads, head_dim, embed)
 CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))

@@ -20,6 +20,7 @@ from maven_jax.convert.backbone_tables import (
     vggish,
 )
 from maven_jax.convert.conversions import (
+    ALL_HEADS_IN,
     CONV_1D,
     CONV_2D,
     CONV_3D,
@@ -40,6 +41,7 @@ from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.convnext import ConvNextConfig
 from maven_jax.encoders.deberta import DebertaConfig
 from maven_jax.encoders.hubert import HubertConfig
+from maven_jax.encoders.modernbert import ModernBertConfig
 from maven_jax.encoders.mpnet import MpnetConfig
 from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
@@ -98,6 +100,23 @@ def _deberta(c: DebertaConfig) -> list[Line]:
         ("encoder.rel_embeddings.weight", "distance/embedding", SAME),
         *norm("encoder.LayerNorm", "distance_norm"),
         *_bert_layers("layers"),
+    ]
+
+
+def _modernbert(c: ModernBertConfig) -> list[Line]:
+    source, target = "layers.{}", "layer{}"
+    norms = [("embeddings.norm", "embedding_norm"), ("final_norm", "norm")]
+    norms += [(f"{source}.mlp_norm", f"{target}/mlp_norm")]
+    norms += [
+        (f"layers.{i}.attn_norm", f"layer{i}/attention_norm") for i in range(1, c.num_hidden_layers)
+    ]
+    return [
+        ("embeddings.tok_embeddings.weight", "word/embedding", SAME),
+        *((f"{theirs}.weight", f"{ours}/scale", SAME) for theirs, ours in norms),
+        *linear(f"{source}.attn.Wqkv", f"{target}/qkv", ALL_HEADS_IN, bias=False),
+        *linear(f"{source}.attn.Wo", f"{target}/out", HEADS_OUT, bias=False),
+        *linear(f"{source}.mlp.Wi", f"{target}/up", bias=False),
+        *linear(f"{source}.mlp.Wo", f"{target}/down", bias=False),
     ]
 
 
@@ -413,6 +432,7 @@ TABLES: dict[str, Table] = {
             (r"\.attention\.LayerNorm\.", ".attention.output.LayerNorm."),
         ),
     ),
+    "modernbert": Table(_modernbert, lambda c, source: c.num_hidden_layers),
     "deberta-v2": Table(
         _deberta,
         lambda c, source: c.num_hidden_layers,

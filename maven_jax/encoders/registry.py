@@ -21,6 +21,7 @@ from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
 from maven_jax.encoders.mini_xception import MiniXception, MiniXceptionConfig
+from maven_jax.encoders.modernbert import ModernBert, ModernBertConfig
 from maven_jax.encoders.mpnet import Mpnet, MpnetConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
@@ -129,6 +130,7 @@ KINDS: dict[str, Kind] = {
     "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "mpnet": Kind(MpnetConfig.from_hf, Mpnet, _tokens, True),
     "deberta-v2": Kind(DebertaConfig.from_hf, Deberta, _tokens, True),
+    "modernbert": Kind(ModernBertConfig.from_hf, ModernBert, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),
     "beit": Kind(_BeitConfig.from_hf, _beit, lambda c: _floats(2, c.hidden_size), True),
     "iresnet50": Kind(

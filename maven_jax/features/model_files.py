@@ -111,7 +111,8 @@ def _by_pieces(folder: Path) -> Any:
     return DebertaV2Tokenizer(
         vocab=[(piece.piece, piece.score) for piece in model.pieces],
         unk_id=model.trainer_spec.unk_id,
-        **{key: bool(settings.get(key)) for key in ("do_lower_case", "split_by_punct")},
+        do_lower_case=bool(settings.get("do_lower_case")),
+        split_by_punct=bool(settings.get("split_by_punct")),
     )
 
 

@@ -68,6 +68,7 @@ KINDS: dict[str, dict[str, type]] = {
         "bert": BertEncoder,
         "mpnet": TextEncoder,
         "deberta-v2": TextEncoder,
+        "modernbert": TextEncoder,
     },
 }
 

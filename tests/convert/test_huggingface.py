@@ -113,6 +113,7 @@ CONFIGS = {
     "bert": ROBERTA,
     "mpnet": ROBERTA | {"pad_token_id": 1},
     "deberta-v2": ROBERTA | DEBERTA_3,
+    "modernbert": ROBERTA | {"pad_token_id": 1},
     "convnext": {"image_size": 32, "hidden_sizes": (4, 8), "depths": (1, 2)},
     "vit": VIT,
     "vit_mae": VIT,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
 from tokenizers import processors
 from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
@@ -213,6 +214,21 @@ def write_pieces(path, words):
     path.write_bytes(model.SerializeToString())
 
 
+def write_merges(path, pieces):
+    """A byte-level tokenizer that puts these pieces together, as ModernBERT's."""
+    characters = sorted({c for piece in pieces for c in piece})
+    parts = [(piece[:i], piece[i]) for piece in pieces for i in range(1, len(piece))]
+    words = ["[CLS]", "[SEP]", *characters, *(a + b for a, b in parts)]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, parts))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.save(str(path))
+
+
 # Kind -> config, files of its tokenizer, and the tokens of "good grandma" with its marks.
 NEWER = {
     "mpnet": (
@@ -233,6 +249,12 @@ NEWER = {
         },
         lambda f: write_pieces(f / "spm.model", ["▁good", "▁grand", "ma", "▁", "a"]),
         ["[CLS]", "▁good", "▁grand", "ma", "[SEP]"],
+    ),
+    "modernbert": (
+        dict.fromkeys(("pad_token_id", "bos_token_id", "cls_token_id"), 0)
+        | dict.fromkeys(("eos_token_id", "sep_token_id"), 1),
+        lambda f: write_merges(f / "tokenizer.json", ["good", "Ġgrand", "ma"]),
+        ["[CLS]", "good", "Ġgrand", "ma", "[SEP]"],
     ),
 }
 

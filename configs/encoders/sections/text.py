@@ -20,6 +20,7 @@ SOURCES = {
     "bert": "bert-base-uncased",
     "mpnet": "sentence-transformers/all-mpnet-base-v2",
     "deberta-v2": "microsoft/deberta-v3-base",
+    "modernbert": "answerdotai/ModernBERT-base",
 }
 # Sentence encoders of BERT's kind: one layer, as their own pooling takes it.
 LAST = {"summed_layers": 1}
@@ -37,6 +38,8 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "microsoft/deberta-v3-base": ("deberta-v2", {}),
     "microsoft/deberta-v3-large": ("deberta-v2", {}),
     "microsoft/mdeberta-v3-base": ("deberta-v2", {}),
+    "answerdotai/ModernBERT-base": ("modernbert", {}),
+    "answerdotai/ModernBERT-large": ("modernbert", {}),
     # Classifiers: what they say of a segment is the vector of each of its words.
     "j-hartmann/emotion-english-distilroberta-base": ("roberta", {"output": "logits"}),
     "SamLowe/roberta-base-go_emotions": ("roberta", {"output": "logits"}),
