@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,11 @@ CONV_3D = Conversion(
 )
 POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
 TOKEN = Conversion(lambda s: s[1:], _reshaped)
+SCALE_PER_HEAD = Conversion(lambda s: (*s, 1, 1), _reshaped)
 PER_HEAD = Conversion(lambda s: (1, *s, 1, 1), _reshaped)
+
+# As BERT names them.
+QKV = ("query", "key", "value")
 
 # (foreign name, our path, conversion). A path that starts with the name of a collection of
 # variables other than parameters lies in that collection.
@@ -86,3 +90,13 @@ def batch_norm(source: str, target: str) -> list[Line]:
         (f"{source}.running_mean", f"{STATISTICS}/{target}/mean", SAME),
         (f"{source}.running_var", f"{STATISTICS}/{target}/var", SAME),
     ]
+
+
+def attention(
+    source: str, names: Sequence[str], out: str, target: str, biases: Sequence[bool] = (True,) * 3
+) -> list[Line]:
+    """Query, key and value under `names`, and the output projection."""
+    lines = []
+    for name, ours, bias in zip(names, QKV, biases, strict=True):
+        lines += linear(f"{source}.{name}", f"{target}/{ours}", HEADS_IN, bias)
+    return lines + linear(out, f"{target}/out", HEADS_OUT)

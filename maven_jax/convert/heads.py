@@ -23,7 +23,8 @@ HEADS: dict[str, tuple[Layers, ...]] = {
     "bert": ((("pooler.dense", "tanh"), ("classifier", None)),),
     "deberta-v2": ((("pooler.dense", "gelu"), ("classifier", None)),),
     **dict.fromkeys(
-        ("swin", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"), (_LINEAR,)
+        ("swin", "swinv2", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"),
+        (_LINEAR,),
     ),
     # CLIP's is the projection into the space that pictures and texts share.
     **dict.fromkeys(("clip", "clip_vision_model"), ((("visual_projection", None),),)),

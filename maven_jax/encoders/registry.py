@@ -26,6 +26,7 @@ from maven_jax.encoders.mpnet import Mpnet, MpnetConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
 from maven_jax.encoders.swin import Swin, SwinConfig
+from maven_jax.encoders.swinv2 import Swinv2, Swinv2Config
 from maven_jax.encoders.vggish import Vggish, VggishConfig
 from maven_jax.encoders.videomae import VideoMae, VideoMaeConfig
 from maven_jax.encoders.vit import (
@@ -109,6 +110,7 @@ def _image(c: Any) -> Shapes:
 
 KINDS: dict[str, Kind] = {
     "swin": Kind(SwinConfig.from_hf, Swin, _image, True),
+    "swinv2": Kind(Swinv2Config.from_hf, Swinv2, _image, True),
     "vit": Kind(VitConfig.from_hf, Vit, _image, True),
     "vit_mae": Kind(VitConfig.from_hf, Vit, _image, True),
     "clip": Kind(ClipConfig.from_hf, Vit, _image, True),

@@ -38,6 +38,7 @@ BLOCK_FRAMES = 512
 KINDS: dict[str, dict[str, type]] = {
     "visual": {
         "swin": VisualEncoder,
+        "swinv2": VisualEncoder,
         "vit": VisualEncoder,
         "vit_mae": VisualEncoder,
         "clip": VisualEncoder,

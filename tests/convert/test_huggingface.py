@@ -97,6 +97,7 @@ EFFICIENTNET = {
 }
 CONFIGS = {
     "swin": SWIN,
+    "swinv2": SWIN,
     "hubert": HUBERT,
     "wav2vec2": HUBERT,
     "wavlm": HUBERT | {"num_buckets": 8, "max_bucket_distance": 20},
