@@ -77,6 +77,8 @@ class ModernBertConfig:
             _GLOBAL if self.is_global(i) else _LOCAL for i in range(self.num_hidden_layers)
         ]:
             raise UserError("config.json: layer_types do not repeat from the first layer on")
+        if self.pad_token_id >= self.vocab_size:
+            raise UserError(f"config.json: pad_token_id {self.pad_token_id} is no token")
         if self.head_dim % 2 or self.global_attn_every_n_layers < 1:
             raise UserError("config.json: heads of odd width, or no layer that sees everything")
         return self

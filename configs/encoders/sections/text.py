@@ -22,6 +22,19 @@ SOURCES = {
     "deberta-v2": "microsoft/deberta-v3-base",
     "modernbert": "answerdotai/ModernBERT-base",
 }
+# What small random networks need beside the recipe's sizes.
+SMALL: dict[str, dict[str, Any]] = {
+    "deberta-v2": {
+        "relative_attention": True,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "pos_att_type": "p2c|c2p",
+        "position_buckets": 32,
+        "type_vocab_size": 0,
+    },
+    "modernbert": {"pad_token_id": 1},
+}
 # Sentence encoders of BERT's kind: one layer, as their own pooling takes it.
 LAST = {"summed_layers": 1}
 NAMED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -57,6 +70,9 @@ def get_config(arg: str = "") -> ConfigDict:
         recipe = "tiny" if size else "base"
     section = recipes.load(recipe, group="encoders").text
     section.kind = kind
+    if size and kind in SMALL:
+        with section.unlocked():
+            section.model.update(SMALL[kind])
     if not size:
         section.source = SOURCES[kind]
         section.update(changes)
