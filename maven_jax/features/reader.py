@@ -38,13 +38,13 @@ BLOCK_FRAMES = 512
 KINDS: dict[str, dict[str, type]] = {
     "visual": {
         "swin": VisualEncoder,
-        "swinv2": VisualEncoder,
         "vit": VisualEncoder,
         "vit_mae": VisualEncoder,
         "clip": VisualEncoder,
         "clip_vision_model": VisualEncoder,
         "dinov2": VisualEncoder,
         "dinov2_with_registers": VisualEncoder,
+        "swinv2": VisualEncoder,
         "convnext": VisualEncoder,
         "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
