@@ -64,18 +64,28 @@ def train(out: Path, name: str, seed: int) -> str:
     folder = out / f"{name}_seed{seed}"
     if (folder / FINISHED_FILE).exists():
         return ""
-    recipe, *changes = ROWS[name]
-    command = [sys.executable, "-m", "maven_jax", "train", "--config", recipe]
-    command += ["--workdir", str(folder), f"--config.seed={seed}"]
-    command += [f"--config.{change}" for change in changes]
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        return f"FAILED {folder.name}: {(done.stderr.strip() or '?').splitlines()[-1]}"
+    try:
+        train_recipe(folder, *ROWS[name], f"seed={seed}")
+    except UserError as error:
+        return f"FAILED {folder.name}: {error}"
     scores = " and ".join(
         f"{split} {read_scores(folder, split)['ccc']:.3f}" for split in ("validation", "test")
     )
     return f"{folder.name}: {scores} in {time.monotonic() - began:.0f} s"
+
+
+def train_recipe(folder: Path, recipe: str, *changes: str) -> None:
+    """Trains by a recipe with changes such as `seed=1`, in a process of its own.
+
+    Raises:
+        UserError: it failed; with its last line.
+    """
+    command = [sys.executable, "-m", "maven_jax", "train", "--config", recipe]
+    command += ["--workdir", str(folder), *(f"--config.{change}" for change in changes)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError((done.stderr.strip() or "train failed").splitlines()[-1])
 
 
 def machine() -> str:

@@ -51,7 +51,7 @@ from maven_jax.media.find_faces import Detector
 from maven_jax.media.frame_times import MediaInfo, median_interval, probe
 from maven_jax.media.problems import InputError, printable
 from maven_jax.media.track_faces import check_choice
-from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES
+from maven_jax.media.transcripts import named_transcript
 from maven_jax.outputs import Product
 from maven_jax.progress import meter, say
 from maven_jax.runtime.lock import alone
@@ -137,8 +137,7 @@ def find_videos(folder: Path, labels: Labels | None = None) -> tuple[list[OwnVid
             close = difflib.get_close_matches(name, files, n=1)
             hint = f"; is it that of {files[close[0]].name}?" if close else ""
             raise UserError(f"{path}: no video {folder / 'videos' / name}.mp4 (.mov, …){hint}")
-        words = [folder / "transcripts" / (name + s) for s in TRANSCRIPT_SUFFIXES]
-        transcript = next((p for p in words if p.is_file()), None)
+        transcript = named_transcript(folder / "transcripts", name)
         videos[name] = OwnVideo(name, split, path, files[name], transcript, ratings)
     where = folder if labels is None else labels[0]
     if not videos:

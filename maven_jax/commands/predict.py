@@ -89,7 +89,8 @@ def parser() -> Parser:
         "--transcript",
         type=local_path,
         metavar="FILE",
-        help="what is said: .srt, .vtt, .json or .txt; or a folder with one of each medium's name",
+        help="what is said: .srt, .vtt, .json, .TextGrid, .tsv or .txt; or a folder with one of "
+        "each medium's name",
     )
     words.add_argument(
         "--asr",

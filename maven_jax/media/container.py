@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import av.container
 import av.stream
+import cv2
 
 from maven_jax.errors import listing
 from maven_jax.media.problems import InputError, check_file, printable
@@ -21,7 +22,7 @@ from maven_jax.media.problems import InputError, check_file, printable
 MEDIA_SUFFIXES = (
     ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".wmv", ".asf", ".flv", ".f4v", ".mpg",
     ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".3gp", ".3g2", ".ogv", ".dv", ".gxf",
-    ".nut", ".rm", ".rmvb", ".wtv", ".divx", ".qt",
+    ".nut", ".rm", ".rmvb", ".wtv", ".divx", ".qt", ".gif", ".y4m",
 )
 # The first one counts when a recording has several.
 SOUND_SUFFIXES = (
@@ -33,7 +34,7 @@ SOUND_SUFFIXES = (
 # concatenation script that is named like a video could open other files.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,asf,asf_o,flv,live_flv,mpeg,mpegts,mxf,ogg,dv,gxf,"
-    "nut,rm,wtv,ivf,"
+    "nut,rm,wtv,ivf,gif,yuv4mpegpipe,"
     "wav,w64,aiff,caf,au,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,tak,dts,truehd,voc"
 )
 # Limits of what a file may claim: the pixels of 8K, more frames a second than cameras take,
@@ -66,6 +67,8 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
         raise
     except DECODER_ERRORS as error:
         message = f"cannot be opened (truncated, or not a media file): {error_text(error)}"
+        if path.is_file() and cv2.haveImageReader(str(path)):
+            message = "a picture; a recording is expected"
         raise InputError(path, "", message) from None
     with container:
         yield container

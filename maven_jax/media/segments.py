@@ -109,6 +109,19 @@ class Cues:
         if sentence:
             self._add_sentence(sentence)
 
+    def add_single_words(self, items: list[tuple[str, float, float, str]]) -> None:
+        """As `add_words`, of (place, start, end, text) that may be faulty or empty."""
+        words = []
+        for place, start_s, end_s, text in items:
+            try:
+                one = checked(self.path, place, start_s, end_s, text)
+            except InputError as error:
+                self.faults.append(error)
+                continue
+            if one.text:
+                words.append((place, Word(one.start_s, one.end_s, one.text)))
+        self.add_words(words)
+
     def _add_sentence(self, sentence: list[tuple[str, Word]]) -> None:
         words = tuple(word for _, word in sentence)
         end_s = max(word.end_s for word in words)

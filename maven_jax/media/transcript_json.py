@@ -8,6 +8,7 @@
 | whisper.cpp | `transcription` | `offsets`, in ms | `tokens` (`-ojf`) |
 | Hugging Face pipelines | `chunks` | `timestamp`: [start, end or null] | chunks of one word |
 | Vosk | `result` | `start`, `end` | `word` |
+| Deepgram, Amazon Transcribe, Google | `results` | of words only | `word`; `content` |
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 from typing import Any
 
 from maven_jax.media.problems import REPAIRED, Fix, InputError, printable
-from maven_jax.media.segments import MAX_SEGMENTS, Cues, Segment, Word, checked
+from maven_jax.media.segments import MAX_SEGMENTS, Cues, Word, checked
 
 # Halves of characters, which JSON can name one by one and no encoding can write.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -28,9 +29,10 @@ _CHARS_PER_S = 15.0
 _MOST_CHARS = 1000
 # If most words last longer, their times are milliseconds, as AssemblyAI writes them.
 _LONGEST_WORD_S = 20.0
+_SECONDS = re.compile(r"(\d{1,12}(?:\.\d{0,12})?)s?", re.ASCII)
 _EXPECTED = (
     "expected a list of {start, end, text}, or an object with such a list: segments, chunks, "
-    "transcription, words or result"
+    "transcription, words, result or results"
 )
 
 
@@ -50,6 +52,8 @@ def read_json(cues: Cues, text: str) -> None:
         data = {"segments": data}
     if not isinstance(data, dict):
         raise InputError(cues.path, "", _EXPECTED)
+    if (words := _of_services(data.get("results"))) is not None:
+        data = {"words": words}
     key = next((k for k in ("segments", "transcription", "chunks") if data.get(k)), None)
     if key is None:
         key = next((k for k in ("segments", "words", "result", "chunks") if k in data), None)
@@ -68,6 +72,55 @@ def read_json(cues: Cues, text: str) -> None:
         beside = data.get("words")
         words = _words(cues, "", beside) if isinstance(beside, list) else []
         _read_segments(cues, items, words)
+
+
+def _of_services(results: Any) -> list[Any] | None:
+    """The words of Deepgram, Amazon Transcribe or Google; None if it is none of them."""
+    words: list[dict[str, Any]] = []
+    if isinstance(results, list):  # Google's: utterances
+        spoken = [_at(result, "alternatives", 0, "words") for result in results]
+        if not any(isinstance(part, list) for part in spoken):
+            return None
+        for item in (item for part in spoken if isinstance(part, list) for item in part):
+            start, end = (
+                _at(item, f"{key}Time") or _at(item, f"{key}Offset") for key in ("start", "end")
+            )
+            words.append({"word": _at(item, "word"), "start": _parsed(start), "end": _parsed(end)})
+        return words
+    if isinstance(items := _at(results, "channels", 0, "alternatives", 0, "words"), list):
+        return [
+            {**item, "word": item.get("punctuated_word", item.get("word"))}
+            for item in items
+            if isinstance(item, dict)
+        ]
+    if not isinstance(items := _at(results, "items"), list):
+        return None
+    for item in items:  # Amazon's: words and punctuation
+        content = _at(item, "alternatives", 0, "content")
+        if _at(item, "type") != "punctuation":
+            start, end = (_parsed(_at(item, key)) for key in ("start_time", "end_time"))
+            words.append({"word": content, "start": start, "end": end})
+        elif words and isinstance(content, str) and isinstance(words[-1]["word"], str):
+            words[-1]["word"] += content
+    return words
+
+
+def _at(value: Any, *path: str | int) -> Any:
+    """What lies there; None if the path ends before."""
+    for key in path:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value = value[key]
+        else:
+            return None
+    return value
+
+
+def _parsed(value: Any) -> Any:
+    """A time that is written as text, such as "1.5s", as a number; anything else as it is."""
+    match = _SECONDS.fullmatch(value) if isinstance(value, str) else None
+    return float(match[1]) if match else value
 
 
 def _are_words(items: list[Any]) -> bool:
@@ -217,23 +270,10 @@ def _read_chunks(cues: Cues, items: list[Any], duration: Any) -> None:
             cues.fixes.append(Fix(REPAIRED, place, message))
         segments.append((place, start_s, end_s, body))
     if len(segments) > 1 and all(len(body.split()) <= 1 for *_, body in segments):
-        _add_single_words(cues, segments)
+        cues.add_single_words(segments)
         return
     for place, start_s, end_s, body in segments:
         cues.add(place, start_s, end_s, body)
-
-
-def _add_single_words(cues: Cues, items: list[tuple[str, float, float, str]]) -> None:
-    words = []
-    for place, start_s, end_s, body in items:
-        try:
-            one: Segment = checked(cues.path, place, start_s, end_s, body)
-        except InputError as error:
-            cues.faults.append(error)
-            continue
-        if one.text:
-            words.append((place, Word(one.start_s, one.end_s, one.text)))
-    cues.add_words(words)
 
 
 def _offsets_s(item: Any) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Timed transcripts: txt (`[0.00s - 2.50s] words …`), SubRip, WebVTT, Whisper's table and JSON."""
+"""Timed transcripts: txt (`[0.00s - 2.50s] words …`), subtitles, tables, JSON, TextGrid."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from pathlib import Path
 from maven_jax.media.problems import NOTE, REPAIRED, Fix, InputError, printable, read_text
 from maven_jax.media.segments import Cues, Segment, Word
 from maven_jax.media.subtitles import CLOCK, read_cues, seconds
+from maven_jax.media.textgrid import read_textgrid
 from maven_jax.media.transcript_json import read_json
 
-__all__ = ["Segment", "Transcript", "Word", "parse_transcript", "read_transcript"]
+__all__ = [
+    "Segment",
+    "Transcript",
+    "Word",
+    "named_transcript",
+    "parse_transcript",
+    "read_transcript",
+]
 
-# The first one counts when a video has several.
-TRANSCRIPT_SUFFIXES = (".json", ".vtt", ".srt", ".tsv", ".txt")
+# The first one counts when a video has several: JSON may time every word, text times the fewest.
+TRANSCRIPT_SUFFIXES = (".json", ".vtt", ".srt", ".tsv", ".textgrid", ".txt")
 MAX_BYTES = 16 << 20
 
 _ARROW = r"\s{0,20}(?:-->|->|-|–|—)\s{0,20}"
@@ -90,6 +98,7 @@ def parse_transcript(path: Path) -> Transcript:
       left out. Of rolling captions each line counts once, with the times of its words.
     * tsv: Whisper's table.
     * json: see `transcript_json`.
+    * TextGrid: Praat's, with a tier of words, as forced aligners write it.
 
     A faulty segment is left out and counted, if most are not faulty. Segments without text are
     dropped, segments out of order are sorted.
@@ -106,6 +115,7 @@ def parse_transcript(path: Path) -> Transcript:
         ".vtt": lambda: read_cues(cues, text, vtt=True),
         ".tsv": lambda: _read_tsv(cues, text),
         ".json": lambda: read_json(cues, text),
+        ".textgrid": lambda: read_textgrid(cues, text),
     }
     if path.suffix.lower() not in readers:
         raise InputError(path, "", f"not a transcript: expected one of {', '.join(readers)}")
@@ -124,3 +134,11 @@ def parse_transcript(path: Path) -> Transcript:
 def read_transcript(path: Path) -> tuple[Segment, ...]:
     """The segments of a transcript, by start time; see `parse_transcript`."""
     return parse_transcript(path).segments
+
+
+def named_transcript(folder: Path, stem: str) -> Path | None:
+    """The first file by the order of `TRANSCRIPT_SUFFIXES` that has a name; None without any."""
+    if not folder.is_dir():
+        return None
+    found = {p.suffix.lower(): p for p in sorted(folder.iterdir()) if p.stem == stem}
+    return next((found[s] for s in TRANSCRIPT_SUFFIXES if s in found and found[s].is_file()), None)

@@ -76,7 +76,6 @@ class Checkpoints:
         if read_only and not self.folder.is_dir():
             raise UserError(f"{workdir}: no checkpoints here; is it the workdir of a training run?")
         self._keep_latest, self._keep_best = keep_latest, keep_best
-        self._read_only = read_only
         self._reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
         # Made when training begins: it reads the metrics of all checkpoints, damaged or not.
         self._manager: ocp.CheckpointManager | None = None

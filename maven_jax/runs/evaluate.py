@@ -33,7 +33,7 @@ from maven_jax.runs.metrics import read_metrics
 from maven_jax.runs.workdir import held_out, read_record
 from maven_jax.runtime import hosts
 from maven_jax.runtime.watchdog import Watchdog
-from maven_jax.state import count_parameters, put_weights
+from maven_jax.state import Weights, count_parameters, put_weights
 from maven_jax.store.reader import Store
 
 
@@ -79,28 +79,14 @@ def evaluate(
     config.eval.smooth_frames = (0, 0)
     features = open_store(config.data.store, store)
     experiment = Experiment(config, features).on_this_machine()
-    modalities = experiment.modalities
     # Released weights come without the statistics and names of the features they were trained on.
     released = record.get("statistics") == "store"
     check_features(features, record["features"], identity=not released)
     foreign = record["store_fingerprint"] not in (None, features.fingerprint)
     if not foreign:
         experiment.check_held_out(held_out(record))
-    checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
-    step = checkpoints.resolve(which)
+    step, weights, shardings = _weights(workdir, which, experiment, released)
     calibration = calibration_of(workdir, step)
-
-    fresh, shardings = experiment.fresh_weights()
-    if released:
-        names = experiment.transform.by_store(modalities)
-        if names:
-            verb = "is" if len(names) == 1 else "are"
-            statistics = f"the training statistics of {features.path}"
-            say(f"{', '.join(names)} {verb} standardised by {statistics}")
-        weights = put_weights(fresh, checkpoints.read_weights(step), "/", str(workdir))
-    else:
-        weights = checkpoints.restore_weights(step, fresh)
-    checkpoints.close()
     predictor = experiment.predictor(split, shardings, extra=True)
     name = f"{split}@{features.path.resolve().name}" if foreign else split
     with hosts.alone_as_writer(workdir, f"evaluate-{name}"):
@@ -119,23 +105,14 @@ def evaluate(
             dataclasses.replace(v, predictions=box_filter(v.predictions, widths))
             for v in unsmoothed
         ]
-        scores, by_video = score(videos, experiment.dimensions)
+        scores, by_video = _scores(videos, experiment)
         scores |= {
-            "ccc_interval": ccc_interval(videos, experiment.dimensions),
-            "dimensions": list(experiment.dimensions),
             "split": split,
-            "fold": config.data.fold,
             "step": step,
             "chosen_by": _chosen_by(workdir, which, config.data.eval_split),
             "labels": None if labels is None else str(labels),
-            "model": config.model.name,
-            "modalities": list(modalities),
             "num_parameters": count_parameters(weights.params),
-            "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
         }
-        extra = score_extra(videos)
-        if extra:
-            scores["extra_targets"] = extra
         if calibration is not None:
             scores["calibrated"] = _calibrated(
                 unsmoothed, calibration, experiment.dimensions, split, features, labels is None
@@ -145,6 +122,45 @@ def evaluate(
             _write(report, name, features, videos, scores, by_video)
         hosts.wait_for_first()  # nobody goes on before it is written
     return scores
+
+
+def _weights(
+    workdir: Path, which: str, experiment: Experiment, released: bool
+) -> tuple[int, Weights, Any]:
+    """The step that `which` means, its weights and their shardings."""
+    checkpoints = Checkpoints(workdir, keep_latest=1, keep_best=1, read_only=True)
+    step = checkpoints.resolve(which)
+    fresh, shardings = experiment.fresh_weights()
+    if released:
+        names = experiment.transform.by_store(experiment.modalities)
+        if names:
+            verb = "is" if len(names) == 1 else "are"
+            statistics = f"the training statistics of {experiment.store.path}"
+            say(f"{', '.join(names)} {verb} standardised by {statistics}")
+        weights = put_weights(fresh, checkpoints.read_weights(step), "/", str(workdir))
+    else:
+        weights = checkpoints.restore_weights(step, fresh)
+    checkpoints.close()
+    return step, weights, shardings
+
+
+def _scores(
+    videos: list[PredictedVideo], experiment: Experiment
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Scores of the tracks with what the experiment is, and the scores of each video."""
+    config, modalities = experiment.config, experiment.modalities
+    scores, by_video = score(videos, experiment.dimensions)
+    scores |= {
+        "ccc_interval": ccc_interval(videos, experiment.dimensions),
+        "dimensions": list(experiment.dimensions),
+        "fold": config.data.fold,
+        "model": config.model.name,
+        "modalities": list(modalities),
+        "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
+    }
+    if extra := score_extra(videos):
+        scores["extra_targets"] = extra
+    return scores, by_video
 
 
 def _recorded_labels(config: Config, split: str, videos: list[str]) -> Path | None:

@@ -136,7 +136,8 @@ def solve(groups: Float64[np.ndarray, "g n n"], penalties: Sequence[float | int]
         penalties: to choose from; the middle one is taken if there is one group only.
     """
     d = groups.shape[1] - 3
-    groups = groups[groups[:, d, d] > 0]
+    with_rows = groups[:, d, d] > 0
+    groups = groups if with_rows.all() else groups[with_rows]
     total = groups.sum(0)
     labels = total[d, -2:] / total[d, d]
     spread = np.sqrt(np.diag(total)[-2:] / total[d, d] - labels**2)
@@ -377,8 +378,10 @@ class ClosedFormFit:
         Raises:
             UserError: no frame is annotated.
         """
-        high, low = (np.asarray(x, np.float64) for x in (state.opt_state.high, state.opt_state.low))
-        groups = high + low
+        high, low = np.asarray(state.opt_state.high), np.asarray(state.opt_state.low)
+        groups = np.empty(high.shape)
+        for i in range(len(groups)):  # all at once would hold them five times, gigabytes each
+            np.add(high[i], low[i], out=groups[i], dtype=np.float64)
         if not groups[:, -3, -3].sum():
             raise UserError("the training split has no annotated frame")
         solved = solve(groups, self._section.penalties)

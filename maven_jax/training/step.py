@@ -100,32 +100,14 @@ def make_train_step(
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
 
-    def accumulated(trained: Any, w: Weights, batch: Batch, key: Array):
-        if accumulate_steps == 1:
-            return gradient_of(trained, w.params, w.model_state, w.statistics, batch, key)
-
-        def one(carry: tuple[Any, Any], part: tuple[Batch, Array]):
-            model_state, total = carry
-            (loss, (model_state, parts)), grads = gradient_of(
-                trained, w.params, model_state, w.statistics, *part
-            )
-            return (model_state, jax.tree.map(jnp.add, total, grads)), (loss, parts)
-
-        keys = jax.random.split(key, accumulate_steps)
-        start = (w.model_state, jax.tree.map(jnp.zeros_like, trained))
-        (model_state, total), losses = jax.lax.scan(
-            one, start, (_split(batch, accumulate_steps), keys)
-        )
-        loss, parts = jax.tree.map(lambda x: x.mean(0), losses)
-        grads = jax.tree.map(lambda x: x / accumulate_steps, total)
-        return (loss, (model_state, parts)), grads
-
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with nn.logical_axis_rules(rules):
             key = jax.random.fold_in(jax.random.key(seed), state.step)
             params = state.weights.params
             trained = select(params)
-            (loss, (model_state, parts)), grads = accumulated(trained, state.weights, batch, key)
+            (loss, (model_state, parts)), grads = _accumulated(
+                gradient_of, trained, state.weights, batch, key, accumulate_steps
+            )
             updates, opt_state = tx.update(grads, state.opt_state, trained)
             updates = jax.tree.map(lambda u: u * state.lr_scale.astype(u.dtype), updates)
             metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
@@ -146,3 +128,31 @@ def make_train_step(
         out_shardings=(shardings, replicated),
         donate_argnums=0,
     )
+
+
+def _accumulated(
+    gradient_of: Callable[..., Any],
+    trained: Any,
+    weights: Weights,
+    batch: Batch,
+    key: Array,
+    steps: int,
+) -> Any:
+    """The means of losses and gradients over so many parts of a batch, one after the other."""
+    w = weights
+    if steps == 1:
+        return gradient_of(trained, w.params, w.model_state, w.statistics, batch, key)
+
+    def one(carry: tuple[Any, Any], part: tuple[Batch, Array]):
+        model_state, total = carry
+        (loss, (model_state, parts)), grads = gradient_of(
+            trained, w.params, model_state, w.statistics, *part
+        )
+        return (model_state, jax.tree.map(jnp.add, total, grads)), (loss, parts)
+
+    keys = jax.random.split(key, steps)
+    start = (w.model_state, jax.tree.map(jnp.zeros_like, trained))
+    (model_state, total), losses = jax.lax.scan(one, start, (_split(batch, steps), keys))
+    loss, parts = jax.tree.map(lambda x: x.mean(0), losses)
+    grads = jax.tree.map(lambda x: x / steps, total)
+    return (loss, (model_state, parts)), grads

@@ -123,8 +123,8 @@ class _Form:
                 video = gr.Video(label="Video", sources=["upload", "webcam"], elem_id="video")
                 with gr.Column():
                     words = gr.File(
-                        label="What is said (.srt, .vtt, .json or .txt), if you have it",
-                        file_types=[".srt", ".vtt", ".json", ".txt"],
+                        label="What is said (.srt, .vtt, .json, .TextGrid or .txt), if you have it",
+                        file_types=[".srt", ".vtt", ".json", ".TextGrid", ".tsv", ".txt"],
                         height=160,
                     )
                     face = gr.Radio(_FACES, value=_FACES[0], label="Which face")

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from maven_jax.errors import UserError, listing
+from maven_jax.media.transcripts import TRANSCRIPT_SUFFIXES, named_transcript
 from maven_jax.outputs import fingerprint
-
-# Best first: Whisper's JSON may have the time of every word, plain text has the fewest.
-_ENDINGS = (".json", ".vtt", ".srt", ".txt")
 
 
 def transcript_of(media: Path, given: Path | None) -> Path | None:
@@ -31,11 +29,10 @@ def transcript_of(media: Path, given: Path | None) -> Path | None:
     if given is None or not given.is_dir():
         return given
     stem = media.name if media.is_dir() else media.stem
-    for ending in _ENDINGS:
-        if (path := given / f"{stem}{ending}").is_file():
-            return path
+    if (plain := named_transcript(given, stem)) is not None:
+        return plain
     files = sorted(p for p in given.iterdir() if p.name.startswith(f"{stem}.") and p.is_file())
-    others = [p for p in files if p.suffix.lower() in _ENDINGS]
+    others = [p for p in files if p.suffix.lower() in TRANSCRIPT_SUFFIXES]
     if len(others) > 1:
         names = listing([p.name for p in others])
         raise UserError(f"{given}: several transcripts of {stem}: {names}; name one {stem}.srt")

@@ -103,7 +103,7 @@ class VideoPredictor:
 
         Args:
             media: a video, a sound file or a folder of face crops.
-            transcript: what is said (.srt, .vtt, .json, .txt).
+            transcript: what is said, see `media.transcripts`.
             asr: folder of a Whisper model that listens, instead of a transcript.
             face: `largest`, `longest`, `left`, `right`, `all`, or the number of a face.
             face_model: "yunet", "mtcnn", "haar" or YuNet's ONNX file; None for the first of them

@@ -77,6 +77,24 @@ def make_transcripts(folder: Path) -> None:
         {"start": 0.6, "end": 1.0, "text": "then rain"},
     ]
     (folder / "a.json").write_text(json.dumps({"text": "a day then rain", "segments": segments}))
+    services = {
+        "deepgram": {"channels": [{"alternatives": [{"words": words}]}]},
+        "google": [
+            {"alternatives": [{"words": [{"word": "a", "startTime": "0s", "endTime": "0.2s"}]}]}
+        ],
+        "amazon": {
+            "items": [
+                {"start_time": "0.0", "end_time": "0.2", "alternatives": [{"content": "a"}]},
+                {"type": "punctuation", "alternatives": [{"content": "."}]},
+            ]
+        },
+    }
+    for name, results in services.items():
+        (folder / f"{name}.json").write_text(json.dumps({"results": results}))
+    (folder / "a.TextGrid").write_text(
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n1\n<exists>\n1\n'
+        '"IntervalTier"\n"words"\n0\n1\n2\n0\n0.5\n"day"\n0.5\n1\n""\n'
+    )
 
 
 def make_ratings(folder: Path) -> None:

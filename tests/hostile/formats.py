@@ -153,7 +153,7 @@ def zip_entries(data: bytes, rng: Random) -> bytes:
 MUTATORS: dict[str, list[Mutator]] = {
     ".json": JSON,
     ".jsonl": [*JSON, *TEXT],
-    **dict.fromkeys([".csv", ".txt", ".srt", ".vtt", ".arff"], TEXT),
+    **dict.fromkeys([".csv", ".txt", ".srt", ".vtt", ".TextGrid", ".arff"], TEXT),
     ".wav": [wav_header, wav_header, wav_samples],
     ".npy": [npy_header, npy_header, npy_objects, float_values],
     ".safetensors": [safetensors_header, safetensors_header, float_values],

@@ -27,6 +27,7 @@ from tests.support.corpora import tone, write_video, write_wav
         (None, "cannot be opened (truncated"),
         (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "cannot be opened"),
         (b"ffconcat version 1.0\nfile 'other.mp4'\n", "cannot be opened"),
+        (cv2.imencode(".jpg", np.zeros((32, 32, 3), np.uint8))[1].tobytes(), "a picture;"),
     ],
 )
 @pytest.mark.parametrize("read", [probe, open_audio])
@@ -225,3 +226,18 @@ def test_pictures_and_sound_of_all_containers_stay_together(tmp_path, name, vide
         flash_s = info.times_s[10]
     # Where nothing is said of an encoder's delay, it is part of the sound.
     assert tone_s == pytest.approx(flash_s, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"), [("a.gif", "gif", "rgb8"), ("a.y4m", "rawvideo", "yuv420p")]
+)
+def test_moving_pictures_without_sound(tmp_path, name, codec, pixels):
+    with av.open(str(tmp_path / name), "w") as out:
+        video = out.add_stream(codec, rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, pixels
+        for i in range(7):
+            grey = np.full((48, 64, 3), 30 * i, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        out.mux(video.encode())
+    np.testing.assert_allclose(probe(tmp_path / name).times_s, np.arange(7) / 10, atol=1e-6)
+    assert not has_audio(tmp_path / name)

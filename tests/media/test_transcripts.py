@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -303,6 +304,21 @@ HELLO = (Word(0.0, 0.5, "Hello."), Word(0.5, 1.0, "You"), Word(1.0, 1.5, "there"
                 for a in (HELLO[:1], HELLO[1:])
             ]
         },
+        {"results": {"channels": [{"alternatives": [{"words": [
+            {"word": w.text.lower(), "punctuated_word": w.text, "start": w.start_s, "end": w.end_s}
+            for w in HELLO
+        ]}]}]}},
+        {"results": {"items": [
+            {"type": kind, "start_time": f"{w.start_s}", "end_time": f"{w.end_s}",
+             "alternatives": [{"content": text}]}
+            for w in HELLO for kind, text in (
+                ("pronunciation", w.text.strip(".")),
+                *([("punctuation", ".")] if w.text.endswith(".") else []),
+            )
+        ]}},
+        {"results": [{"alternatives": [{"words": [
+            {"word": w.text, "startTime": f"{w.start_s}s", "endTime": f"{w.end_s}s"} for w in part
+        ]}]} for part in (HELLO[:1], HELLO[1:])]},
     ],
 )  # fmt: skip
 def test_words_in_whatever_form_become_sentences(write, data):
@@ -320,3 +336,76 @@ def test_subtitles_of_another_encoding_are_read_by_their_mark_or_named(write, tm
     path.write_bytes(text.encode("cp1252"))
     with pytest.raises(InputError, match=r"line 3: byte 0xe7 .*iconv -f cp1252 -t utf-8"):
         read_transcript(path)
+
+
+LONG_TEXTGRID = (
+    """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 2
+tiers? <exists>
+size = 3
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "Ann - words"
+        xmin = 0
+        xmax = 2
+        intervals: size = 3
+        intervals [1]:
+            xmin = 0
+            xmax = 0.25
+            text = "say"
+        intervals [2]:
+            xmin = 0.25
+            xmax = 1
+            text = ""
+        intervals [3]:
+            xmin = 1
+            xmax = 2
+            text = """
+    + '"""no"""'
+    + """
+    item [2]:
+        class = "TextTier"
+        name = "clicks"
+        xmin = 0
+        xmax = 2
+        points: size = 1
+        points [1]:
+            number = 0.5
+            mark = "click"
+    item [3]:
+        class = "IntervalTier"
+        name = "Ann - phones"
+        xmin = 0
+        xmax = 2
+        intervals: size = 1
+        intervals [1]:
+            xmin = 0
+            xmax = 2
+            text = "s"
+"""
+)
+
+
+def test_the_words_of_a_textgrid_in_its_long_and_its_short_form(write):
+    short = re.sub(r"^.*?(= |\]:|: size = |\? )", "", LONG_TEXTGRID, flags=re.MULTILINE)
+    for text in (LONG_TEXTGRID, 'File type = "ooTextFile"\n' + short.partition("\n")[2]):
+        (one,) = read_transcript(write(".TextGrid", text))
+        assert one.words == (Word(0, 0.25, "say"), Word(1, 2, '"no"'))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LONG_TEXTGRID.replace("words", "a"), "expected one tier of words, found Ann - a, Ann"),
+        (LONG_TEXTGRID[:-80], "a tier breaks off"),
+        (LONG_TEXTGRID.replace("intervals: size = 3", "size = 9e9"), "a tier breaks off"),
+        ("words\n", "line 1: expected a TextGrid"),
+    ],
+)  # fmt: skip
+def test_a_textgrid_without_words_is_refused_in_one_line(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_transcript(write(".TextGrid", text))
