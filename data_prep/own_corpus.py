@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from data_prep.corpus import face_records
+from data_prep.corpus.extra_targets import write_ratings
 from data_prep.corpus.layout import ANNOTATIONS, SPLIT_FOLDERS, name_fault
 from data_prep.imports.command import add_label_arguments, labels_of
 from data_prep.imports.files import FeatureRows
@@ -87,11 +88,13 @@ class Rated:
         video: its files.
         info: of the media file.
         values: (n, 2) ratings of its n frames, -5 for none.
+        extra: of `EXTRA_DIMENSIONS` -> (n,) the same.
     """
 
     video: OwnVideo
     info: MediaInfo
     values: Float[np.ndarray, "n 2"]
+    extra: Mapping[str, Float[np.ndarray, "n"]]
 
 
 Labels = tuple[Path, LabelOptions]
@@ -194,17 +197,26 @@ def per_frame(
     return found, notes + more
 
 
-def rated_frames(
-    video: OwnVideo, frame_times_s: Float64[np.ndarray, "n"]
-) -> tuple[Float[np.ndarray, "n 2"], list[str]]:
+def rated_frames(video: OwnVideo, info: MediaInfo) -> tuple[Rated, list[str]]:
     """A video's ratings as `per_frame` gives them; one rating of a whole clip is that of each."""
-    track = video.ratings
+    track, times_s = video.ratings, info.times_s
     if track is None:
-        return per_frame(video.annotation, frame_times_s)
-    if track.time_s is not None:
-        return _at_frames(track.path, track.time_s, track.values, frame_times_s)
-    one = np.where(np.isfinite(track.values).all(), track.values, NOT_ANNOTATED)
-    return np.repeat(one, len(frame_times_s), axis=0), []
+        values, notes = per_frame(video.annotation, times_s)
+        return Rated(video, info, values, {}), notes
+    if track.time_s is None:
+        one = np.where(np.isfinite(track.values).all(), track.values, NOT_ANNOTATED)
+        values, notes = np.repeat(one, len(times_s), axis=0), list[str]()
+    else:
+        values, notes = _at_frames(track.path, track.time_s, track.values, times_s)
+    extra = {}
+    for name, ratings in track.extra.items():
+        own = np.repeat(ratings, len(times_s))
+        if track.time_s is not None:
+            rows = FeatureRows(ratings[:, None], track.time_s)
+            at, inside = rows.at(slice(0, len(times_s)), times_s)
+            own = np.where(inside, at[:, 0], np.nan)
+        extra[name] = np.where(np.isfinite(own), own, NOT_ANNOTATED)
+    return Rated(video, info, values, extra), notes
 
 
 def _at_frames(
@@ -252,6 +264,10 @@ class CorpusEntry:
             split: (ANNOTATIONS / folder / f"{name}.txt").as_posix()
             for split, folder in SPLIT_FOLDERS.items()
         }
+        self.extra = {
+            d: (ANNOTATIONS.parent / d / SPLIT_FOLDERS[video.split] / f"{name}.txt").as_posix()
+            for d in rated.extra
+        }
         self._crops, self._media = f"cropped_aligned/{name}", f"videos/{video.media.name}"
         self._search = f"{face_records.FOLDER}/{name}.json"
         annotation = self.annotations[video.split]
@@ -275,7 +291,7 @@ class CorpusEntry:
     def check(self) -> None:
         """Raises UserError if the corpus has other files of these names."""
         crops = [] if self.is_done else [self._crops, self._search]
-        self.product.check(*self.annotations.values(), *crops, *self._links)
+        self.product.check(*self.annotations.values(), *self.extra.values(), *crops, *self._links)
 
     def write(
         self, cut: Callable[..., Any], search: Mapping[str, Any], advance: Callable[[int], None]
@@ -302,6 +318,8 @@ class CorpusEntry:
             for name, source in self._links.items():
                 _link(source, folder / name)
             write_annotation(folder / self.annotations[video.split], values)
+            for name, path in self.extra.items():
+                write_ratings(folder / path, name, self._rated.extra[name])
         annotated = int((values[:, 0] != NOT_ANNOTATED).sum())
         line = f"{len(values):,} frames, {faces}, {annotated:,} annotated"
         return f"{video.name} ({video.split}): {line}"
@@ -379,8 +397,8 @@ def make_corpus(
     rated = []
     for video in videos:
         info = probe(video.media)
-        values, odd = rated_frames(video, info.times_s)
-        rated.append(Rated(video, info, values))
+        one, odd = rated_frames(video, info)
+        rated.append(one)
         notes += [f"{video.annotation}: {note}" for note in odd]
         notes += [f"{video.media}: {fix.message}" for fix in info.fixes]
     for note in notes:
@@ -401,6 +419,8 @@ def make_corpus(
             lines.append(entry.write(cut, record, progress.advance))
     for line in lines:
         say(line)
+    if dimensions := dict.fromkeys(name for one in rated for name in one.extra):
+        say(f"rated beside valence and arousal: {', '.join(dimensions)}")
     say(f"corpus: {root}; next: maven-jax prepare --root {root} --out STORE --encoders RECIPE")
 
 

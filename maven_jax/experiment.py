@@ -25,7 +25,7 @@ from maven_jax.errors import UserError
 from maven_jax.evaluation.split_predictor import SplitPredictor
 from maven_jax.evaluation.step import make_predict_step
 from maven_jax.models import registry
-from maven_jax.models.extra_heads import extra_targets_of, section_of, targets_asked_for
+from maven_jax.models.extra_heads import predicted_beside, section_of, targets_asked_for
 from maven_jax.recipes import Config
 from maven_jax.runtime import hosts
 from maven_jax.runtime.sharding import Rules, logical_rules, make_mesh
@@ -194,8 +194,7 @@ class Experiment:
     @cached_property
     def extra_targets(self) -> dict[str, ExtraTarget]:
         """The targets beside valence and arousal that the model has heads for."""
-        section = recipes.plain(self.config.model).get("extra_targets")
-        return {target.name: target for target in extra_targets_of(section)}
+        return {target.name: target for target in predicted_beside(self.config)}
 
     @property
     def extra_weights(self) -> dict[ExtraTarget, float]:

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from data_prep.corpus.extra_targets import EXTRA_DIMENSIONS, dimension_target
 from data_prep.corpus.layout import SPLITS, name_fault
 from data_prep.imports.columns import TIME_UNITS
 from data_prep.imports.grid import Grid
-from data_prep.imports.raters import EXTRA_DIMENSIONS, RATED, LabelOptions, combined
+from data_prep.imports.raters import RATED, LabelOptions, combined
 from data_prep.imports.tables import TABLES, TextTable, read_table
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import NOT_ANNOTATED
@@ -41,7 +42,6 @@ from maven_jax.media.problems import (
     printable,
     relative,
 )
-from maven_jax.store.schema import ExtraTarget
 from maven_jax.types import DIMENSIONS
 
 _NAMES = {
@@ -362,7 +362,7 @@ def label_grids(path: Path, options: LabelOptions) -> tuple[list[Grid], list[Pro
         clip = track.time_s is None
         time_s = np.zeros(1) if track.time_s is None else track.time_s
         extra = {
-            ExtraTarget(name, "continuous", (name,)): ratings[:, None].astype(np.float32)
+            dimension_target(name): ratings[:, None].astype(np.float32)
             for name, ratings in track.extra.items()
         }
         names = (track.video, track.video, track.split)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from data_prep.corpus.extra_targets import EXTRA_DIMENSIONS
 from maven_jax.errors import UserError
 
 RULES = ("mean", "ewe")
-# What people rate beside valence and arousal: kept as extra targets, as far as it is there.
-EXTRA_DIMENSIONS = ("dominance", "liking", "trustworthiness")
+# Those beside valence and arousal are kept as extra targets, as far as they are there.
 RATED = ("valence", "arousal", *EXTRA_DIMENSIONS)
 
 

@@ -42,7 +42,7 @@ class VideoTable:
 
 
 def read_table(path: Path) -> VideoTable:
-    """Reads the CSV of a video.
+    """Reads the CSV of a video; columns of extra targets, behind the others, are passed over.
 
     Raises:
         UserError: not a CSV that an evaluation wrote; names file and line.
@@ -51,9 +51,10 @@ def read_table(path: Path) -> VideoTable:
     text = read_file(path, "the predictions of an evaluation").decode("utf-8", "replace")
     reader = csv.reader(text.splitlines())
     try:
-        if tuple(next(reader, ())) != columns:
+        names = tuple(next(reader, ()))
+        if names[: len(columns)] != columns:
             raise ValueError(f"not the columns {', '.join(columns)}")
-        rows = [_numbers(row, len(columns)) for row in reader]
+        rows = [_numbers(row, len(columns), len(names)) for row in reader]
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}:{reader.line_num}: {error}") from None
     table = np.array(rows, np.float64).reshape(-1, len(columns))
@@ -67,13 +68,17 @@ def read_table(path: Path) -> VideoTable:
     )
 
 
-def _numbers(row: Sequence[str], columns: int) -> list[float]:
-    """A row's numbers, NaN for empty cells; raises ValueError for other cells or another count."""
-    values = [float(cell) if cell else None for cell in row]
+def _numbers(row: Sequence[str], columns: int, all_columns: int) -> list[float]:
+    """The numbers in a row's first columns, NaN for empty cells.
+
+    Raises:
+        ValueError: other cells, or another count of them.
+    """
+    values = [float(cell) if cell else None for cell in row[:columns]]
     if not all(value is None or np.isfinite(value) for value in values):
         raise ValueError("a value is not a finite number")
-    if len(values) != columns:
-        raise ValueError(f"{len(values)} columns, not {columns}")
+    if len(row) != all_columns:
+        raise ValueError(f"{len(row)} columns, not {all_columns}")
     return [np.nan if value is None else value for value in values]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ def _reshaped(tensor: np.ndarray, shape: Shape) -> np.ndarray:
 SAME = Conversion(lambda s: s, _reshaped)
 LINEAR = Conversion(lambda s: s[::-1], _transposed)
 HEADS_IN = Conversion(lambda s: (s[1] * s[2], s[0]), _transposed)  # (embed, heads, head_dim)
+# Query, key and value in one: (embed, 3, heads, head_dim).
+ALL_HEADS_IN = Conversion(lambda s: (s[1] * s[2] * s[3], s[0]), _transposed)
 HEADS_BIAS = Conversion(lambda s: (s[0] * s[1],), _reshaped)
 HEADS_OUT = Conversion(lambda s: (s[2], s[0] * s[1]), _transposed)  # (heads, head_dim, embed)
 CONV_1D = Conversion(lambda s: s[::-1], lambda x, s: x.transpose(2, 1, 0))
@@ -45,7 +47,11 @@ CONV_3D = Conversion(
 )
 POSITIONS = Conversion(lambda s: (1, *s), _reshaped)
 TOKEN = Conversion(lambda s: s[1:], _reshaped)
+SCALE_PER_HEAD = Conversion(lambda s: (*s, 1, 1), _reshaped)
 PER_HEAD = Conversion(lambda s: (1, *s, 1, 1), _reshaped)
+
+# As BERT names them.
+QKV = ("query", "key", "value")
 
 # (foreign name, our path, conversion). A path that starts with the name of a collection of
 # variables other than parameters lies in that collection.
@@ -84,3 +90,13 @@ def batch_norm(source: str, target: str) -> list[Line]:
         (f"{source}.running_mean", f"{STATISTICS}/{target}/mean", SAME),
         (f"{source}.running_var", f"{STATISTICS}/{target}/var", SAME),
     ]
+
+
+def attention(
+    source: str, names: Sequence[str], out: str, target: str, biases: Sequence[bool] = (True,) * 3
+) -> list[Line]:
+    """Query, key and value under `names`, and the output projection."""
+    lines = []
+    for name, ours, bias in zip(names, QKV, biases, strict=True):
+        lines += linear(f"{source}.{name}", f"{target}/{ours}", HEADS_IN, bias)
+    return lines + linear(out, f"{target}/out", HEADS_OUT)

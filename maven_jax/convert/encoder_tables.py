@@ -1,6 +1,7 @@
 """Which tensor of a published checkpoint becomes which of our parameters, and how.
 
-One table per encoder; those of convolutional ones are in `backbone_tables`. A line is (source,
+One table per encoder; those of convolutional ones are in `backbone_tables`, of words in
+`word_tables`. A line is (source,
 target, conversion): the tensor's name, our path. `{}` in the source counts layers; if the target
 has none, the layers are stacked on a leading axis.
 """
@@ -8,7 +9,7 @@ has none, the layers are stacked on a leading axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,60 +24,29 @@ from maven_jax.convert.conversions import (
     CONV_1D,
     CONV_2D,
     CONV_3D,
-    HEADS_IN,
-    HEADS_OUT,
     PER_HEAD,
     POSITIONS,
+    QKV,
     SAME,
+    SCALE_PER_HEAD,
     TOKEN,
     Conversion,
     Line,
     Shape,
+    attention,
     linear,
     norm,
 )
 from maven_jax.convert.efficientnet import DEPTHWISE, efficientnet
+from maven_jax.convert.word_tables import deberta, modernbert, mpnet, roberta
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.convnext import ConvNextConfig
 from maven_jax.encoders.hubert import HubertConfig
-from maven_jax.encoders.roberta import RobertaConfig
 from maven_jax.encoders.swin import SwinConfig
+from maven_jax.encoders.swinv2 import Swinv2Config
 from maven_jax.encoders.videomae import VideoMaeConfig
 from maven_jax.encoders.vit import VitConfig
 from maven_jax.encoders.whisper import WhisperConfig
-
-
-def _attention(
-    source: str, names: Sequence[str], out: str, target: str, biases: Sequence[bool] = (True,) * 3
-) -> list[Line]:
-    """Query, key and value under `names`, and the output projection."""
-    lines = []
-    for name, ours, bias in zip(names, ("query", "key", "value"), biases, strict=True):
-        lines += linear(f"{source}.{name}", f"{target}/{ours}", HEADS_IN, bias)
-    return lines + linear(out, f"{target}/out", HEADS_OUT)
-
-
-_BERT_NAMES = ("query", "key", "value")
-
-
-def _roberta(c: RobertaConfig) -> list[Line]:
-    source, target = "encoder.layer.{}", "encoder/layers"
-    return [
-        ("embeddings.word_embeddings.weight", "embeddings/word/embedding", SAME),
-        ("embeddings.position_embeddings.weight", "embeddings/position/embedding", SAME),
-        ("embeddings.token_type_embeddings.weight", "embeddings/type/embedding", SAME),
-        *norm("embeddings.LayerNorm", "embeddings/norm"),
-        *_attention(
-            f"{source}.attention.self",
-            _BERT_NAMES,
-            f"{source}.attention.output.dense",
-            f"{target}/attention",
-        ),
-        *norm(f"{source}.attention.output.LayerNorm", f"{target}/attention_norm"),
-        *linear(f"{source}.intermediate.dense", f"{target}/mlp/up"),
-        *linear(f"{source}.output.dense", f"{target}/mlp/down"),
-        *norm(f"{source}.output.LayerNorm", f"{target}/mlp_norm"),
-    ]
 
 
 def _hubert(c: HubertConfig) -> list[Line]:
@@ -107,7 +77,7 @@ def _hubert(c: HubertConfig) -> list[Line]:
         *linear("feature_projection.projection", "projection"),
         *linear(f"{positional}.conv", "positional_conv", CONV_1D),
         *norm("encoder.layer_norm", "norm"),
-        *_attention(
+        *attention(
             f"{source}.attention",
             ("q_proj", "k_proj", "v_proj"),
             f"{source}.attention.out_proj",
@@ -126,7 +96,7 @@ def _whisper(c: WhisperConfig) -> list[Line]:
         *linear("conv1", "conv1", CONV_1D),
         *linear("conv2", "conv2", CONV_1D),
         ("embed_positions.weight", "position_embedding", SAME),
-        *_attention(
+        *attention(
             f"{source}.self_attn",
             ("q_proj", "k_proj", "v_proj"),
             f"{source}.self_attn.out_proj",
@@ -151,13 +121,13 @@ def _swin(c: SwinConfig) -> list[Line]:
         lines += [("embeddings.position_embeddings", "position_embedding", POSITIONS)]
     for stage in range(len(c.depths)):
         source, target = f"encoder.layers.{stage}.blocks.{{}}", f"stage{stage}_block{{}}"
-        attention = f"{source}.attention.self"
+        inside = f"{source}.attention.self"
         table = "relative_position_bias"
         lines += [
-            (f"{attention}.{table}_table", f"{target}/attention/{table}", SAME),
-            *_attention(
-                attention,
-                _BERT_NAMES,
+            (f"{inside}.{table}_table", f"{target}/attention/{table}", SAME),
+            *attention(
+                inside,
+                QKV,
                 f"{source}.attention.output.dense",
                 f"{target}/attention",
                 (c.qkv_bias,) * 3,
@@ -172,6 +142,24 @@ def _swin(c: SwinConfig) -> list[Line]:
             lines += norm(f"{down}.norm", f"{merging}/norm")
             lines += linear(f"{down}.reduction", f"{merging}/reduction", bias=False)
     return lines
+
+
+def _swinv2(c: Swinv2Config) -> list[Line]:
+    """Swin's, but for what makes the scores: its key has no bias."""
+    kept = [
+        line
+        for line in _swin(c)
+        if "relative_position_bias" not in line[1] and not line[1].endswith("/key/bias")
+    ]
+    for stage in range(len(c.depths)):
+        inside = f"encoder.layers.{stage}.blocks.{{}}.attention.self"
+        target, network = f"stage{stage}_block{{}}/attention", "continuous_position_bias_mlp"
+        kept += [
+            (f"{inside}.logit_scale", f"{target}/log_scale", SCALE_PER_HEAD),
+            *linear(f"{inside}.{network}.0", f"{target}/bias_up"),
+            *linear(f"{inside}.{network}.2", f"{target}/bias_down", bias=False),
+        ]
+    return kept
 
 
 def _convnext(c: ConvNextConfig) -> list[Line]:
@@ -244,9 +232,9 @@ def _videomae(c: VideoMaeConfig) -> list[Line]:
 
 def _vit_layers(source: str, target: str, key_bias: bool = True) -> list[Line]:
     return [
-        *_attention(
+        *attention(
             f"{source}.attention.attention",
-            _BERT_NAMES,
+            QKV,
             f"{source}.attention.output.dense",
             f"{target}/attention",
             (True, key_bias, True),
@@ -333,6 +321,7 @@ TABLES: dict[str, Table] = {
             ),
         ),
     ),
+    "swinv2": Table(_swinv2, lambda c, source: c.depths[int(source.split(".")[2])]),
     "convnext": Table(_convnext, lambda c, source: c.depths[int(source.split(".")[2])]),
     **{
         kind: Table(
@@ -371,12 +360,27 @@ TABLES: dict[str, Table] = {
     # RoBERTa took over BERT's names.
     **{
         kind: Table(
-            _roberta,
+            roberta,
             lambda c, source: c.num_hidden_layers,
             optional=("embeddings.token_type_embeddings.weight",),
         )
         for kind in ("roberta", "xlm-roberta", "bert")
     },
+    "mpnet": Table(
+        mpnet,
+        lambda c, source: c.num_hidden_layers,
+        renames=(
+            *((rf"\.attn\.{n[0]}\.", f".self.{n}.") for n in QKV),
+            (r"\.attn\.o\.", ".output.dense."),
+            (r"\.attention\.LayerNorm\.", ".attention.output.LayerNorm."),
+        ),
+    ),
+    "modernbert": Table(modernbert, lambda c, source: c.num_hidden_layers),
+    "deberta-v2": Table(
+        deberta,
+        lambda c, source: c.num_hidden_layers,
+        renames=((r"\.self\.(query|key|value)_proj\.", r".self.\1."),),
+    ),
     "beit": Table(
         _beit,
         lambda c, source: c.num_layers,

@@ -19,10 +19,12 @@ _REGRESSION: Layers = (("classifier.dense", "tanh"), ("classifier.out_proj", Non
 _AUDIO = (_REGRESSION, (("projector", None), ("classifier", None)))
 HEADS: dict[str, tuple[Layers, ...]] = {
     **dict.fromkeys(("hubert", "wav2vec2", "wavlm"), _AUDIO),
-    **dict.fromkeys(("roberta", "xlm-roberta"), (_REGRESSION,)),
+    **dict.fromkeys(("roberta", "xlm-roberta", "mpnet"), (_REGRESSION,)),
     "bert": ((("pooler.dense", "tanh"), ("classifier", None)),),
+    "deberta-v2": ((("pooler.dense", "gelu"), ("classifier", None)),),
     **dict.fromkeys(
-        ("swin", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"), (_LINEAR,)
+        ("swin", "swinv2", "convnext", "vit", "vit_mae", "dinov2", "dinov2_with_registers"),
+        (_LINEAR,),
     ),
     # CLIP's is the projection into the space that pictures and texts share.
     **dict.fromkeys(("clip", "clip_vision_model"), ((("visual_projection", None),),)),

@@ -21,6 +21,7 @@ _SMALL_FILES = (
     "vocab.json",
     "vocab.txt",
     "merges.txt",
+    "spm.model",
 )
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _TIMEOUT_S = 20

@@ -9,7 +9,6 @@ the whole recording, which are passed with every chunk.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -26,6 +25,7 @@ from maven_jax.encoders import hf_config
 from maven_jax.errors import UserError
 from maven_jax.layers.activations import activation
 from maven_jax.layers.linear import LayerNorm, Linear
+from maven_jax.layers.relative_position import position_bias
 from maven_jax.layers.transformer import EncoderStack
 
 # PyTorch's default, which the norms of the convolutions keep whatever the config says.
@@ -131,18 +131,6 @@ class WavlmConfig(HubertConfig):
     """Sizes under Hugging Face's names and with its defaults."""
 
     num_buckets: int = 320
-
-
-def _buckets(num_frames: int, num_buckets: int, max_distance: int) -> np.ndarray:
-    """(t, t) rows of the table of position biases: exact nearby, ever wider further away."""
-    frames = np.arange(num_frames)
-    offset = frames[None, :] - frames[:, None]
-    half = num_buckets // 2
-    exact = half // 2
-    distance = np.abs(offset)
-    log = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
-    wide = exact + (log / np.float32(math.log(max_distance / exact)) * (half - exact)).astype(int)
-    return (offset > 0) * half + np.where(distance < exact, distance, np.minimum(wide, half - 1))
 
 
 def _conv_mask(mask: Bool[Array, "b n"], kernel: int, stride: int) -> Bool[Array, "b m"]:
@@ -305,8 +293,8 @@ class Hubert(nn.Module):
         c = self.config
         if not c.num_buckets:
             return None
-        rows = _buckets(num_frames, c.num_buckets, c.max_bucket_distance)
-        return jnp.asarray(self.relative_position_bias)[rows].transpose(2, 0, 1)
+        table = jnp.asarray(self.relative_position_bias)
+        return position_bias(table, num_frames, c.max_bucket_distance)
 
     def _first(
         self, waveform: Array, sample_mask: Array | None

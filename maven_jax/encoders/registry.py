@@ -16,13 +16,17 @@ from maven_jax.encoders.audio_resnet import AudioResnet18, AudioResnetConfig
 from maven_jax.encoders.beit import BeitStack
 from maven_jax.encoders.bert import Bert, BertConfig
 from maven_jax.encoders.convnext import ConvNext, ConvNextConfig
+from maven_jax.encoders.deberta import Deberta, DebertaConfig
 from maven_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from maven_jax.encoders.hubert import Hubert, HubertConfig, WavlmConfig
 from maven_jax.encoders.iresnet import IResNet, IResNetConfig
 from maven_jax.encoders.mini_xception import MiniXception, MiniXceptionConfig
+from maven_jax.encoders.modernbert import ModernBert, ModernBertConfig
+from maven_jax.encoders.mpnet import Mpnet, MpnetConfig
 from maven_jax.encoders.r2plus1d import R2Plus1D, R2Plus1DConfig
 from maven_jax.encoders.roberta import Roberta, RobertaConfig
 from maven_jax.encoders.swin import Swin, SwinConfig
+from maven_jax.encoders.swinv2 import Swinv2, Swinv2Config
 from maven_jax.encoders.vggish import Vggish, VggishConfig
 from maven_jax.encoders.videomae import VideoMae, VideoMaeConfig
 from maven_jax.encoders.vit import (
@@ -92,7 +96,7 @@ def _floats(*shape: int) -> Shapes:
     return (jax.ShapeDtypeStruct((1, *shape), jnp.float32),)
 
 
-def _tokens(c: RobertaConfig) -> Shapes:
+def _tokens(c: Any) -> Shapes:
     return jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1, 2), jnp.bool_)
 
 
@@ -106,6 +110,7 @@ def _image(c: Any) -> Shapes:
 
 KINDS: dict[str, Kind] = {
     "swin": Kind(SwinConfig.from_hf, Swin, _image, True),
+    "swinv2": Kind(Swinv2Config.from_hf, Swinv2, _image, True),
     "vit": Kind(VitConfig.from_hf, Vit, _image, True),
     "vit_mae": Kind(VitConfig.from_hf, Vit, _image, True),
     "clip": Kind(ClipConfig.from_hf, Vit, _image, True),
@@ -125,6 +130,9 @@ KINDS: dict[str, Kind] = {
     "whisper": Kind(WhisperConfig.from_hf, Whisper, lambda c: _floats(2, c.num_mel_bins), True),
     "roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
     "xlm-roberta": Kind(RobertaConfig.from_hf, Roberta, _tokens, True),
+    "mpnet": Kind(MpnetConfig.from_hf, Mpnet, _tokens, True),
+    "deberta-v2": Kind(DebertaConfig.from_hf, Deberta, _tokens, True),
+    "modernbert": Kind(ModernBertConfig.from_hf, ModernBert, _tokens, True),
     "bert": Kind(BertConfig.from_hf, Bert, _tokens, True),
     "beit": Kind(_BeitConfig.from_hf, _beit, lambda c: _floats(2, c.hidden_size), True),
     "iresnet50": Kind(

@@ -62,7 +62,7 @@ class TokenEmbeddings(nn.Module):
     Attributes:
         vocab_size: words.
         max_positions: rows of the position table.
-        type_vocab_size: token types.
+        type_vocab_size: token types; 0 for none.
         embed_dim: width.
         norm_eps: of the norm.
         dtype: of the output.
@@ -88,7 +88,8 @@ class TokenEmbeddings(nn.Module):
             return nn.Embed(rows, self.embed_dim, embedding_init=init, name=name)(ids)
 
         x = embed("word", self.vocab_size, token_ids)
-        x = x + embed("type", self.type_vocab_size, type_ids)
+        if self.type_vocab_size:
+            x = x + embed("type", self.type_vocab_size, type_ids)
         x = x + embed("position", self.max_positions, position_ids)
         return LayerNorm(self.norm_eps, self.dtype, name="norm")(x)
 
@@ -142,5 +143,9 @@ class Roberta(nn.Module):
             c.layer_norm_eps,
             dtype=self.dtype,
             name="encoder",
-        )(x, token_mask)
+        )(x, token_mask, self._position_bias(token_ids.shape[1]))
         return jnp.where(token_mask[..., None], x, 0)
+
+    def _position_bias(self, num_tokens: int) -> Float[Array, "h t t"] | None:
+        """What all layers add to the scores of their attention."""
+        return None

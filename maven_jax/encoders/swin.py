@@ -96,7 +96,7 @@ class SwinOutput:
         return self.pooled
 
 
-def _relative_index(window: int, table_window: int) -> np.ndarray:
+def relative_index(window: int, table_window: int) -> np.ndarray:
     """(w·w, w·w) rows of a (2·table_window − 1)² table for pairs of patches of a window."""
     place = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij"), -1)
     place = place.reshape(-1, 2)
@@ -126,6 +126,7 @@ class WindowAttention(nn.Module):
         shifted: shift windows by half their size.
         qkv_bias: biases of query, key and value.
         dtype: of the computation.
+        key_bias: whether the key has one, too.
     """
 
     num_heads: int
@@ -133,6 +134,7 @@ class WindowAttention(nn.Module):
     shifted: bool
     qkv_bias: bool
     dtype: DTypeLike = jnp.float32
+    key_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b y x d"]) -> Float[Array, "b y x d"]:
@@ -147,16 +149,12 @@ class WindowAttention(nn.Module):
         x = x.reshape(b * rows * columns, window * window, d)
 
         heads = (self.num_heads, d // self.num_heads)
-        projection = partial(
-            Linear, heads, ("embed", "heads", "head_dim"), self.qkv_bias, dtype=self.dtype
-        )
-        query, key, value = (projection(name=name)(x) for name in ("query", "key", "value"))
-        table = self.param(
-            "relative_position_bias",
-            nn.with_logical_partitioning(nn.initializers.normal(0.02), ("position", "heads")),
-            ((2 * self.window_size - 1) ** 2, self.num_heads),
-        )
-        bias = jnp.asarray(table)[_relative_index(window, self.window_size)].transpose(2, 0, 1)
+        projection = partial(Linear, heads, ("embed", "heads", "head_dim"), dtype=self.dtype)
+        query = projection(use_bias=self.qkv_bias, name="query")(x)
+        key = projection(use_bias=self.qkv_bias and self.key_bias, name="key")(x)
+        value = projection(use_bias=self.qkv_bias, name="value")(x)
+        query, key = self._compared(query, key)
+        bias = self._position_bias(window)
         if shift:
             regions = _region_bias(rows * window, columns * window, window, shift)
             bias = bias + jnp.asarray(regions, jnp.float32)[:, None]  # (windows, h, w·w, w·w)
@@ -168,6 +166,19 @@ class WindowAttention(nn.Module):
         x = x.reshape(b, rows * window, columns * window, d)
         x = jnp.roll(x, (shift, shift), (1, 2)) if shift else x
         return x[:, :height, :width]
+
+    def _compared(self, query: Array, key: Array) -> tuple[Array, Array]:
+        """Queries and keys as their products are taken."""
+        return query, key
+
+    def _position_bias(self, window: int) -> Float[Array, "h n n"]:
+        """Of pairs of patches of a window."""
+        table = self.param(
+            "relative_position_bias",
+            nn.with_logical_partitioning(nn.initializers.normal(0.02), ("position", "heads")),
+            ((2 * self.window_size - 1) ** 2, self.num_heads),
+        )
+        return jnp.asarray(table)[relative_index(window, self.window_size)].transpose(2, 0, 1)
 
 
 class SwinBlock(nn.Module):
@@ -203,9 +214,11 @@ class PatchMerging(nn.Module):
 
     Attributes:
         dtype: of the computation.
+        norm_first: normalise before the reduction, not behind it.
     """
 
     dtype: DTypeLike = jnp.float32
+    norm_first: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b y x d"]) -> Float[Array, "b y2 x2 d2"]:
@@ -213,9 +226,11 @@ class PatchMerging(nn.Module):
         x = jnp.concatenate(
             [x[:, row::2, column::2] for column in range(2) for row in range(2)], axis=-1
         )
-        x = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="norm")(x)
+        norm = LayerNorm(_PATCH_NORM_EPS, self.dtype, name="norm")
+        x = norm(x) if self.norm_first else x
         width, axes = x.shape[-1] // 2, ("embed", "mlp")
-        return Linear(width, axes, use_bias=False, dtype=self.dtype, name="reduction")(x)
+        x = Linear(width, axes, use_bias=False, dtype=self.dtype, name="reduction")(x)
+        return x if self.norm_first else norm(x)
 
 
 class Swin(nn.Module):
@@ -228,6 +243,14 @@ class Swin(nn.Module):
 
     config: SwinConfig
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def _norm_first(self) -> bool:
+        """Whether parts are normalised before what they compute, not behind it."""
+        return True
+
+    def _block(self, stage: int, num_heads: int, shifted: bool, name: str) -> nn.Module:
+        return SwinBlock(self.config, num_heads, shifted, self.dtype, name=name)
 
     def __call__(self, pixels: Float[Array, "b h w c"]) -> SwinOutput:
         """Hidden states of the last stage and their mean.
@@ -270,9 +293,9 @@ class Swin(nn.Module):
             x = x + jnp.asarray(positions, x.dtype).reshape(*grid, -1)
         for stage, (depth, heads) in enumerate(zip(c.depths, c.num_heads, strict=True)):
             if stage:
-                x = PatchMerging(self.dtype, name=f"stage{stage}_merging")(x)
+                merging = PatchMerging(self.dtype, self._norm_first, name=f"stage{stage}_merging")
+                x = merging(x)
             for i in range(depth):
-                block = SwinBlock(c, heads, i % 2 == 1, self.dtype, name=f"stage{stage}_block{i}")
-                x = block(x)
+                x = self._block(stage, heads, i % 2 == 1, name=f"stage{stage}_block{i}")(x)
         x = LayerNorm(c.layer_norm_eps, jnp.float32, name="norm")(x)
         return x.reshape(b, -1, x.shape[-1])

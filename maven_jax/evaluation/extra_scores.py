@@ -11,20 +11,10 @@ from jaxtyping import Bool, Float
 from maven_jax.evaluation.split_predictor import PredictedVideo
 from maven_jax.evaluation.sums import ccc_of, sums_of
 from maven_jax.evaluation.tables import shown
-from maven_jax.store.schema import ExtraTarget
-
-# A label is predicted where its probability is above this.
-_THRESHOLD = 0.5
 
 
-def score_extra(
-    videos: Sequence[PredictedVideo], targets: Mapping[str, ExtraTarget]
-) -> dict[str, dict[str, Any]]:
-    """Scores over all annotated frames together, as ABAW takes them.
-
-    Args:
-        videos: predicted.
-        targets: those with a prediction.
+def score_extra(videos: Sequence[PredictedVideo]) -> dict[str, dict[str, Any]]:
+    """Scores over all annotated frames of the videos together, as ABAW takes them.
 
     Returns:
         Name -> `kind`, `frames` that are annotated, and `ccc` of a continuous target, or `f1`, the
@@ -32,8 +22,9 @@ def score_extra(
         annotated nor predicted counts 0. Targets without an annotated frame are left out.
     """
     scores: dict[str, dict[str, Any]] = {}
-    for name, target in targets.items():
+    for name in dict.fromkeys(name for video in videos for name in video.extra):
         tracks = [video.extra[name] for video in videos]
+        target = tracks[0].target
         annotated = [track.target_mask for track in tracks]
         outputs = np.concatenate([t.outputs[m] for t, m in zip(tracks, annotated)])
         values = np.concatenate([t.targets[m] for t, m in zip(tracks, annotated)])
@@ -45,11 +36,11 @@ def score_extra(
             continue
         if target.kind == "classes":
             labels = np.arange(len(target.labels))
-            predicted, true = outputs.argmax(axis=1)[:, None] == labels, values == labels
+            true = values == labels
             known = np.ones_like(true)
         else:
-            predicted, true, known = outputs > _THRESHOLD, values > 0, values >= 0
-        f1 = _f1(predicted, true, known)
+            true, known = values > 0, values >= 0
+        f1 = _f1(target.labels_at(outputs), true, known)
         scores[name] |= {
             "f1": float(f1.mean()),
             "f1_by_label": dict(zip(target.labels, f1.tolist())),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from maven_jax.errors import UserError
+from maven_jax.errors import UserError, printable
 from maven_jax.evaluation import plots
-from maven_jax.evaluation.split_predictor import PredictedVideo
+from maven_jax.evaluation.split_predictor import ExtraTrack, PredictedVideo
 from maven_jax.evaluation.tables import shown
 from maven_jax.files import write_json
 from maven_jax.inputs import mismatch, read_json
@@ -79,6 +79,9 @@ def write_csv(
 ) -> None:
     """CSV with a row per frame; targets are empty where there is no annotation.
 
+    Behind valence and arousal are the columns of each extra target and its annotation: a number,
+    the name of a class, or 1 and 0 for each label.
+
     Args:
         video: what to write.
         time_s: of its frames.
@@ -88,12 +91,34 @@ def write_csv(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("frame", "time_s", *DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS)))
+        names = [*DIMENSIONS, *(f"target_{d}" for d in DIMENSIONS)]
+        extra = [(name, cells) for t in video.extra.values() for name, cells in _extra_columns(t)]
+        writer.writerow(("frame", "time_s", *names, *(name for name, _ in extra)))
         rows = zip(time_s, video.predictions, video.targets, video.target_mask)
         for frame, (t, prediction, target, annotated) in enumerate(rows, 1):
             cells = [f"{v:.6f}" if d in dimensions else "" for d, v in zip(DIMENSIONS, prediction)]
             cells += [f"{v:.6f}" if annotated else "" for v in target]
+            cells += [column[frame - 1] for _, column in extra]
             writer.writerow((frame, f"{t:.4f}", *cells))
+
+
+def _extra_columns(track: ExtraTrack) -> Iterator[tuple[str, list[str]]]:
+    """The columns of an extra target: name and a cell for each frame, empty where there is none."""
+    target, rated = track.target, track.target_mask.tolist()
+    for name, values in zip(target.columns, track.outputs.T.tolist()):
+        yield name, [f"{v:.6f}" for v in values]
+    if target.kind == "continuous":
+        cells = [f"{v:.6f}" for v in track.targets[:, 0].tolist()]
+        yield f"target_{target.name}", [c if r else "" for c, r in zip(cells, rated)]
+    elif target.kind == "classes":
+        cells = [printable(target.labels[int(v)]) for v in track.targets[:, 0].tolist()]
+        yield f"target_{target.name}", [c if r else "" for c, r in zip(cells, rated)]
+    else:
+        for name, values in zip(target.columns, track.targets.T.tolist()):
+            yield (
+                f"target_{name}",
+                [f"{v:.0f}" if r and v >= 0 else "" for v, r in zip(values, rated)],
+            )
 
 
 def report_of(workdir: Path, split: str, command: str, force: bool | None) -> Product:

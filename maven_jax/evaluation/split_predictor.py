@@ -28,11 +28,13 @@ class ExtraTrack:
     """One video's predictions of an extra target beside its annotation.
 
     Attributes:
+        target: whose.
         outputs: (n, k) numbers, or probabilities by label.
         targets: (n, w) of an `ExtraTarget`.
         target_mask: (n,) annotated frames.
     """
 
+    target: ExtraTarget
     outputs: Float32[np.ndarray, "n k"]
     targets: Float32[np.ndarray, "n w"]
     target_mask: Bool[np.ndarray, "n"]
@@ -202,6 +204,7 @@ class SplitPredictor:
             name: (
                 OverlapMean(frames, self._blend, (len(target.labels),)),
                 ExtraTrack(
+                    target,
                     np.zeros((frames, len(target.labels)), np.float32),
                     np.zeros((frames, target.width), np.float32),
                     np.zeros(frames, bool),

@@ -17,7 +17,7 @@ from maven_jax.convert.huggingface import LoadedEncoder, load_encoder, random_en
 from maven_jax.convert.sources import FILE_SUFFIXES, check_kind
 from maven_jax.encoders.registry import kind_of
 from maven_jax.errors import UserError, listing
-from maven_jax.inputs import read_json
+from maven_jax.inputs import read_file, read_json
 from maven_jax.progress import say
 
 RANDOM = "random"
@@ -27,7 +27,12 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # The packages that turn files into numbers.
 PACKAGES = ("maven_jax", "jax", "flax", "transformers", "tokenizers", "pillow", "av", "soxr")
 # Any of these sets of files makes a tokenizer.
-TOKENIZER_FILES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+TOKENIZER_FILES = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spm.model",),
+)
 
 
 def _folder(loaded: LoadedEncoder, missing_key: str) -> Path:
@@ -67,9 +72,12 @@ def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
         choices = " or ".join(" and ".join(files) for files in TOKENIZER_FILES)
         raise UserError(f"{folder}: no tokenizer; expected {choices}")
     try:
-        pretrained = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        if (folder / "spm.model").is_file() and not (folder / "tokenizer.json").is_file():
+            pretrained = _by_pieces(folder)
+        else:
+            pretrained = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # whatever transformers makes of missing or damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder}: no tokenizer: {reason}") from error
@@ -85,6 +93,27 @@ def read_tokenizer(loaded: LoadedEncoder) -> tokenizers.Tokenizer:
             f"{max(words):,}, the encoder knows {loaded.module.config.vocab_size:,}"
         )
     return tokenizer
+
+
+def _by_pieces(folder: Path) -> Any:
+    """DeBERTa's tokenizer, which is published as SentencePiece's file alone.
+
+    Transformers reads that by the package sentencepiece, whose releases want other versions of
+    protobuf than their neighbours; the table of pieces is all that is needed.
+    """
+    from transformers import DebertaV2Tokenizer
+    from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
+
+    model = sentencepiece.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    model.ParseFromString(read_file(folder / "spm.model", "a tokenizer"))
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path, "settings of a tokenizer") if path.is_file() else {}
+    return DebertaV2Tokenizer(
+        vocab=[(piece.piece, piece.score) for piece in model.pieces],
+        unk_id=model.trainer_spec.unk_id,
+        do_lower_case=bool(settings.get("do_lower_case")),
+        split_by_punct=bool(settings.get("split_by_punct")),
+    )
 
 
 def check_source(kind: str, source: str) -> None:

@@ -44,6 +44,7 @@ KINDS: dict[str, dict[str, type]] = {
         "clip_vision_model": VisualEncoder,
         "dinov2": VisualEncoder,
         "dinov2_with_registers": VisualEncoder,
+        "swinv2": VisualEncoder,
         "convnext": VisualEncoder,
         "efficientnet": FaceEncoder,
         "iresnet50": FaceEncoder,
@@ -62,7 +63,14 @@ KINDS: dict[str, dict[str, type]] = {
         "log_mel": RawMel,
         "opensmile": OpenSmile,
     },
-    "text": {"roberta": TextEncoder, "xlm-roberta": TextEncoder, "bert": BertEncoder},
+    "text": {
+        "roberta": TextEncoder,
+        "xlm-roberta": TextEncoder,
+        "bert": BertEncoder,
+        "mpnet": TextEncoder,
+        "deberta-v2": TextEncoder,
+        "modernbert": TextEncoder,
+    },
 }
 
 

@@ -97,13 +97,14 @@ class CropEncoder:
 # Kind of a ViT's classifier -> what it was trained on; of the others, the image's token.
 _HEAD_TAKES = {
     "swin": "mean",
+    "swinv2": "mean",
     "convnext": "mean",
     "dinov2": "cls_mean",
     "dinov2_with_registers": "cls_mean",
 }
 _POOLS = ("cls", "mean", "cls_mean")
 # Networks without a token for the image.
-_MEAN_ONLY = ("swin", "convnext")
+_MEAN_ONLY = ("swin", "swinv2", "convnext")
 
 
 class VisualEncoder(CropEncoder):

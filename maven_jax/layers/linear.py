@@ -119,12 +119,14 @@ class LayerNorm(nn.Module):
         dtype: of the output.
         param_dtype: of the parameters.
         axes: logical names of the normalised axes, which are the last ones.
+        use_bias: adds a bias.
     """
 
     epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
     axes: Sequence[str | None] = ("norm",)
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -133,7 +135,9 @@ class LayerNorm(nn.Module):
         ones = nn.with_logical_partitioning(nn.initializers.ones_init(), axes)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
         scale = jnp.asarray(self.param("scale", ones, shape, self.param_dtype))
-        bias = jnp.asarray(self.param("bias", zeros, shape, self.param_dtype))
+        bias = jnp.zeros(shape, self.param_dtype)
+        if self.use_bias:
+            bias = jnp.asarray(self.param("bias", zeros, shape, self.param_dtype))
         return _normalized(x, scale, bias, self.epsilon, self.dtype)
 
 

@@ -35,8 +35,8 @@ class Annotation:
     fixes: list[Fix] = field(default_factory=list)
 
 
-def _number(text: str) -> float | str:
-    """The value, or what is wrong with it."""
+def rating_of(text: str) -> float | str:
+    """A number in [-1, 1] or -5, or what is wrong with it."""
     if not _NUMBER.fullmatch(text):
         return f"{printable(text, 40)!r} is not a number" if text else "a value is missing"
     value = float(text)
@@ -53,7 +53,7 @@ def _row(line: str) -> tuple[float, float] | str:
     if len(columns) != 2:
         count = line.count(",") + 1
         return f"{count} column{'s' * (count > 1)} instead of 2: {printable(line, 40)!r}"
-    valence, arousal = _number(columns[0].strip()), _number(columns[1].strip())
+    valence, arousal = rating_of(columns[0].strip()), rating_of(columns[1].strip())
     if isinstance(valence, str):
         return valence
     return arousal if isinstance(arousal, str) else (valence, arousal)

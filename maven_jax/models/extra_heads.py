@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from maven_jax import recipes
 from maven_jax.errors import UserError, did_you_mean
 from maven_jax.layers.linear import dense
 from maven_jax.recipes import Config
 from maven_jax.store.schema import TARGET_KINDS, ExtraTarget
-from maven_jax.types import Features, ModalityMasks, Prediction
+from maven_jax.types import DIMENSIONS, Features, ModalityMasks, Prediction
 
 
 class WithExtraHeads(nn.Module):
@@ -73,13 +74,13 @@ class WithExtraHeads(nn.Module):
 
 
 def extra_targets_of(section: Mapping[str, Any] | None) -> tuple[ExtraTarget, ...]:
-    """A model's section `extra_targets`: name -> `kind` and `labels`.
+    """A model's section `extra_targets`: name -> `kind` and `labels`; by name, as JSON has them.
 
     Raises:
         UserError: a target that cannot be.
     """
     targets = []
-    for name, content in (section or {}).items():
+    for name, content in sorted((section or {}).items()):
         kind = content.get("kind") if isinstance(content, Mapping) else None
         labels = content.get("labels") if isinstance(content, Mapping) else None
         if kind not in TARGET_KINDS or not isinstance(labels, list | tuple) or not labels:
@@ -89,6 +90,16 @@ def extra_targets_of(section: Mapping[str, Any] | None) -> tuple[ExtraTarget, ..
             )
         targets.append(ExtraTarget(name, kind, tuple(map(str, labels))))
     return tuple(targets)
+
+
+def predicted_beside(config: Config) -> tuple[ExtraTarget, ...]:
+    """The extra targets that the model of a resolved recipe has heads for, in their order."""
+    return extra_targets_of(recipes.plain(config.model).get("extra_targets"))
+
+
+def output_names(targets: Iterable[ExtraTarget]) -> tuple[str, ...]:
+    """What the columns of a prediction are called: valence, arousal, then those of the targets."""
+    return (*DIMENSIONS, *(name for target in targets for name in target.columns))
 
 
 def section_of(targets: Mapping[str, ExtraTarget]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Portable bundles: a trained model in one folder, in formats that other programs read too.
 
-    bundle.json            format, version, step, what the model was trained on, how it was made
+    bundle.json            format, version, step, outputs, what the model was trained on, how it was
+                           made
     config.json            the resolved recipe
     metrics.json           scores by split
     weights.safetensors    float32: params/…, state/…, statistics/{mean,std}/<modality>
@@ -32,6 +33,7 @@ from maven_jax.errors import UserError
 from maven_jax.evaluation.calibration import Calibration, as_widths
 from maven_jax.files import write_json
 from maven_jax.inputs import read_json
+from maven_jax.models.extra_heads import output_names, predicted_beside
 from maven_jax.recipes import Config, check_sections
 from maven_jax.runs.training_data import TrainingData
 from maven_jax.runtime.seal import SEAL, find_fault, read_seal, seal
@@ -75,6 +77,11 @@ class Bundle:
     calibration: Calibration | None
     record: dict[str, Any]
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the columns of its model's outputs are called."""
+        return output_names(predicted_beside(self.config))
+
 
 def is_bundle(path: Path) -> bool:
     """Whether a folder looks like a bundle, whole or damaged."""
@@ -100,6 +107,7 @@ def write_bundle(
             "version": FORMAT_VERSION,
             "maven_jax": __version__,
             "step": bundle.step,
+            "outputs": list(bundle.outputs),
             "calibration": bundle.calibration and bundle.calibration.to_json(),
             "trained_on": bundle.trained_on.to_json(),
             "record": bundle.record,

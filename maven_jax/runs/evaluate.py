@@ -158,7 +158,7 @@ def _scores(
         "modalities": list(modalities),
         "untrained_encoders": [m for m, spec in modalities.items() if spec.untrained],
     }
-    if extra := score_extra(videos, experiment.extra_targets):
+    if extra := score_extra(videos):
         scores["extra_targets"] = extra
     return scores, by_video
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maven_jax.errors import printable
 from maven_jax.evaluation.calibration import in_words
 from maven_jax.evaluation.tables import shown
 from maven_jax.runs.trained_model import TrainedModel
@@ -47,7 +48,7 @@ def model_card(
         f"{count:,} parameters, {model.step} training steps. Takes windows of "
         f"{config.data.window.length} frames of "
         + ", ".join(f"{m} ({s.dim})" for m, s in model.trained_on.modalities.items())
-        + f"; gives {' and '.join(model.dimensions)} in [-1, 1].",
+        + f"; gives {' and '.join(model.dimensions)} in [-1, 1].{_beside(model)}",
         "## Use",
         _use(bool(platforms)),
         "## Data",
@@ -68,6 +69,11 @@ def model_card(
         _made(model),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _beside(model: TrainedModel) -> str:
+    targets = [f"{t.name} ({t.kind}: {', '.join(t.columns)})" for t in model.extra_targets]
+    return f" Beside them: {printable('; '.join(targets))}." if targets else ""
 
 
 def _use(program: bool) -> str:

@@ -8,8 +8,9 @@ enough (`docs/export.md` shows it). Its arguments:
     modality_masks   modality -> (b, s) bool
     frame_mask       (b, t) bool
 
-It returns (b, t, 2): valence and arousal in [-1, 1]. The number of windows b is free, where the
-model allows it; t is the recipe's window.
+It returns (b, t, 2): valence and arousal in [-1, 1]. Behind them are the model's targets beside
+these, as `outputs` in bundle.json names them: numbers in [-1, 1], or probabilities. The number of
+windows b is free, where the model allows it; t is the recipe's window.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Program:
 
     Attributes:
         platforms: where it runs.
-        call: (weights, features, modality_masks, frame_mask) -> valence and arousal.
+        call: (weights, features, modality_masks, frame_mask) -> `outputs`.
+        outputs: what the columns of the result are called: valence, arousal, others.
         weights: of the bundle that it comes from.
     """
 
     platforms: tuple[str, ...]
     call: Callable[..., Array]
+    outputs: tuple[str, ...]
     weights: dict[str, np.ndarray]
 
     def __call__(
@@ -54,8 +57,8 @@ class Program:
         features: dict[str, Float[Any, "b _ _"] | UInt8[Any, "b _ _"]],
         modality_masks: dict[str, Bool[Any, "b _"]],
         frame_mask: Bool[Any, "b t"],
-    ) -> Float[Array, "b t 2"]:
-        """Valence and arousal of some windows."""
+    ) -> Float[Array, "b t _"]:
+        """The outputs for some windows."""
         return self.call(self.weights, features, modality_masks, frame_mask)
 
 
@@ -154,4 +157,4 @@ def open_program(folder: Path | str) -> Program:
         raise UserError(f"{place}: no program that this JAX reads ({line[:200]})") from None
     if shapes != {name: x.shape for name, x in parts.arrays.items()}:
         raise UserError(f"{place}: takes other weights than {bundle.WEIGHTS_FILE} holds")
-    return Program(tuple(read.platforms), read.call, parts.arrays)
+    return Program(tuple(read.platforms), read.call, parts.outputs, parts.arrays)

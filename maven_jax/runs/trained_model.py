@@ -26,6 +26,7 @@ from maven_jax.experiment import (
     trained_dimensions,
 )
 from maven_jax.inputs import read_json
+from maven_jax.models.extra_heads import output_names, predicted_beside
 from maven_jax.progress import say
 from maven_jax.recipes import Config
 from maven_jax.runs import bundle
@@ -35,6 +36,7 @@ from maven_jax.runs.training_data import TrainingData
 from maven_jax.runs.workdir import CONFIG_FILE, read_record
 from maven_jax.runtime.sharding import logical_rules
 from maven_jax.state import Weights, abstract_weights
+from maven_jax.store.schema import ExtraTarget
 from maven_jax.types import Batch
 
 
@@ -108,10 +110,25 @@ class TrainedModel:
         """A batch of zeros (NumPy) as a store would give it; see `example_batch`."""
         return example_batch(self.config, self.trained_on.modalities, rows)
 
-    def function(self) -> Callable[[Weights, Batch], Float[Array, "b t 2"]]:
-        """(weights, batch) -> valence and arousal in [-1, 1]; pure, to be jitted."""
-        rules = logical_rules(fsdp=False)
-        return predict_function(self.module, self.transform, rules=rules, seed=self.config.seed)
+    @property
+    def extra_targets(self) -> tuple[ExtraTarget, ...]:
+        """What it predicts beside valence and arousal, in the order of its outputs."""
+        return predicted_beside(self.config)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the columns of its outputs are called."""
+        return output_names(self.extra_targets)
+
+    def function(self) -> Callable[[Weights, Batch], Float[Array, "b t _"]]:
+        """(weights, batch) -> `outputs`: numbers in [-1, 1], probabilities; pure, to be jitted."""
+        return predict_function(
+            self.module,
+            self.transform,
+            rules=logical_rules(fsdp=False),
+            seed=self.config.seed,
+            extra=self.extra_targets,
+        )
 
     def check(self) -> TrainedModel:
         """The model itself, if its weights fit the recipe's model on these features.

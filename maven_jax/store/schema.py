@@ -47,6 +47,8 @@ FACE_SEARCH: Any = {
 
 # A number, one class of several, or several labels that are there or not.
 TargetKind = Literal["continuous", "classes", "binary"]
+# A yes or no is predicted where its probability is above this.
+_LIKELY = 0.5
 TARGET_KINDS: tuple[TargetKind, ...] = ("continuous", "classes", "binary")
 
 
@@ -68,6 +70,19 @@ class ExtraTarget:
     def width(self) -> int:
         """Values of a frame as they are annotated: one number (of a class), or one per label."""
         return len(self.labels) if self.kind == "binary" else 1
+
+    def labels_at(self, outputs: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n k"]:
+        """Which labels their probabilities predict: the likeliest class, or all above 0.5."""
+        if self.kind == "classes":
+            return outputs.argmax(axis=1)[:, None] == np.arange(len(self.labels))
+        return outputs > _LIKELY
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What its outputs are called in tables: `dominance`, or `expr_Happiness`, `au_AU12`."""
+        if self.kind == "continuous":
+            return (self.name,)
+        return tuple(f"{self.name}_{label}" for label in self.labels)
 
 
 def file_key(video: str) -> str:

@@ -23,7 +23,7 @@ from maven_jax.convert.named_weights import NamedWeights
 from maven_jax.errors import UserError
 from maven_jax.features.reader import MODALITIES, open_encoders
 from maven_jax.progress import meter, say
-from maven_jax.store.schema import VideoEntry, mask_field
+from maven_jax.store.schema import ExtraTarget, VideoEntry, mask_field
 from maven_jax.types import DIMENSIONS
 from maven_jax.video.affect_maps import ClassMap, DimensionMap, combined, make_map
 from maven_jax.video.arguments import as_workers
@@ -65,6 +65,7 @@ class AffectModels:
 
     label = LABEL
     face_detectors: tuple[str, ...] = ()
+    extra_targets: tuple[ExtraTarget, ...] = ()
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from maven_jax.evaluation.calibration import Calibration
-from maven_jax.store.schema import VideoEntry
+from maven_jax.store.schema import ExtraTarget, VideoEntry
 from maven_jax.video.live_frames import LiveFrames
 
 
@@ -54,10 +54,15 @@ class FrameModel(Protocol):
         """The calibration that was chosen for it."""
         ...
 
+    @property
+    def extra_targets(self) -> tuple[ExtraTarget, ...]:
+        """What it predicts beside valence and arousal."""
+        ...
+
     def outputs(
         self, frames: LiveFrames, entry: VideoEntry, ways: bool, label: str
-    ) -> Float32[np.ndarray, "n k 2"]:
+    ) -> Float32[np.ndarray, "n k _"]:
         """Every frame's prediction: with everything (k = 0) and, if `ways`, without each of the
-        modalities.
+        modalities. Behind valence and arousal are the outputs for `extra_targets`.
         """
         ...

@@ -17,7 +17,7 @@ from maven_jax.errors import UserError, printable
 from maven_jax.files import whole_file
 from maven_jax.media.transcripts import Word
 from maven_jax.types import AROUSAL, VALENCE
-from maven_jax.video.mean_interval import mean_interval
+from maven_jax.video.extra_curves import ExtraCurves, spread, spread_in_words
 
 __all__ = ["VideoPrediction", "Word"]
 
@@ -53,6 +53,7 @@ class VideoPrediction:
         calibration: what it does and what it was tuned on, as `Calibration.to_json`; None without.
         published: of models that were not trained for this: modality, title, trained_on, licence,
             page and reliability of each.
+        extra: name -> what is predicted beside valence and arousal; empty for most models.
     """
 
     name: str
@@ -74,6 +75,7 @@ class VideoPrediction:
     calibrated: Float32[np.ndarray, "n 2"] | None = None
     calibration: Mapping[str, Any] | None = None
     published: tuple[Mapping[str, str], ...] = ()
+    extra: Mapping[str, ExtraCurves] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -141,6 +143,8 @@ class VideoPrediction:
             if track is not None:
                 table[f"valence_{word}"] = track[rows, VALENCE].tolist()
                 table[f"arousal_{word}"] = track[rows, AROUSAL].tolist()
+        for curves in self.extra.values():
+            table |= curves.columns(rows)
         table["face_found"] = self.face_found[rows].tolist()
         table["face_confidence"] = self.face_confidence[rows].tolist()
         table["modalities"] = self._modalities(rows)
@@ -157,7 +161,7 @@ class VideoPrediction:
 
         def write(file: IO[str]) -> None:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns(slice(0)))
+            writer.writerow(_cell("", name) for name in self.columns(slice(0)))
             for start in range(0, len(self), _ROWS):
                 table = self.columns(slice(start, start + _ROWS))
                 writer.writerows(
@@ -212,6 +216,7 @@ class VideoPrediction:
         yield "smoothed", None if self.smoothed is None else _rows(self.smoothed)
         yield "calibrated", None if self.calibrated is None else _rows(self.calibrated)
         yield "calibration", None if self.calibration is None else dict(self.calibration)
+        yield "extra", {name: x.to_json(_rows(x.values)) for name, x in self.extra.items()}
         yield "face_found", self.face_found.tolist()
         yield "face_confidence", self.face_confidence.tolist()
         yield "boxes", _rows(self.boxes)
@@ -224,20 +229,17 @@ class VideoPrediction:
     def statistics(self) -> dict[str, Any]:
         """The numbers of `summary`: frames, predicted frames, and of each dimension mean, its 95 %
         interval (`mean_interval`, None if it is unknown), standard deviation, least and most (None
-        if nothing was predicted); share of frames per modality.
+        if nothing was predicted); share of frames per modality; `ExtraCurves.statistics` of others.
         """
         predicted = self.va[~np.isnan(self.va).any(axis=1)].astype(np.float64)
         numbers: dict[str, Any] = {"num_frames": len(self), "num_predicted": len(predicted)}
         for name, column in (("valence", VALENCE), ("arousal", AROUSAL)):
             v = predicted[:, column]
-            numbers[name] = None
-            if len(v):
-                ends = mean_interval(v)
-                numbers[name] = {n: float(getattr(v, n)()) for n in ("mean", "std", "min", "max")}
-                numbers[name]["mean_interval"] = None if ends is None else list(ends)
+            numbers[name] = spread(v) if len(v) else None
         numbers["observed"] = {
             m: float(a.mean()) if len(a) else 0.0 for m, a in self.observed.items()
         }
+        numbers["extra"] = {name: curves.statistics() for name, curves in self.extra.items()}
         return numbers
 
     def summary(self) -> str:
@@ -252,12 +254,9 @@ class VideoPrediction:
         shares = ", ".join(f"{m} in {s:.0%}" for m, s in numbers["observed"].items())
         lines.append(f"  {len(self):,} frames{length}; {shares} of them")
         for name in ("valence", "arousal"):
-            if (v := numbers[name]) is None:
-                lines.append(f"  {name} not predicted")
-            else:
-                spread = f"from {v['min']:+.2f} to {v['max']:+.2f}"
-                mean = f"{v['mean']:+.3f} on average{_between(v['mean_interval'])}"
-                lines.append(f"  {name} {mean}, {spread}")
+            v = numbers[name]
+            lines.append(f"  {name} {'not predicted' if v is None else spread_in_words(v)}")
+        lines += [f"  {printable(name)} {x.in_words()}" for name, x in self.extra.items()]
         return "\n".join(lines + [f"  {note}" for note in (*self.origins, *self.notes)])
 
 
@@ -265,10 +264,6 @@ def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
     """Makes the file, and its folder, by what `write` puts into it; it is whole or absent."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write(file)
-
-
-def _between(ends: list[float] | None) -> str:
-    return "" if ends is None else f" (95%: {ends[0]:+.2f} to {ends[1]:+.2f})"
 
 
 def _cell(column: str, value: Any) -> str:

@@ -41,6 +41,7 @@ from maven_jax.progress import say
 from maven_jax.runs.trained_model import open_model
 from maven_jax.store.schema import ModalitySpec, VideoEntry
 from maven_jax.video.arguments import as_face, as_fps, as_path, as_smooth, as_span, as_workers
+from maven_jax.video.extra_curves import curves_of
 from maven_jax.video.face_embedding import same_face as same_as
 from maven_jax.video.faces import FaceCrops, open_faces
 from maven_jax.video.frame_model import FrameModel
@@ -233,7 +234,7 @@ class VideoPredictor:
         # A crop that cannot be read shows no face.
         shown = face.found & observed.get("visual", face.found)
         unobserved = ~np.any(list(observed.values()), axis=0)
-        va = np.where(unobserved[:, None], np.float32(np.nan), outputs[:, 0])
+        va = np.where(unobserved[:, None], np.float32(np.nan), outputs[:, 0, :2])
         return VideoPrediction(
             name=name,
             source=recording.source,
@@ -247,7 +248,7 @@ class VideoPredictor:
             boxes=np.where(shown[:, None], face.boxes, np.float32(np.nan)),
             observed=observed,
             words=_words(segments, recording.span_s),
-            contributions=_contributions(outputs, observed) if without_each else None,
+            contributions=_contributions(outputs[..., :2], observed) if without_each else None,
             label=self._frames.label,
             published=self._frames.published,
             notes=(
@@ -258,6 +259,7 @@ class VideoPredictor:
                 *_absent(recording, observed),
             ),
             facts={},
+            extra=curves_of(outputs[:, 0, 2:], self._frames.extra_targets, unobserved),
         )
 
 

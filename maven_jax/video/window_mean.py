@@ -19,7 +19,7 @@ from maven_jax.evaluation.overlap import OverlapMean
 from maven_jax.progress import meter
 from maven_jax.runs.trained_model import TrainedModel
 from maven_jax.state import Weights
-from maven_jax.store.schema import VideoEntry
+from maven_jax.store.schema import ExtraTarget, VideoEntry
 from maven_jax.types import Batch
 
 
@@ -62,6 +62,11 @@ class WindowedModel:
         """Those that cut the crops of its training, if its store said."""
         return self._model.trained_on.face_detectors
 
+    @property
+    def extra_targets(self) -> tuple[ExtraTarget, ...]:
+        """Those of its recipe."""
+        return self._model.extra_targets
+
     def smooth_frames(self, fps: float | int) -> tuple[int, int] | None:
         """The box filters that its recipe evaluates with."""
         valence, arousal = self._model.config.eval.smooth_frames
@@ -73,7 +78,7 @@ class WindowedModel:
 
     def outputs(
         self, frames: FrameStore, entry: VideoEntry, ways: bool, label: str
-    ) -> Float32[np.ndarray, "n k 2"]:
+    ) -> Float32[np.ndarray, "n k _"]:
         """Every frame's prediction, the mean over its windows; see `FrameModel`."""
         config = self._model.config
         section = recipes.plain(config.data.window)
@@ -81,12 +86,12 @@ class WindowedModel:
         windows = recipes.call(make_windows, section, "data.window", entries=(entry,))
         source = WindowSource(frames, windows, self._modalities, dict(config.data.single_vector))
         size = config.eval.batch_size
-        k = 1 + len(self._modalities) * ways
-        mean = OverlapMean(entry.num_frames, config.eval.blend, (k, 2))
+        shape = (1 + len(self._modalities) * ways, len(self._model.outputs))
+        mean = OverlapMean(entry.num_frames, config.eval.blend, shape)
         done = 0
         with meter(label, entry.num_frames, "frames") as m:
-            for first, va in self._batches(source, size, ways):
-                for window, values in enumerate(va, first):
+            for first, outputs in self._batches(source, size, ways):
+                for window, values in enumerate(outputs, first):
                     rows = windows.frames(window)
                     mean.add(rows, values)
                     m.advance(max(rows.stop - done, 0))
@@ -100,7 +105,7 @@ class WindowedModel:
 
     def _batches(
         self, source: WindowSource, size: int, ways: bool
-    ) -> Iterator[tuple[int, Float32[np.ndarray, "b t k 2"]]]:
+    ) -> Iterator[tuple[int, Float32[np.ndarray, "b t k _"]]]:
         """Number of the first window and outputs, batch by batch, one ahead on the device."""
         step = self._step(ways)
         pending: tuple[int, Array] | None = None
@@ -114,11 +119,11 @@ class WindowedModel:
             yield pending[0], np.asarray(pending[1])[: len(source) - pending[0]]
 
     def _step(self, ways: bool) -> Callable[[Weights, Batch], Array]:
-        """(weights, batch) -> (b, t, k, 2), compiled at the first batch."""
+        """(weights, batch) -> (b, t, k, outputs), compiled at the first batch."""
         if ways not in self._steps:
             function, names = self._model.function(), self._modalities if ways else ()
 
-            def step(weights: Weights, batch: Batch) -> Float[Array, "b t k 2"]:
+            def step(weights: Weights, batch: Batch) -> Float[Array, "b t k _"]:
                 hidden = [_without(batch, name) for name in names]
                 return jnp.stack([function(weights, b) for b in (batch, *hidden)], axis=2)
 

@@ -66,9 +66,14 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus(videos, tmp_path_factory):
-    """A corpus made of them, with the faces that the cascade finds."""
+    """A corpus made of them, with the faces that the cascade finds; one has expressions too."""
     root = tmp_path_factory.mktemp("corpus")
     assert main(["corpus", "--from", str(videos), "--out", str(root)]) == 0
+    for folder, header in (("dominance", "dominance"), ("EXPR", "Calm,Happy")):
+        path = root / "annotations" / folder / "Train_Set" / "one.txt"
+        path.parent.mkdir(parents=True)
+        path.with_name("one.txt").write_text("\n".join([header, *"01" * (FRAMES // 2)]) + "\n")
+        (path.parents[1] / "Validation_Set").mkdir()
     return root
 
 
@@ -87,6 +92,7 @@ def workdir(corpus, tmp_path_factory):
         "quickstart:concat",
         data__window={"kind": "sliding", "length": 20, "hop": 20, "step_s": None},
         train__num_epochs=1.0,
+        loss__extra_targets=("*",),
         eval__hop=7,
         eval__smooth_frames=(0, 0),
     )
@@ -132,6 +138,16 @@ def test_a_raw_video_gives_the_curve_of_its_prepared_features(
     assert lost.all() if own_crops else lost.sum() <= 6  # a laugh that is drawn is a hard case
     assert "untrained encoders" in found.label
     assert found.words
+    # So are the targets beside valence and arousal.
+    names = ("expr_Calm", "expr_Happy", "dominance")
+    shown, expected = (
+        np.array([[float(row[n] or "nan") for n in names] for row in rows_of(path)])
+        for path in (tmp_path / "two.csv", workdir / "eval" / "validation" / "two.csv")
+    )
+    np.testing.assert_allclose(shown, expected, atol=1e-4)
+    np.testing.assert_allclose(shown[:, 0] + shown[:, 1], 1, atol=1e-5)
+    assert np.ptp(shown, axis=0).min() > 1e-3
+    assert found.to_json()["extra"]["expr"]["labels"] == ["Calm", "Happy"]
 
 
 def test_another_detector_than_that_of_the_training_is_noted(predictor, workdir, videos, capsys):
@@ -182,6 +198,9 @@ def test_a_bundle_predicts_what_its_run_does(predictor, workdir, tmp_path):
     found = bundle.predict(tmp_path / "sound.wav", calibrated=True)
     wanted = predictor.predict(tmp_path / "sound.wav")
     np.testing.assert_allclose(found.va, wanted.va, atol=1e-6)
+    expressions = (x.extra["expr"].values for x in (found, wanted))
+    np.testing.assert_allclose(*expressions, atol=1e-6)
+    assert bundle.model.outputs == ("valence", "arousal", "dominance", "expr_Calm", "expr_Happy")
     np.testing.assert_array_equal(found.calibrated, tuned(found.va, found.facts["fps"]))
     assert np.nanmax(np.abs(found.calibrated - found.va)) > 1e-3
     assert found.to_json()["calibration"] == tuned.to_json()

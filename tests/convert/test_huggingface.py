@@ -31,6 +31,14 @@ ROBERTA = {
     "intermediate_size": 12,
     "max_position_embeddings": 20,
 }
+DEBERTA_3 = {
+    "relative_attention": True,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "pos_att_type": "p2c|c2p",
+    "position_buckets": 8,
+}
 HUBERT = {
     "hidden_size": 8,
     "num_hidden_layers": 2,
@@ -89,6 +97,7 @@ EFFICIENTNET = {
 }
 CONFIGS = {
     "swin": SWIN,
+    "swinv2": SWIN,
     "hubert": HUBERT,
     "wav2vec2": HUBERT,
     "wavlm": HUBERT | {"num_buckets": 8, "max_bucket_distance": 20},
@@ -103,6 +112,9 @@ CONFIGS = {
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
     "bert": ROBERTA,
+    "mpnet": ROBERTA | {"pad_token_id": 1},
+    "deberta-v2": ROBERTA | DEBERTA_3,
+    "modernbert": ROBERTA | {"pad_token_id": 1},
     "convnext": {"image_size": 32, "hidden_sizes": (4, 8), "depths": (1, 2)},
     "vit": VIT,
     "vit_mae": VIT,

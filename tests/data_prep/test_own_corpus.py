@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.corpus.check_video import check_video
+from data_prep.corpus.extra_targets import dimension_target, read_extra
 from data_prep.corpus.face_records import read_records
 from data_prep.corpus.layout import ANNOTATIONS, scan
-from data_prep.imports.raters import LabelOptions
+from data_prep.imports.raters import RATED, LabelOptions
 from data_prep.own_corpus import find_videos, make_corpus, per_frame, rated_frames
 from maven_jax.__main__ import main
 from maven_jax.errors import UserError
 from maven_jax.media.annotations import read_annotation, write_annotation
 from maven_jax.media.find_faces import Face
+from maven_jax.media.frame_times import probe
 from tests.support.corpora import write_rated_videos, write_video
 
 FRAMES = 30
@@ -111,24 +114,31 @@ def test_the_corpus_is_one_of_prepare(tmp_path, capsys):
     ]
 
 
-def test_ratings_of_other_forms_are_those_that_prepare_reads(tmp_path):
+def test_ratings_of_other_forms_are_those_that_prepare_reads(tmp_path, capsys):
     mine = write_rated_videos(tmp_path / "mine", {"one": "train", "two": "validation"})
     shutil.rmtree(mine / "annotations")
     labels = tmp_path / "labels"
-    for dimension, half in (("valence", 1), ("arousal", -1)):
+    for dimension, half in (("valence", 1), ("arousal", -1), ("dominance", 0.5)):
         for video in ("one", "two"):
             path = labels / dimension / f"{video}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = "".join(f"{500 + i * 250},{3 + half * i / 2},1\n" for i in range(5))
             path.write_text("timestamp,value,segment_id\n" + rows)
     (labels / "partition.csv").write_text("Id,Proposal\none,train\ntwo,devel\n")
-    options = LabelOptions(dict.fromkeys(("valence", "arousal"), (1.0, 5.0)), delay_s=0.5)
+    options = LabelOptions(dict.fromkeys(RATED, (1.0, 5.0)), delay_s=0.5)
     root = tmp_path / "root"
     make_corpus(mine, root, face="largest", detector=everywhere, labels=(labels, options))
     annotation = read_annotation(root / ANNOTATIONS / "Train_Set" / "one.txt")
     assert annotation.valid.sum() == 26
     # A rating of 4 at 1 s, half a second late; on a scale from 1 to 5.
     np.testing.assert_allclose(annotation.values[[0, 25]], [[0, 0], [1, -1]], atol=1e-6)
+    # What else was rated goes along, to where `prepare` looks for it.
+    assert "rated beside valence and arousal: dominance" in capsys.readouterr().out
+    one, two = (check_video(video, root) for video in scan(root).videos)
+    assert list(one.extra) == list(two.extra) == [dimension_target("dominance")]
+    _, values = read_extra(one.extra[dimension_target("dominance")], "dominance")
+    np.testing.assert_allclose(values[[0, 25], 0], [0, 0.5], atol=1e-6)
+    assert np.isnan(values[26:]).all()
 
 
 def test_one_rating_of_a_clip_is_that_of_each_frame(tmp_path):
@@ -137,7 +147,8 @@ def test_one_rating_of_a_clip_is_that_of_each_frame(tmp_path):
     table.write_text("file,split,valence,arousal\none.mp4,train,0.5,-1\ntwo.mp4,dev,0,0\n")
     (one, two), notes = find_videos(mine, (table, LabelOptions()))
     assert (one.split, two.split) == ("train", "validation")
-    assert rated_frames(one, np.arange(3) / 25)[0].tolist() == [[0.5, -1]] * 3
+    rated, _ = rated_frames(one, probe(one.media))
+    assert rated.values.tolist() == [[0.5, -1]] * FRAMES
     assert notes == []
     table.write_text("file,split,valence,arousal\none.mp4,train,0.5,-1\ntwo.mp4,test,0,0\n")
     with pytest.raises(UserError, match=r"clips.csv: no validation video \(--splits FILE"):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
 from tokenizers import processors
+from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
 
 from data_prep.synth.words import LEXICON
 from maven_jax import recipes
@@ -200,3 +202,77 @@ def test_many_unknown_words_are_noted(tmp_path):
     assert encoder.encode(known, Clock()).notes == ()
     (note,) = encoder.encode([*known, segment(4.0, 6.0, "guter tag")], Clock()).notes
     assert note.startswith("2 of 7 words are unknown to the tokenizer (guter, tag)")
+
+
+def write_pieces(path, words):
+    """SentencePiece's file of a vocabulary, as DeBERTa-v3 is published with."""
+    model = sentencepiece.ModelProto()
+    controls = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    for i, piece in enumerate([*controls, *words]):
+        model.pieces.add(piece=piece, score=-float(i), type=3 if piece in controls[:3] else 1)
+    model.trainer_spec.unk_id = 3
+    path.write_bytes(model.SerializeToString())
+
+
+def write_merges(path, pieces):
+    """A byte-level tokenizer that puts these pieces together, as ModernBERT's."""
+    characters = sorted({c for piece in pieces for c in piece})
+    parts = [(piece[:i], piece[i]) for piece in pieces for i in range(1, len(piece))]
+    words = ["[CLS]", "[SEP]", *characters, *(a + b for a, b in parts)]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, parts))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.save(str(path))
+
+
+# Kind -> config, files of its tokenizer, and the tokens of "good grandma" with its marks.
+NEWER = {
+    "mpnet": (
+        {"pad_token_id": 1},
+        lambda f: (f / "vocab.txt").write_text(
+            "\n".join(["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", "good", "grand", "##ma"])
+        ),
+        ["<s>", "good", "grand", "##ma", "</s>"],
+    ),
+    "deberta-v2": (
+        {
+            "relative_attention": True,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 8,
+        },
+        lambda f: write_pieces(f / "spm.model", ["▁good", "▁grand", "ma", "▁", "a"]),
+        ["[CLS]", "▁good", "▁grand", "ma", "[SEP]"],
+    ),
+    "modernbert": (
+        dict.fromkeys(("pad_token_id", "bos_token_id", "cls_token_id"), 0)
+        | dict.fromkeys(("eos_token_id", "sep_token_id"), 1),
+        lambda f: write_merges(f / "tokenizer.json", ["good", "Ġgrand", "ma"]),
+        ["[CLS]", "good", "Ġgrand", "ma", "[SEP]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NEWER)
+def test_words_map_to_the_sub_words_of_published_tokenizers(kind, tmp_path):
+    changes, write, pieces = NEWER[kind]
+    sizes = {k: v for k, v in BERT.items() if k != "model_type"} | {"max_position_embeddings": 64}
+    config = transformers.AutoConfig.for_model(kind, **sizes | changes)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    write(tmp_path)
+    numbers = dict(dtype="float32", batch_size=1, length_buckets=1, overlap_tokens=4)
+    encoder = TextEncoder(source=str(tmp_path), kind=kind, **numbers)
+    ids, owner = encoder._tokens(["good", "grandma"])
+    before, behind = encoder._special
+    found = [encoder._tokenizer.id_to_token(i) for i in (*before, *ids, *behind)]
+    assert (found, owner.tolist()) == (pieces, [0, 1, 1])
+    (hidden,) = encoder._hidden([ids], Clock())
+    track = encoder.encode([segment(0.0, 4.0, "good grandma")], Clock())
+    vectors = track.at(np.array([0.0, 3.9]))[0]
+    np.testing.assert_allclose(vectors, [hidden[0], hidden[1:].mean(0)], atol=1e-5)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import transformers
 
+from data_prep.corpus.extra_targets import EXTRA_DIMENSIONS
 from data_prep.prepare import prepare
 from maven_jax import recipes
 from maven_jax.challenge.calibrate import Tried, calibrate
@@ -150,6 +151,8 @@ def make_tables(folder: Path) -> None:
     (folder / "d.arff").write_text(head + rows)
     (folder / "expr.txt").write_text("Sad,Calm,Happy\n" + "0\n1\n-1\n2\n" * 5)
     (folder / "au.txt").write_text("AU1,AU2\n" + "0,1\n1,1\n-1,-1\n" * 5)
+    for name in EXTRA_DIMENSIONS:
+        (folder / f"{name}.txt").write_text(f"{name}\n" + "0.25\n-1\n-5\n" * 5)
 
 
 def make_features(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from maven_jax import recipes
 from maven_jax.runs.bundle import Bundle, arrays_of, write_bundle
 from maven_jax.runs.export import _noise, largest_difference
 from maven_jax.runs.model_card import model_card
-from maven_jax.runs.program import export_program
+from maven_jax.runs.program import export_program, open_program
 from maven_jax.runs.trained_model import TrainedModel, open_model
 from maven_jax.runs.training_data import TrainingData
 from maven_jax.state import Weights
@@ -65,6 +66,9 @@ def untrained(name: str) -> TrainedModel:
     widths, values = SYSTEMS[name]
     config = recipes.load(name)
     recipes.override(config, [f"--config.{k}={v}" for k, v in values.items()])
+    if name == "rjcma":
+        with config.unlocked():
+            config.model.extra_targets = {"expr": {"kind": "classes", "labels": ("Calm", "Happy")}}
     rng = np.random.default_rng(0)
     model = TrainedModel(
         source=Path("nowhere"),
@@ -109,6 +113,10 @@ def test_every_system_goes_out_and_comes_back_with_its_label(name, tmp_path):
     assert largest_difference(model, parts.folder, program=True) < 1e-5
     assert np.std(np.asarray(jax.jit(model.function())(model.weights, _noise(model)))) > 1e-4
     again = open_model(parts.folder)
+    extra = ["expr_Calm", "expr_Happy"] if name == "rjcma" else []
+    assert list(open_program(parts.folder).outputs) == ["valence", "arousal", *extra]
+    outputs = json.loads((parts.folder / "bundle.json").read_text())["outputs"]
+    assert outputs == list(again.outputs) == ["valence", "arousal", *extra]
     assert again.label == "untrained weights"
     written = (parts.folder / "MODEL_CARD.md").read_text()
     assert "**Means nothing for people: untrained weights.**" in written

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from maven_jax.evaluation.calibration import box_filter
+from maven_jax.store.schema import ExtraTarget
+from maven_jax.video.extra_curves import ExtraCurves
 from maven_jax.video.prediction import VideoPrediction, Word
 
 HOSTILE = (
@@ -67,6 +69,19 @@ def prediction_of(
         notes=(HOSTILE,) if hostile else ("No face in 30 frames.",),
         facts={"duration_s": n / fps, "real_time_factor": 0.31, "peak_memory_mib": 812.0},
     )
+
+
+def beside(n: int) -> dict[str, ExtraCurves]:
+    """Dominance that rises from -1 to 1, and one of two expressions in the last quarter."""
+    rising = np.linspace(-1, 1, n, dtype=np.float32)[:, None]
+    happy = np.where(rising > 0.5, np.float32(0.75), np.float32(0.25))
+    return {
+        "dominance": ExtraCurves(ExtraTarget("dominance", "continuous", ("dominance",)), rising),
+        "expr": ExtraCurves(
+            ExtraTarget("expr", "classes", ("Calm", "=Happy")),
+            np.concatenate([1 - happy, happy], axis=1),
+        ),
+    }
 
 
 def without_frames(prediction: VideoPrediction, n: int) -> VideoPrediction:

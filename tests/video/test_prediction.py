@@ -14,6 +14,7 @@ import pytest
 
 from maven_jax.errors import UserError
 from maven_jax.video.prediction import VideoPrediction, Word
+from tests.support.predictions import beside
 
 
 @pytest.fixture
@@ -141,3 +142,18 @@ def test_without_pandas_it_says_what_to_install(prediction, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="pip install pandas"):
         prediction.to_pandas()
+
+
+def test_what_is_predicted_beside_stands_in_all_tables(prediction, tmp_path):
+    both = dataclasses.replace(prediction, extra=beside(3))
+    both.to_csv(tmp_path / "clip.csv")
+    rows = rows_of(tmp_path / "clip.csv")
+    assert list(rows[0])[4:8] == ["dominance", "expr_Calm", "expr_=Happy", "face_found"]
+    assert [r["dominance"] for r in rows] == ["-1.000000", "0.000000", "1.000000"]
+    assert [r["expr_Calm"] for r in rows] == ["0.750000", "0.750000", "0.250000"]
+    value = both.to_json()
+    assert value["extra"]["expr"]["labels"] == ["Calm", "=Happy"]
+    assert value["extra"]["dominance"]["values"] == [[-1], [0], [1]]
+    assert value["summary"]["extra"]["expr"]["shares"]["Calm"] == pytest.approx(2 / 3)
+    assert "dominance +0.000 on average, from -1.00 to +1.00" in both.summary()
+    assert "expr Calm in 67%, =Happy in 33%" in both.summary()

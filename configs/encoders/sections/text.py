@@ -18,6 +18,22 @@ SOURCES = {
     "roberta": "roberta-base",
     "xlm-roberta": "FacebookAI/xlm-roberta-base",
     "bert": "bert-base-uncased",
+    "mpnet": "sentence-transformers/all-mpnet-base-v2",
+    "deberta-v2": "microsoft/deberta-v3-base",
+    "modernbert": "answerdotai/ModernBERT-base",
+}
+# What small random networks need beside the recipe's sizes.
+SMALL: dict[str, dict[str, Any]] = {
+    "deberta-v2": {
+        "relative_attention": True,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "pos_att_type": "p2c|c2p",
+        "position_buckets": 32,
+        "type_vocab_size": 0,
+    },
+    "modernbert": {"pad_token_id": 1},
 }
 # Sentence encoders of BERT's kind: one layer, as their own pooling takes it.
 LAST = {"summed_layers": 1}
@@ -30,6 +46,13 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "google-bert/bert-large-uncased": ("bert", {}),
     "google-bert/bert-base-multilingual-cased": ("bert", {}),
     "sentence-transformers/all-MiniLM-L6-v2": ("bert", LAST),
+    "sentence-transformers/all-mpnet-base-v2": ("mpnet", {}),
+    "microsoft/mpnet-base": ("mpnet", {}),
+    "microsoft/deberta-v3-base": ("deberta-v2", {}),
+    "microsoft/deberta-v3-large": ("deberta-v2", {}),
+    "microsoft/mdeberta-v3-base": ("deberta-v2", {}),
+    "answerdotai/ModernBERT-base": ("modernbert", {}),
+    "answerdotai/ModernBERT-large": ("modernbert", {}),
     # Classifiers: what they say of a segment is the vector of each of its words.
     "j-hartmann/emotion-english-distilroberta-base": ("roberta", {"output": "logits"}),
     "SamLowe/roberta-base-go_emotions": ("roberta", {"output": "logits"}),
@@ -47,6 +70,9 @@ def get_config(arg: str = "") -> ConfigDict:
         recipe = "tiny" if size else "base"
     section = recipes.load(recipe, group="encoders").text
     section.kind = kind
+    if size and kind in SMALL:
+        with section.unlocked():
+            section.model.update(SMALL[kind])
     if not size:
         section.source = SOURCES[kind]
         section.update(changes)

@@ -58,6 +58,8 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "timm/tf_efficientnet_b2.ns_jft_in1k": ("efficientnet", {"resize": 260, "crop": 260}),
     "microsoft/swin-base-patch4-window7-224": ("swin", {}),
     "microsoft/swin-tiny-patch4-window7-224": ("swin", {}),
+    "microsoft/swinv2-base-patch4-window8-256": ("swinv2", {}),
+    "microsoft/swinv2-tiny-patch4-window8-256": ("swinv2", {}),
     "facebook/convnext-tiny-224": ("convnext", {}),
     "facebook/convnext-base-224": ("convnext", {}),
     "google/vit-base-patch16-224": ("vit", {}),
@@ -75,10 +77,14 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "MCG-NJU/videomae-base": ("videomae", {}),
     "MCG-NJU/videomae-base-finetuned-kinetics": ("videomae", {}),
 }
+LIKE_SWIN = {
+    "swinv2": "microsoft/swinv2-base-patch4-window8-256",
+    "convnext": "facebook/convnext-base-224",
+}
 KINDS = (
     "swin",
     *VITS,
-    "convnext",
+    *LIKE_SWIN,
     "efficientnet",
     "mini_xception",
     "iresnet50",
@@ -95,8 +101,8 @@ def get_config(arg: str = "") -> ConfigDict:
     kind, changes = published(name, KINDS, FILES | HUB)
     if kind in ELSEWHERE:
         section = recipes.load(ELSEWHERE[kind][size == "tiny"], group="encoders").visual
-    elif kind == "convnext":
-        section = convnext(size == "tiny")
+    elif kind in LIKE_SWIN:
+        section = like_swin(kind, size == "tiny")
     elif kind == "videomae":
         section = videomae(size == "tiny")
     elif kind == "efficientnet":
@@ -111,14 +117,14 @@ def get_config(arg: str = "") -> ConfigDict:
     return section
 
 
-def convnext(tiny: bool) -> ConfigDict:
-    """As Swin, by convolutions alone."""
+def like_swin(kind: str, tiny: bool) -> ConfigDict:
+    """Whole crops through a pyramid of stages; the feature is the mean of the last."""
     section = recipes.load("tiny" if tiny else "base", group="encoders").visual
-    section.kind = "convnext"
+    section.kind = kind
     if not tiny:
-        section.source = "facebook/convnext-base-224"
-        return section
-    section.model = ConfigDict({"image_size": 32, "hidden_sizes": (16, 32), "depths": (1, 1)})
+        section.source = LIKE_SWIN[kind]
+    elif kind == "convnext":
+        section.model = ConfigDict({"image_size": 32, "hidden_sizes": (16, 32), "depths": (1, 1)})
     return section
 
 

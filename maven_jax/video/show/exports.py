@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from maven_jax.errors import printable
 from maven_jax.files import write_file
 from maven_jax.types import DIMENSIONS
 from maven_jax.video.prediction import VideoPrediction
@@ -47,9 +48,11 @@ def _bounds(prediction: VideoPrediction) -> tuple[float, float]:
     return round(float(time_s[0]), 3), round(float(time_s[-1] + last), 3)
 
 
-def _means(prediction: VideoPrediction) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Start, end and mean (2,) of each second that has values, on the clock of the video."""
-    values, (begin, end) = prediction.bold[1], _bounds(prediction)
+def _means(
+    prediction: VideoPrediction, values: np.ndarray
+) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Start, end and mean (k,) of each second that has values (n, k), on the clock of the video."""
+    begin, end = _bounds(prediction)
     second = np.floor(prediction.time_s / _STEP_S).astype(int)
     known = np.isfinite(values).all(axis=1)
     for k in np.unique(second[known]).tolist():
@@ -74,11 +77,14 @@ def _words(prediction: VideoPrediction) -> list[Interval]:
 
 def _tiers(prediction: VideoPrediction) -> dict[str, list[Interval]]:
     """Name -> intervals in order, none over another."""
-    means = list(_means(prediction))
+    means = list(_means(prediction, prediction.bold[1]))
     tiers = {
         name: [(a, b, f"{v[column]:+.2f}") for a, b, v in means if b > a]
         for column, name in enumerate(DIMENSIONS)
     }
+    for name, curves in prediction.extra.items():
+        seconds = _means(prediction, curves.values)
+        tiers[printable(name)] = [(a, b, curves.shown(v)) for a, b, v in seconds if b > a]
     if prediction.words:
         tiers["words"] = _words(prediction)
     if prediction.label:
@@ -242,7 +248,7 @@ def _quarter(va: np.ndarray) -> str:
 def _events(prediction: VideoPrediction) -> Iterator[tuple[float, str, str]]:
     """Time, code and comment; a state has one event where it begins and one where it ends."""
     runs = list[tuple[float, float, str]]()
-    for start_s, end_s, va in _means(prediction):
+    for start_s, end_s, va in _means(prediction, prediction.bold[1]):
         code = _quarter(va)
         if runs and runs[-1][1:] == (start_s, code):
             runs[-1] = (runs[-1][0], end_s, code)

@@ -88,6 +88,11 @@ def _values(prediction: VideoPrediction, seen: embed.Embedded) -> dict[str, Any]
         "end": float(ends[-1]) if len(ends) else 0.0,
         "va": _packed(prediction.va),
         "bold": None if bold is prediction.va else [word, _packed(bold)],
+        "extra": [
+            [column, _packed(values), curves.target.kind == "continuous"]
+            for curves in prediction.extra.values()
+            for column, values in zip(curves.target.columns, curves.values.T)
+        ],
         "boxes": _packed(prediction.boxes),
         "size": list(seen.size),
         "faceless": look.spans(~prediction.face_found, time_s),
@@ -128,4 +133,5 @@ def _summary(prediction: VideoPrediction) -> list[tuple[str, str]]:
             sure = "" if ends is None else f", 95%: {ends[0]:+.2f} to {ends[1]:+.2f}"
             shown.append((f"mean {name}", f"{v['mean']:+.2f}{sure}"))
             shown.append((f"{name} from", f"{v['min']:+.2f} to {v['max']:+.2f}"))
-    return [(name, value.replace("-", "−")) for name, value in shown]
+    shown = [(name, value.replace("-", "−")) for name, value in shown]
+    return shown + [(name, curves.in_words()) for name, curves in prediction.extra.items()]

@@ -87,6 +87,8 @@ def test_workers_of_beam_are_told_of_them(corpus, tmp_path):
         ("A,B\n0\n2\n", "expr", "line 3: expected 1 whole numbers from -1 to 1, found '2'"),
         ("AU1,AU2\n0,1\n0\n", "au", "line 3: expected 2 whole numbers from -1 to 1, found '0'"),
         ("A,B\n0.5\n", "expr", "line 2: expected 1 whole numbers"),
+        ("valence\n0\n", "dominance", "line 1: expected the header dominance, found 'valence'"),
+        ("liking\n0\n1.5\n", "liking", "line 3: 1.5 is outside"),
     ],
 )
 def test_faults_are_named(tmp_path, text, name, message):

@@ -11,7 +11,7 @@ import pytest
 
 from maven_jax.video.prediction import Word
 from maven_jax.video.show.exports import WRITERS
-from tests.support.predictions import HOSTILE, prediction_of, stepped, without_frames
+from tests.support.predictions import HOSTILE, beside, prediction_of, stepped, without_frames
 
 
 @pytest.fixture
@@ -20,7 +20,9 @@ def prediction(tmp_path):
     words = (Word(0.5, 2.0, "so"), Word(1.5, 1.8, HOSTILE), Word(9.5, 12.0, '\x07日本 "q"'))
     source = tmp_path / "clip one.mp4"
     source.write_bytes(b"")
-    return dataclasses.replace(stepped(), source=source, words=words, label="untrained, all of it")
+    return dataclasses.replace(
+        stepped(), source=source, words=words, label="untrained, all of it", extra=beside(240)
+    )
 
 
 def written(prediction, kind, folder):
@@ -32,7 +34,11 @@ def written(prediction, kind, folder):
 def test_elan_gets_tiers_of_seconds_and_words(prediction, tmp_path):
     pympi = pytest.importorskip("pympi", reason="pip install pympi-ling")
     eaf = pympi.Elan.Eaf(str(written(prediction, "elan", tmp_path)))
-    assert list(eaf.get_tier_names()) == ["valence", "arousal", "words", "note"]
+    tiers = ["valence", "arousal", "dominance", "expr", "words", "note"]
+    assert list(eaf.get_tier_names()) == tiers
+    assert eaf.get_annotation_data_for_tier("dominance")[9] == (9000, 10000, "+0.90")
+    said = [text for _, _, text in eaf.get_annotation_data_for_tier("expr")]
+    assert said == ["Calm"] * 8 + ["=Happy"] * 2
     valence = eaf.get_annotation_data_for_tier("valence")
     assert valence[0] == (0, 1000, "+0.80")
     assert valence[2] == (2000, 3000, "+0.10")  # half of it before the step, half behind
@@ -52,7 +58,7 @@ def test_praat_gets_the_same_without_gaps(prediction, tmp_path):
     textgrid = pytest.importorskip("praatio.textgrid", reason="pip install praatio")
     path = written(prediction, "textgrid", tmp_path)
     grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
-    assert grid.tierNames == ("valence", "arousal", "words", "note")
+    assert grid.tierNames == ("valence", "arousal", "dominance", "expr", "words", "note")
     assert grid.maxTimestamp == 10
     words = grid.getTier("words").entries
     assert [tuple(entry) for entry in words][:4] == [

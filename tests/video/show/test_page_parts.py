@@ -11,7 +11,7 @@ from matplotlib import image
 
 from maven_jax.video.show.page import write_page
 from tests.support.browsed import PATIENCE_S, opened
-from tests.support.predictions import prediction_of
+from tests.support.predictions import beside, prediction_of
 
 # The colours of a column of pixels within the lane of a modality, on the screen.
 _LANE = """
@@ -66,6 +66,7 @@ def test_numbers_and_curves_can_be_saved(chromium, alone, tmp_path):
     from selenium.webdriver.support.ui import WebDriverWait
 
     (tmp_path / "crops").mkdir()
+    alone = dataclasses.replace(alone, extra=beside(len(alone)))
     write_page(alone, tmp_path / "page.html", tmp_path / "crops")
     saved = tmp_path / "saved"
     where = {"behavior": "allow", "downloadPath": str(saved)}
@@ -80,6 +81,7 @@ def test_numbers_and_curves_can_be_saved(chromium, alone, tmp_path):
     with (tmp_path / "clip.csv").open() as file, (saved / "clip.csv").open() as other:
         expected, found = list(csv.DictReader(file)), list(csv.DictReader(other))
     names = ["time_s", "valence", "arousal", "valence_smoothed", "arousal_smoothed"]
+    names += ["dominance", "expr_Calm", "expr_=Happy"]
     assert list(found[0]) == [*names, "modalities", "label"]
     assert found == [{k: row[k] for k in found[0]} for row in expected]
     assert image.imread(saved / "clip.png").shape[1] > 500

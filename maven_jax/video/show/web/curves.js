@@ -5,7 +5,8 @@ const LETTERS = 8; // pixels of the axis that a word needs at least, or words ar
 const canvas = $("curves");
 let view = [begin, end], width = 0;
 const partHeight = withParts ? SHARE : STRIP;
-const height = 2 * LANE + (data.words.length ? WORDS : 0) + observed.length * partHeight + AXIS + GAP;
+const numbers = extra.filter((e) => e.isNumber);
+const height = 2 * LANE + numbers.length * SHARE + (data.words.length ? WORDS : 0) + observed.length * partHeight + AXIS + GAP;
 const xOf = (t) => LEFT + ((t - view[0]) / (view[1] - view[0])) * (width - LEFT - RIGHT);
 const tOf = (x) => view[0] + ((x - LEFT) / (width - LEFT - RIGHT)) * (view[1] - view[0]);
 // Up to where the lanes of the modalities reach, in tenths.
@@ -41,6 +42,11 @@ function draw() {
     curve(pen, bold, d, y, LANE - GAP, 1, colour[name], 2, 1);
     y += LANE;
   });
+  for (const { name, values } of numbers) {
+    frame(pen, colour, y, SHARE - 6, 1, name, colour.ink);
+    curve(pen, values, 0, y, SHARE - 6, 1, colour.ink, 1.3, 1, 1);
+    y += SHARE;
+  }
   if (data.words.length) { drawWords(pen, colour, y); y += WORDS; }
   for (const modality of observed) {
     drawModality(pen, colour, y, partHeight - 6, modality);
@@ -86,7 +92,7 @@ function frame(pen, colour, y, h, range, name, ink) {
     pen.fillText(text, LEFT - 6, Math.min(Math.max(level, y + 6), y + h - 6));
   }
 }
-function curve(pen, values, d, y, h, range, ink, thick, alpha) {
+function curve(pen, values, d, y, h, range, ink, thick, alpha, stride = 2) {
   const first = Math.max(frameAt(view[0]) - 1, 0), last = Math.min(frameAt(view[1]) + 1, n - 1);
   const level = (v) => y + (h * (1 - v / range)) / 2;
   clipped(pen, y - 1, h + 2, () => {
@@ -101,7 +107,7 @@ function curve(pen, values, d, y, h, range, ink, thick, alpha) {
     for (let i = first; i <= last; i += step) {
       let least = Infinity, most = -Infinity;
       for (let j = i; j < Math.min(i + step, last + 1); j++) {
-        const v = values[2 * j + d];
+        const v = values[stride * j + d];
         if (v < least) least = v;
         if (v > most) most = v;
       }

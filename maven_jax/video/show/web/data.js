@@ -13,6 +13,8 @@ const floats = (text) => new Float32Array(bytes(text).buffer);
 const time = new Float64Array(bytes(data.time).buffer);
 const raw = floats(data.va);
 const bold = data.bold ? floats(data.bold[1]) : raw;
+/* Beside valence and arousal: the name of a column, its values, and whether it is a number, not a probability. */
+const extra = data.extra.map(([name, text, isNumber]) => ({ name, values: floats(text), isNumber }));
 const boxes = floats(data.boxes);
 const parts = Object.fromEntries(Object.entries(data.contributions).map(([name, text]) => [name, floats(text)]));
 const withParts = Object.keys(parts).length > 0;

@@ -17,11 +17,12 @@ function csvText() {
   const quoted = (text) => (/[",\n\r]/.test(text) ? `"${plain(text).replaceAll('"', '""')}"` : plain(text));
   const names = ["time_s", ...DIMENSIONS];
   if (bold !== raw) names.push(...DIMENSIONS.map((name) => `${name}_${data.bold[0]}`));
-  names.push("modalities", ...(data.label ? ["label"] : []));
+  names.push(...extra.map((e) => quoted(e.name)), "modalities", ...(data.label ? ["label"] : []));
   const lines = [names.join(",")];
   for (let i = 0; i < n; i++) {
     const row = [cell(time[i]), cell(raw[2 * i]), cell(raw[2 * i + 1])];
     if (bold !== raw) row.push(cell(bold[2 * i]), cell(bold[2 * i + 1]));
+    row.push(...extra.map((e) => cell(e.values[i])));
     row.push(quoted(observed.filter((m) => wasThere(m, time[i])).map((m) => m.name).join("+")));
     if (data.label) row.push(i ? "" : quoted(data.label));
     lines.push(row.join(","));
