@@ -31,6 +31,9 @@ if _OWNED:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maven_jax-compiled-")
 os.environ["MAVEN_JAX_WEIGHTS"] = os.environ["JAX_COMPILATION_CACHE_DIR"] + "-weights"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# Small programs too: a second run of a test's compiles all of them again.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_unconfigure(config) -> None:
