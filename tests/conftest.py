@@ -23,7 +23,7 @@ os.environ.setdefault(
     " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 # JAX, PyTorch and what was traced are millions of objects, which Python would walk again and again.
-gc.set_threshold(100_000, 50, 100)
+gc.set_threshold(100_000)
 
 # The first process makes the folder; xdist's workers and the commands that tests start inherit it.
 _OWNED = "JAX_COMPILATION_CACHE_DIR" not in os.environ
