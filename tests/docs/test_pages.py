@@ -205,7 +205,6 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", ["one_video", "new_fusion"])
 def test_what_builds_on_the_quickstart_is_printed_as_shown(name, folder):
     faults = walk(ROOT / "docs" / f"{name}.md", folder, write=False)
@@ -213,7 +212,6 @@ def test_what_builds_on_the_quickstart_is_printed_as_shown(name, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("pages")
 def test_the_readmes_python_predicts_a_clip(folder):
     text = (ROOT / "README.md").read_text()
     (block,) = re.findall(r"^    import maven_jax\n(?:    .*\n|\n)+", text, re.MULTILINE)

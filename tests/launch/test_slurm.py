@@ -18,8 +18,7 @@ from tests.support.root import ROOT
 from tests.support.slurm_cluster import Cluster
 from tests.support.stores import write_small_store
 
-# One cluster for the whole file, so one worker.
-pytestmark = [pytest.mark.multiprocess, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.multiprocess
 
 LAUNCH = ROOT / "launch"
 # `maven-jax` of the environment that runs the tests.

@@ -15,22 +15,16 @@ from tests.support.small_models import (
     small_model,
 )
 
-
-def grouped(name, *values):
-    """One worker takes all tests of a model, so that it is compiled once."""
-    return pytest.param(name, *values, marks=pytest.mark.xdist_group(f"masks_{name}"))
-
-
-MODELS = pytest.mark.parametrize("name", [grouped(name) for name in SMALL])
+MODELS = pytest.mark.parametrize("name", SMALL)
 # The recursion's parameters tie a model to its windows; others take windows of any length.
 ANY_LENGTH = pytest.mark.parametrize(
-    "name", [grouped(name) for name in SMALL if not SMALL[name][1].get("num_steps")]
+    "name", [name for name in SMALL if not SMALL[name][1].get("num_steps")]
 )
 MODELS_AND_SINGLE_VECTORS = pytest.mark.parametrize(
     ("name", "single"),
     [
-        *(grouped(name, ()) for name in SMALL),
-        *(grouped(name, ("audio", "text")) for name in ("maven", "rjcma", "own") if name in SMALL),
+        *((name, ()) for name in SMALL),
+        *((name, ("audio", "text")) for name in ("maven", "rjcma", "own") if name in SMALL),
     ],
 )
 

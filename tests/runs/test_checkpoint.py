@@ -18,6 +18,7 @@ import optax
 import pytest
 
 from maven_jax import errors
+from maven_jax.commands.train import main
 from maven_jax.data.transforms import FeatureStatistics
 from maven_jax.errors import UserError
 from maven_jax.runs.checkpoint import Checkpoints
@@ -311,7 +312,7 @@ def command(
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("moment", DIES)
-def test_a_kill_around_the_commit_loses_nothing(recipe, run, tmp_path, moment):
+def test_a_kill_around_the_commit_loses_nothing(recipe, run, tmp_path, capsys, moment):
     killed = command(recipe, tmp_path / "run", DIES[moment])
     assert killed.returncode == -signal.SIGKILL
     left = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
@@ -319,10 +320,10 @@ def test_a_kill_around_the_commit_loses_nothing(recipe, run, tmp_path, moment):
     assert ("4" in left) == committed
     assert ("4.orbax-checkpoint-tmp" in left) != committed
     assert not (tmp_path / "run" / "checkpoints" / "4" / "seal.json").exists()
-    done = command(recipe, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert f"continuing from step {4 if committed else 3} of 6" in done.stdout
-    assert "damaged" not in done.stdout
+    assert main(["--config", str(recipe), "--workdir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert f"continuing from step {4 if committed else 3} of 6" in said
+    assert "damaged" not in said
     assert read_metrics(tmp_path / "run") == read_metrics(run)
     same_weights(tmp_path / "run", run)
     left = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
@@ -351,7 +352,9 @@ def one_line(text: str) -> str:
 
 
 @pytest.mark.multiprocess
-def test_a_full_disk_ends_in_one_line_and_older_checkpoints_stay_whole(recipe, run, small_disk):
+def test_a_full_disk_ends_in_one_line_and_older_checkpoints_stay_whole(
+    recipe, run, small_disk, capsys
+):
     workdir = small_disk / "run"
     failed = command(recipe, workdir)
     assert failed.returncode == 2, failed.stderr
@@ -364,9 +367,8 @@ def test_a_full_disk_ends_in_one_line_and_older_checkpoints_stay_whole(recipe, r
     for step in kept:
         assert find_fault(workdir / "checkpoints" / str(step)) is None
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
-    done = command(recipe, workdir)
-    assert done.returncode == 0, done.stderr
-    assert f"continuing from step {kept[-1]} of 6" in done.stdout
+    assert main(["--config", str(recipe), "--workdir", str(workdir)]) == 0
+    assert f"continuing from step {kept[-1]} of 6" in capsys.readouterr().out
     same_weights(workdir, run)
 
 

@@ -8,7 +8,8 @@ import shutil
 import threading
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.hf_api
 import pytest
 
 from maven_jax import own_files, recipes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from typing import Any
@@ -206,9 +207,13 @@ def test_beside_a_network_the_mean_of_both_is_predicted(store, tmp_path):
     batch = to_batch(experiment.source(experiment.windows("validation", train=False)).read([0, 1]))
     batch = experiment.transform(batch, experiment.statistics, jax.random.key(0), train=False)
     inputs = jax.tree.map(jnp.asarray, (batch.features, batch.modality_masks, batch.frame_mask))
-    mean = model.apply({"params": both["params"], **both["model_state"]}, *inputs, train=False)
-    network = model.network.apply({"params": both["params"]["network"]}, *inputs, train=False)
-    model = Experiment(linear, store).model
-    straight = model.apply({"params": ridge["params"]}, *inputs, train=False)
-    np.testing.assert_allclose(mean.va, 0.75 * network.va + 0.25 * straight.va, atol=1e-5)
-    assert np.abs(network.va - straight.va).max() > 0.1
+
+    def predict(module: Any, params: Any, **state: Any) -> Any:
+        apply = jax.jit(functools.partial(module.apply, train=False))
+        return apply({"params": params, **state}, *inputs).va
+
+    mean = predict(model, both["params"], **both["model_state"])
+    network = predict(model.network, both["params"]["network"])
+    straight = predict(Experiment(linear, store).model, ridge["params"])
+    np.testing.assert_allclose(mean, 0.75 * network + 0.25 * straight, atol=1e-5)
+    assert np.abs(network - straight).max() > 0.1

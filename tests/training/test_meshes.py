@@ -390,7 +390,6 @@ def compare(alone: Any, tmp_path: Path, system: str, mesh: tuple[int, int], proc
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-@pytest.mark.xdist_group("meshes")
 def test_a_mesh_of_both_axes_computes_what_one_device_does(alone, tmp_path):
     compare(alone, tmp_path, "maven", (2, 4), 1)
 

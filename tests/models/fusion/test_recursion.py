@@ -71,6 +71,16 @@ def run(module, names, *, key=None):
     return outputs_and_gradients
 
 
+def applied(module, **options):
+    """Returns a compiled (params, x, mask[, key of dropout]) -> outputs."""
+
+    def forward(params, x, mask, key=None):
+        rngs = None if key is None else {"dropout": key}
+        return module.apply(params, {m: x[m] for m in WIDTHS}, mask, rngs=rngs, **options)
+
+    return jax.jit(forward)
+
+
 def weights_like(module, x, seed=2):
     leading = (module.config.num_steps + 1,) if isinstance(module, Recursion) else ()
     rng = np.random.default_rng(seed)
@@ -214,11 +224,8 @@ def test_masked_frames_leave_the_others_as_in_a_window_that_ends_before_them(cor
     compiled, params, x, mask, cotangents = masked_case(correlation)
     outputs = compiled(params, x, mask, cotangents)[0]
     short = recursion(correlation=correlation, window_length=4)
-    alone = short.apply(
-        shortened(params, 4),
-        {m: v[1:, :4] for m, v in x.items()},
-        jnp.ones((1, 4), bool),
-        deterministic=True,
+    alone = applied(short, deterministic=True)(
+        shortened(params, 4), {m: v[1:, :4] for m, v in x.items()}, jnp.ones((1, 4), bool)
     )
     assert_close({m: v[:, 1:, :4] for m, v in outputs.items()}, alone)
 
@@ -282,24 +289,21 @@ def test_what_does_not_fit_is_said_in_one_line(changes, t, message):
     assert "\n" not in str(caught.value)
 
 
-def with_dropout(correlation, seed, **changes):
-    module = recursion(correlation=correlation, correlation_dropout_rate=0.5, **changes)
-    x = inputs()
-    params = parameters(module, x)
-    rngs = {"dropout": jax.random.key(seed)}
-    return module.apply(params, x, jnp.ones((2, T), bool), deterministic=False, rngs=rngs)
-
-
 @pytest.mark.parametrize("correlation", ["channel", "time"])
 @pytest.mark.parametrize("options", [{}, {"share_weights": True}, {"remat": True}], ids=str)
 def test_each_step_drops_other_elements(correlation, options):
+    module = recursion(correlation=correlation, correlation_dropout_rate=0.5, **options)
+    x = inputs()
+    arguments = (parameters(module, x), x, jnp.ones((2, T), bool))
+    steps = applied(module, deterministic=False)
     # Without a bias or a relu behind it, an update is zero only where it was dropped.
-    dropped = np.diff(with_dropout(correlation, 0, **options)["visual"], axis=0) == 0
+    dropped, again, other = (
+        np.diff(steps(*arguments, jax.random.key(seed))["visual"], axis=0) == 0
+        for seed in (0, 0, 1)
+    )
     assert 0.2 < dropped[0].mean() < 0.8
     assert 0.2 < np.mean(dropped[0] != dropped[1]) < 0.8
-    again = np.diff(with_dropout(correlation, 0, **options)["visual"], axis=0) == 0
     np.testing.assert_array_equal(again, dropped)
-    other = np.diff(with_dropout(correlation, 1, **options)["visual"], axis=0) == 0
     assert 0.2 < np.mean(dropped != other) < 0.8
 
 
@@ -312,9 +316,8 @@ def test_what_dropout_acts_on(correlation):
     x = inputs()
     params = parameters(module, x)
     mask = jnp.ones((2, T), bool)
-    key = jax.random.key(0)
-    plain = module.apply(params, x, mask, deterministic=True)
-    noisy = module.apply(params, x, mask, deterministic=False, rngs={"dropout": key})
+    plain = applied(module, deterministic=True)(params, x, mask)
+    noisy = applied(module, deterministic=False)(params, x, mask, jax.random.key(0))
     for m in x:
         update, kept = plain[m] - x[m], noisy[m] - x[m]
         both = (np.abs(update) > 1e-3) & (np.abs(kept) > 1e-3)
@@ -354,7 +357,8 @@ def test_a_start_from_which_no_step_blows_up_the_features():
     x, mask = inputs(t=t, widths={"visual": 32, "audio": 16}), jnp.ones((2, t), bool)
     for correlation in FORMS:
         module = recursion(correlation=correlation, window_length=t, num_steps=4)
-        steps, _ = module.init_with_output(jax.random.key(0), x, mask, deterministic=True)
+        start = jax.jit(functools.partial(module.init_with_output, deterministic=True))
+        steps, _ = start(jax.random.key(0), x, mask)
         for value in steps.values():
             ratio = np.std(value[1:], axis=(1, 2, 3)) / np.std(value[:-1], axis=(1, 2, 3))
             assert (ratio > 0.9).all()
@@ -366,8 +370,9 @@ def test_bfloat16():
     for correlation in FORMS:
         module = recursion(correlation=correlation)
         params = parameters(module, x)
-        expected = module.apply(params, x, mask, deterministic=True)
-        steps = module.clone(dtype=jnp.bfloat16).apply(params, x, mask, deterministic=True)
+        expected = applied(module, deterministic=True)(params, x, mask)
+        rounding_more = module.clone(dtype=jnp.bfloat16)
+        steps = applied(rounding_more, deterministic=True)(params, x, mask)
         for m in x:
             assert steps[m].dtype == jnp.bfloat16
             np.testing.assert_allclose(
