@@ -10,8 +10,9 @@ Variants: `:tcn` (the default: modalities side by side and a convolutional netwo
 `:maven`, `:rjca`, `:rjcma`, `:ridge` (linear, in closed form: what to beat), `:mean` (CCC 0).
 What keeps people that are few from being learned by heart: noise, an offset per window that
 imitates another person or microphone, modalities that are dropped, an average of the weights, ridge
-beside the network, one cosine cycle without an early stop, so that no split chooses the step. As much
-of each recording's mean is taken away as helps ridge with recordings left out (`data.centre`).
+beside the network, and one cosine cycle without an early stop, so that no split chooses the step.
+As much of each recording's mean is taken away as helps ridge with recordings left out
+(`data.centre`).
 `data.window` counts frames of the annotation: at 10 Hz, 200 are twenty seconds.
 Hardware: 2 CPU cores, minutes for a few dozen videos. Expected: depends on the features.
 """
