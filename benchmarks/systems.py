@@ -46,6 +46,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "maven": ("systems:maven",),
     "maven_polar": ("systems:maven", "model.head=polar"),
     "rjca": ("systems:rjca",),
+    "rjca_long": (
+        "systems:rjca",
+        "data.window.length=64",
+        "data.window.step_s=0.125",
+        "train.batch_size=12",
+    ),
     "rjcma": ("systems:rjcma",),
     "rjcma_centred": ("systems:rjcma", _CENTRED),
     "rjcma_channel": ("systems:rjcma", _CHANNEL),
