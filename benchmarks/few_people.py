@@ -59,6 +59,7 @@ _PARTS = {
     "without weight decay": "optimizer.weight_decay=0.0",
     "without averaged weights": "train.ema_decay=0.0",
     "without ridge beside": "model.ridge.weight=0.0",
+    "with recordings' means": "data.centre=0.0,",
 }
 ROWS: dict[str, tuple[str, ...]] = {
     "ridge": ("features:ridge",),

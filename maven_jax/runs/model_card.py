@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maven_jax.data.centred import made_elsewhere
 from maven_jax.errors import printable
 from maven_jax.evaluation.calibration import in_words
 from maven_jax.evaluation.tables import shown
@@ -118,6 +119,12 @@ def _features(model: TrainedModel) -> str:
     encoders = "The encoders are not in this folder; `bundle.json` holds their recipe."
     if not model.trained_on.encoders:
         encoders = "They were made by another program: features have to come from there."
+    names = made_elsewhere(model.trained_on.modalities, model.config.data.single_vector)
+    if names and (share := model.config.data.centre[0]):
+        encoders += (
+            f" Before they go in, {share:.0%} of each recording's mean is taken from "
+            f"{', '.join(map(printable, names))}."
+        )
     return "\n".join([*rows, "", encoders])
 
 
