@@ -64,9 +64,9 @@ class DebertaConfig:
         for key, (only, default) in _VERSION_3.items():
             if (value := config.get(key, default)) != only:
                 raise UserError(f"config.json: {key} is {value!r}; DeBERTa-v3 has {only!r}")
-        kinds = config.get("pos_att_type") or ()
-        kinds = kinds.split("|") if isinstance(kinds, str) else kinds
-        if sorted(map(str, kinds)) != ["c2p", "p2c"]:
+        kinds = config.get("pos_att_type")
+        listed = kinds.split("|") if isinstance(kinds, str) else kinds
+        if not isinstance(listed, list | tuple) or sorted(map(str, listed)) != ["c2p", "p2c"]:
             raise UserError(f"config.json: pos_att_type is {kinds!r}; DeBERTa-v3 has p2c|c2p")
         reach = config.get("max_relative_positions", -1)
         if reach not in (-1, self.max_position_embeddings):

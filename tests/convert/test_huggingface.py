@@ -473,7 +473,7 @@ def test_untrained_encoders_follow_their_seed(kind):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(UserError, match="encoder kind 'gpt2' is not one of swin, vit"):
+    with pytest.raises(UserError, match="encoder kind 'gpt2' is not one of swin, swinv2, vit"):
         huggingface.random_encoder("gpt2", {}, 0)
 
 
