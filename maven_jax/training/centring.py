@@ -33,11 +33,16 @@ def settle_centre(experiment: Experiment, workdir: Path, watchdog: Watchdog) -> 
         watchdog: is told of every batch.
 
     Raises:
-        UserError: several shares, and no ridge to choose by.
+        UserError: several shares, and no ridge to choose by; or one that concerns no feature.
     """
     config = experiment.config
     shares = tuple(config.data.centre)
     if len(shares) == 1:
+        if shares[0] and not experiment.imported:
+            raise UserError(
+                f"config.data.centre={shares[0]:g}: concerns features made elsewhere, and "
+                f"{experiment.store.path} has none; predict knows no mean before a video's end"
+            )
         return
     if (workdir / CONFIG_FILE).exists():
         config.data.centre = tuple(read_record(workdir)[0].data.centre)

@@ -73,6 +73,12 @@ def test_a_run_chooses_and_keeps_its_share(store, tmp_path, capsys):
     assert "data.centre" not in said
 
 
+def test_a_share_that_concerns_no_feature_is_refused(tmp_path):
+    other = write_small_store(tmp_path / "s", videos=2, frames=20)
+    with pytest.raises(UserError, match=r"config\.data\.centre=0\.5: concerns features made else"):
+        train(recipe(other, data__centre=(0.5,)), tmp_path / "run")
+
+
 def test_choosing_needs_ridge(store, tmp_path):
     config = small_recipe(store.path, "quickstart:concat", data__centre=SHARES)
     with pytest.raises(UserError, match=r"config\.data\.centre=\(0\.0, 0\.5, 1\.0\): .*give one"):
