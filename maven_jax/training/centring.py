@@ -47,12 +47,11 @@ def settle_centre(experiment: Experiment, workdir: Path, watchdog: Watchdog) -> 
     if (workdir / CONFIG_FILE).exists():
         config.data.centre = tuple(read_record(workdir)[0].data.centre)
         return
-    section = _ridge(experiment)
     config.data.centre = shares[:1]
     longest = max(entry.num_frames for entry in experiment.entries(config.data.train_split))
     if not experiment.imported or longest == 1:
         return
-    scores = []
+    section, scores = _ridge(experiment, shares), []
     for share in shares:
         config.data.centre = (share,)
         solution = linear_solution(experiment, section, watchdog, f"data.centre={share:g}, ")
@@ -67,14 +66,14 @@ def settle_centre(experiment: Experiment, workdir: Path, watchdog: Watchdog) -> 
     )
 
 
-def _ridge(experiment: Experiment) -> RidgeBeside:
+def _ridge(experiment: Experiment, shares: tuple[float, ...]) -> RidgeBeside:
     """What chooses: the recipe's ridge, whatever its weight."""
     config = experiment.config
     if section := config.model.get("ridge"):
         return RidgeBeside(**recipes.plain(section))
     if config.model.name != "ridge":
         raise UserError(
-            f"config.data.centre={tuple(config.data.centre)!r}: several shares are chosen from by "
+            f"config.data.centre={shares!r}: several shares are chosen from by "
             "ridge (config.model.ridge), which this recipe lacks; give one"
         )
     chosen = recipes.plain(config.optimizer)
