@@ -8,6 +8,8 @@ training labels; no validation label is used.
 `model.widths` are frames: at 30 fps 15, 45 and 121 are .5, 1.5 and 4 seconds. For a corpus of
 Aff-Wild2's size set `optimizer.frame_step=5`: every fifth frame counts, neighbours say nearly the
 same, and the pass over the store takes a fifth of the products.
+Features made elsewhere take a pass more for each share of `data.centre`; one share, such as
+`--config.data.centre=0.0`, leaves these out.
 Hardware: 2 CPU cores, seconds for a few dozen videos. Expected: depends on the features.
 """
 

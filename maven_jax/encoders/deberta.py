@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from maven_jax.encoders import hf_config
+from maven_jax.encoders.roberta import embedding_table
 from maven_jax.errors import UserError
 from maven_jax.kernels.wide_einsum import wide_einsum
 from maven_jax.layers.activations import activation
@@ -173,16 +174,11 @@ class Deberta(nn.Module):
             token_mask: False for padding; its outputs are zero and nobody attends to it.
         """
         c = self.config
-
-        def table(name: str, rows: int, axis: str) -> nn.Embed:
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (axis, "embed"))
-            return nn.Embed(rows, c.hidden_size, embedding_init=init, name=name)
-
         norm = partial(LayerNorm, c.layer_norm_eps, self.dtype)
-        x = norm(name="norm")(table("word", c.vocab_size, "vocab")(token_ids))
+        x = norm(name="norm")(embedding_table("word", c.vocab_size, c.hidden_size)(token_ids))
         every_row = jnp.arange(2 * c.position_buckets)
-        distances = table("distance", 2 * c.position_buckets, "position")(every_row)
-        distances = norm(name="distance_norm")(distances)
+        table = embedding_table("distance", 2 * c.position_buckets, c.hidden_size)
+        distances = norm(name="distance_norm")(table(every_row))
         rows = distance_rows(token_ids.shape[1], c.position_buckets, c.max_position_embeddings)
         layers = nn.scan(
             _Layer,

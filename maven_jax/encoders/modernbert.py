@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from maven_jax.encoders import hf_config
+from maven_jax.encoders.roberta import embedding_table
 from maven_jax.errors import UserError
 from maven_jax.layers.activations import activation
 from maven_jax.layers.attention import attend
@@ -162,8 +163,7 @@ class ModernBert(nn.Module):
         """
         c = self.config
         norm = partial(LayerNorm, c.norm_eps, self.dtype, use_bias=False)
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        words = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=init, name="word")
+        words = embedding_table("word", c.vocab_size, c.hidden_size)
         x = norm(name="embedding_norm")(words(token_ids))
         for i in range(c.num_hidden_layers):
             x = _Layer(c, c.is_global(i), i == 0, self.dtype, name=f"layer{i}")(x, token_mask)

@@ -56,6 +56,19 @@ class RobertaConfig:
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
+def embedding_table(name: str, rows: int, width: int) -> nn.Embed:
+    """A table of vectors, (rows, width), inside a compact module; words are split by `vocab`.
+
+    Args:
+        name: of its parameters; `word` for that of words.
+        rows: how many there are.
+        width: of each.
+    """
+    axes = ("vocab" if name == "word" else "position", "embed")
+    init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
+    return nn.Embed(rows, width, embedding_init=init, name=name)
+
+
 class TokenEmbeddings(nn.Module):
     """Sum of word, position and type embeddings, normalised.
 
@@ -83,9 +96,7 @@ class TokenEmbeddings(nn.Module):
         type_ids: Int[Array, "b s"],
     ) -> Float[Array, "b s d"]:
         def embed(name: str, rows: int, ids: Array) -> Array:
-            axes = ("vocab" if name == "word" else "position", "embed")
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
-            return nn.Embed(rows, self.embed_dim, embedding_init=init, name=name)(ids)
+            return embedding_table(name, rows, self.embed_dim)(ids)
 
         x = embed("word", self.vocab_size, token_ids)
         if self.type_vocab_size:
